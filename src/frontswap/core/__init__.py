@@ -1,0 +1,9 @@
+"""The data plane: the path a page takes, compiled, without the GIL.
+
+What may enter this folder: code that a page fault, a reclaim thread or the swap file needs while no
+Python object may be touched (Cython in pure Python mode: a ``.py`` with the code, a ``.pxd`` with its
+C declarations, a ``.pyi`` where Python calls it). What may not: configuration, policy settings, text.
+
+Imports point one way: ``pager -> reclaim -> frontswap -> zcache -> segments -> swapfile -> uapi``;
+``plane`` puts them together for the control plane.
+"""

@@ -1,0 +1,100 @@
+# The page codec: how the bytes of one page are made smaller and whole again.
+#
+# All of it is async-signal-safe (it runs inside a fault): no malloc, no lock, at most 7 KiB of stack.
+# Element sizes are powers of two up to 16, pages powers of two from 4 KiB to 2 MiB.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from * nogil:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+
+    #define CPU_HAS_AVX2() __builtin_cpu_supports("avx2")
+    #define CPU_HAS_AVX512() (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))
+
+    int LZ4_sizeofState(void);
+    int LZ4_compress_fast_extState(void *state, const char *src, char *dst, int n, int cap, int acceleration);
+    int LZ4_decompress_safe(const char *src, char *dst, int n, int cap);
+    unsigned long long ZSTD_XXH64(const void *src, size_t n, unsigned long long seed);
+    int32_t blosc2_shuffle(int32_t typesize, int32_t n, const void *src, void *dst);
+    int32_t blosc2_unshuffle(int32_t typesize, int32_t n, const void *src, void *dst);
+
+    /* blosc2_bitshuffle() and its inverse call malloc. The kernels they are made of do not, and are
+       global symbols of the (pinned) archive. */
+    int64_t bshuf_trans_bit_byte_SSE(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_trans_bit_byte_AVX(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_trans_bit_byte_AVX512(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_trans_byte_bitrow_SSE(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_trans_byte_bitrow_AVX(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_shuffle_bit_eightelem_SSE(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_shuffle_bit_eightelem_AVX(const void *in, void *out, size_t n, size_t typesize);
+    int64_t bshuf_shuffle_bit_eightelem_AVX512(const void *in, void *out, size_t n, size_t typesize);
+    """
+    int LZ4_sizeofState()
+    int LZ4_compress_fast_extState(void *state, const char *src, char *dst, int n, int cap, int acceleration)
+    int LZ4_decompress_safe(const char *src, char *dst, int n, int cap)
+    uint64_t ZSTD_XXH64(const void *src, size_t n, uint64_t seed)
+    int32_t blosc2_shuffle(int32_t typesize, int32_t n, const void *src, void *dst)
+    int32_t blosc2_unshuffle(int32_t typesize, int32_t n, const void *src, void *dst)
+    bint CPU_HAS_AVX2()
+    bint CPU_HAS_AVX512()
+    int64_t bshuf_trans_bit_byte_SSE(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_trans_bit_byte_AVX(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_trans_bit_byte_AVX512(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_trans_byte_bitrow_SSE(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_trans_byte_bitrow_AVX(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_shuffle_bit_eightelem_SSE(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_shuffle_bit_eightelem_AVX(const void *src, void *dst, size_t n, size_t typesize)
+    int64_t bshuf_shuffle_bit_eightelem_AVX512(const void *src, void *dst, size_t n, size_t typesize)
+
+ctypedef int64_t (*bit_kernel)(const void *src, void *dst, size_t n, size_t typesize) noexcept nogil
+
+# The codec byte of a record: kind | log2(element size) << 4.
+cdef enum:
+    CODEC_RAW = 0
+    CODEC_LZ4 = 1
+    CODEC_SHUFFLE = 2
+    CODEC_BITSHUFFLE = 3
+
+cdef enum:
+    SMALLEST_PAGE = 4096
+    LARGEST_PAGE = 2097152
+    TILE = 4096             # bytes that a bit shuffle takes at a time: two of them fit in the L1 cache
+
+cdef enum:
+    CANDIDATES = 10         # LZ4; shuffle of 2, 4, 8, 16; bit shuffle of 1, 2, 4, 8, 16
+    SAMPLE = 16384          # bytes of a page on which candidates are compared
+    SAMPLE_EVERY = 64       # pages
+    SAMPLE_UNIT = 65535     # a sample that did not shrink
+    MISSES_LOOK = 4         # misses in a row after which the candidates are compared again
+    MISSES_MANY = 8         # misses in a row after which most pages are not even tried
+    TRY_EVERY = 16          # pages, then
+
+# What one array's pages have taught so far; 28 bytes. Several threads update it without a lock: every
+# field is one aligned word of which every value is valid, and a lost update costs a sample at most.
+cdef struct codec_choice:
+    uint32_t pages              # offered so far: the clock of sampling
+    uint16_t candidates         # bit i: candidate i may be chosen
+    uint8_t best                # the candidate in use
+    uint8_t misses              # pages in a row that did not fit, up to MISSES_MANY
+    uint16_t size[CANDIDATES]   # of a sample, smoothed, in 1/SAMPLE_UNIT; 0: not tried yet
+
+# typesize: bytes of an element, 0 for unknown. fixed_kind: one of the kinds, -1 to choose.
+cdef void codec_choice_init(codec_choice *c, int typesize, int fixed_kind) noexcept nogil
+
+# What `state` of codec_compress must have room for, aligned to 16.
+cdef size_t codec_state_bytes() noexcept nogil
+
+# The record's length (at most cap), or 0: the page does not fit and is kept as it is. Needs n bytes of tmp.
+cdef uint32_t codec_compress(codec_choice *c, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp,
+                             uint8_t *dst, uint32_t cap, uint8_t *codec) noexcept nogil
+
+# 0, or -1: the record is malformed and dst is garbage. Needs page bytes of tmp.
+cdef int codec_decompress(uint8_t codec, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
+                          uint32_t page) noexcept nogil
+
+# Are all 8-byte words of the page the same one?
+cdef bint codec_same_filled(const uint8_t *src, uint32_t n, uint64_t *value) noexcept nogil
+
+cdef uint32_t codec_checksum(const uint8_t *src, size_t n, uint64_t seed) noexcept nogil

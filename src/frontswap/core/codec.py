@@ -1,0 +1,429 @@
+"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element.
+
+What may enter: bytes to fewer bytes and back, and the choice between the ways to do it. What may not:
+where the bytes are kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the contract.
+(The wrappers for Python at the end do allocate; no fault comes near them.)
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cython.cimports.libc.stdint import int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memcmp, memcpy, memset
+
+RAW = CODEC_RAW
+LZ4 = CODEC_LZ4
+SHUFFLE = CODEC_SHUFFLE
+BITSHUFFLE = CODEC_BITSHUFFLE
+
+# Chosen once, at the end of this file: a fault must not find them unset.
+trans_bit_byte = cython.declare(bit_kernel, bshuf_trans_bit_byte_SSE)
+trans_byte_bitrow = cython.declare(bit_kernel, bshuf_trans_byte_bitrow_SSE)
+shuffle_bit_eightelem = cython.declare(bit_kernel, bshuf_shuffle_bit_eightelem_SSE)
+
+
+# --- bit shuffle ---------------------------------------------------------------------------------------------
+#
+# Bit k of every element side by side, the highest k first. That is bitshuffle's format upside down: the high
+# bits of numbers are often the same everywhere, and a page that ends in one long match sends LZ4's decoder into
+# its careful loop, at 1.5 GB/s. Counters also compress several times better this way round.
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def copy_part(dst: cython.pointer[uint8_t], src: cython.pointer[cython.const[uint8_t]], n: uint32_t) -> cython.void:
+    """Copy a tile's part of one bit row: 32 to 512 bytes, for which gcc makes a memcpy a slow ``rep movsq``."""
+    i: uint32_t
+    for i in range(n // 32):
+        memcpy(dst + 32 * i, src + 32 * i, 32)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def bit_shuffle(
+    typesize: uint32_t,
+    n: uint32_t,
+    src: cython.pointer[cython.const[uint8_t]],
+    dst: cython.pointer[uint8_t],
+    scratch: cython.pointer[uint8_t],
+) -> cython.void:
+    """Tile by tile, so that all but the result stays in the L1 cache. Needs two tiles of scratch."""
+    rows: uint32_t = 8 * typesize
+    part: uint32_t = TILE // rows
+    bits: cython.pointer[uint8_t] = scratch + TILE
+    tile: uint32_t
+    byte: uint32_t
+    bit: uint32_t
+    for tile in range(n // TILE):
+        plain: cython.pointer[cython.const[uint8_t]] = src + tile * TILE
+        if typesize > 1:
+            blosc2_shuffle(typesize, TILE, plain, scratch)
+            plain = scratch
+        trans_bit_byte(plain, bits, TILE // typesize, typesize)
+        for bit in range(8):
+            for byte in range(typesize):
+                copy_part(
+                    dst + (rows - 1 - byte * 8 - bit) * (n // rows) + tile * part,
+                    bits + (bit * typesize + byte) * part,
+                    part,
+                )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def bit_unshuffle(
+    typesize: uint32_t, n: uint32_t, src: cython.pointer[cython.const[uint8_t]], dst: cython.pointer[uint8_t]
+) -> cython.void:
+    rows: uint32_t = 8 * typesize
+    part: uint32_t = TILE // rows
+    scratch: uint8_t[TILE]
+    tile: uint32_t
+    row: uint32_t
+    for tile in range(n // TILE):
+        out: cython.pointer[uint8_t] = dst + tile * TILE
+        # until the end of the turn the tile's place in dst is the second scratch
+        for row in range(rows):
+            copy_part(out + row * part, src + (rows - 1 - row) * (n // rows) + tile * part, part)
+        trans_byte_bitrow(out, scratch, TILE // typesize, typesize)
+        if typesize == 1:
+            # shuffle_bit_eightelem has no vector code for single bytes; this way round is twice as fast
+            trans_bit_byte(scratch, out, TILE, 1)
+            trans_byte_bitrow(out, scratch, TILE, 1)
+            memcpy(out, scratch, TILE)
+        else:
+            shuffle_bit_eightelem(scratch, out, TILE // typesize, typesize)
+
+
+# --- one page, one codec -------------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def lz4_state_bytes() -> cython.size_t:
+    return (cython.cast(cython.size_t, LZ4_sizeofState()) + 15) // 16 * 16
+
+
+def codec_state_bytes():
+    return lz4_state_bytes() + 2 * TILE
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def encode(
+    codec: uint8_t,
+    state: cython.p_void,
+    src: cython.pointer[cython.const[uint8_t]],
+    n: uint32_t,
+    tmp: cython.pointer[uint8_t],
+    dst: cython.pointer[uint8_t],
+    cap: uint32_t,
+) -> uint32_t:
+    """Length of the record in dst, 0 when it does not fit in cap."""
+    kind: uint8_t = codec & 15
+    typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
+    plain: cython.pointer[cython.const[uint8_t]] = src
+    acceleration: cython.int = 1
+    if kind == CODEC_SHUFFLE:
+        blosc2_shuffle(typesize, n, src, tmp)
+        plain = tmp
+    elif kind == CODEC_BITSHUFFLE:
+        bit_shuffle(typesize, n, src, tmp, cython.cast(cython.pointer[uint8_t], state) + lz4_state_bytes())
+        plain = tmp
+        # rows of bits either match over their length or not at all: looking less often costs under 1% of
+        # the size and gives 5% (64 KiB) to 10% (4 KiB) of the time; plain text would lose 8% of the size
+        acceleration = 4
+    return LZ4_compress_fast_extState(
+        state,
+        cython.cast(cython.pointer[cython.const[cython.char]], plain),
+        cython.cast(cython.p_char, dst),
+        n,
+        cap,
+        acceleration,
+    )
+
+
+def codec_decompress(codec, src, n, tmp, dst, page):
+    kind: uint8_t = codec & 15
+    typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
+    if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_BITSHUFFLE:
+        return -1
+    if kind == CODEC_RAW:
+        if n != page:
+            return -1
+        memcpy(dst, src, page)
+        return 0
+    plain: cython.pointer[uint8_t] = dst if kind == CODEC_LZ4 else tmp
+    length: cython.int = LZ4_decompress_safe(
+        cython.cast(cython.pointer[cython.const[cython.char]], src), cython.cast(cython.p_char, plain), n, page
+    )
+    if length != cython.cast(cython.int, page):
+        return -1
+    if kind == CODEC_SHUFFLE:
+        blosc2_unshuffle(typesize, page, tmp, dst)
+    elif kind == CODEC_BITSHUFFLE:
+        bit_unshuffle(typesize, page, tmp, dst)
+    return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def page_is_valid(page: uint32_t) -> cython.bint:
+    return page >= SMALLEST_PAGE and page <= LARGEST_PAGE and page & (page - 1) == 0
+
+
+def codec_same_filled(src, n, value):
+    memcpy(value, src, 8)
+    # equal to itself moved by one word: all words are the first one; memcmp ends at the first difference
+    return memcmp(src, src + 8, n - 8) == 0
+
+
+def codec_checksum(src, n, seed):
+    h: uint64_t = ZSTD_XXH64(src, n, seed)
+    return cython.cast(uint32_t, h ^ (h >> 32))
+
+
+# --- the choice ----------------------------------------------------------------------------------------------
+#
+# A normal page costs one shuffle and one LZ4 pass with the candidate in use. Now and then a piece of the page is
+# compressed with the others too. The smallest wins; what is as small is decided by speed.
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def candidate(i: cython.int) -> uint8_t:
+    """The codec byte of candidate i."""
+    if i == 0:
+        return CODEC_LZ4
+    if i <= 4:
+        return CODEC_SHUFFLE | i << 4
+    return CODEC_BITSHUFFLE | (i - 5) << 4
+
+
+def codec_choice_init(c, typesize, fixed_kind):
+    memset(c, 0, cython.sizeof(codec_choice))
+    known: cython.bint = typesize == 1 or typesize == 2 or typesize == 4 or typesize == 8 or typesize == 16
+    i: cython.int
+    for i in range(CANDIDATES - 1, -1, -1):
+        codec: uint8_t = candidate(i)
+        kind: cython.int = codec & 15
+        if fixed_kind >= 0 and kind != fixed_kind:
+            continue
+        if known and kind != CODEC_LZ4 and 1 << (codec >> 4) != typesize:
+            continue
+        c.candidates |= 1 << i
+        c.best = i
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def measure(
+    c: cython.pointer[codec_choice],
+    i: cython.int,
+    state: cython.p_void,
+    src: cython.pointer[cython.const[uint8_t]],
+    n: uint32_t,
+    tmp: cython.pointer[uint8_t],
+    dst: cython.pointer[uint8_t],
+    cap: uint32_t,
+) -> cython.bint:
+    """Compress a sample with candidate i. True when its size is far from what it used to be."""
+    length: uint32_t = encode(candidate(i), state, src, n, tmp, dst, cap)
+    now: int32_t = SAMPLE_UNIT
+    if 0 < length < n:
+        now = cython.cast(int32_t, cython.cast(uint64_t, length) * SAMPLE_UNIT // n)
+    before: int32_t = c.size[i]
+    jumped: cython.bint = before == 0 or now > before + SAMPLE_UNIT // 8 or now < before - SAMPLE_UNIT // 8
+    c.size[i] = cython.cast(uint16_t, now if jumped else (before + now) // 2)
+    return jumped
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sample(
+    c: cython.pointer[codec_choice],
+    page: uint32_t,
+    state: cython.p_void,
+    src: cython.pointer[cython.const[uint8_t]],
+    n: uint32_t,
+    tmp: cython.pointer[uint8_t],
+    dst: cython.pointer[uint8_t],
+    cap: uint32_t,
+) -> cython.void:
+    """Compare the candidates on a piece of this page and choose."""
+    piece: uint32_t = min(n, cython.cast(uint32_t, SAMPLE))
+    src += (page * cython.cast(uint32_t, 0x9E3779B1) >> 16) * piece & (n - 1)  # pieces from all over the page
+    cap = min(cap, piece)
+    best: cython.int = c.best
+    all_of_them: cython.bint = measure(c, best, state, src, piece, tmp, dst, cap)
+    turn: uint32_t = page // SAMPLE_EVERY % 3
+    i: cython.int
+    for i in range(CANDIDATES):
+        if i != best and c.candidates >> i & 1 and (all_of_them or cython.cast(uint32_t, i) % 3 == turn):
+            measure(c, i, state, src, piece, tmp, dst, cap)
+    least: uint32_t = 0xFFFFFFFF
+    for i in range(CANDIDATES):
+        size: uint32_t = c.size[i]
+        if size == 0:
+            continue
+        # as fast as they come: shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
+        handicap: uint32_t = 2 if i >= 5 else 4 if i == 0 and size > SAMPLE_UNIT // 4 else 0
+        cost: uint32_t = size * (64 + handicap)
+        if cost < least:
+            least = cost
+            best = i
+    c.best = cython.cast(uint8_t, best)
+
+
+def codec_compress(c, state, src, n, tmp, dst, cap, codec):
+    page: uint32_t = c.pages
+    misses: uint8_t = c.misses
+    c.pages = page + 1
+    if c.candidates == 0 or (misses >= MISSES_MANY and page % TRY_EVERY != 0):
+        return 0
+    if page & (page - 1) == 0 or page % SAMPLE_EVERY == 0 or misses == MISSES_LOOK or misses >= MISSES_MANY:
+        sample(c, page, state, src, n, tmp, dst, cap)
+        if misses >= MISSES_MANY and c.size[c.best] == SAMPLE_UNIT:
+            return 0
+    codec[0] = candidate(c.best)
+    length: uint32_t = encode(codec[0], state, src, n, tmp, dst, cap)
+    if length:
+        c.misses = 0
+    elif misses < MISSES_MANY:
+        c.misses = misses + 1
+    return length
+
+
+# --- for Python ----------------------------------------------------------------------------------------------
+
+
+@cython.cfunc
+def check_page(n: cython.Py_ssize_t) -> uint32_t:
+    if n > LARGEST_PAGE or not page_is_valid(n):
+        raise ValueError(f"a page has a power of two from {SMALLEST_PAGE} to {LARGEST_PAGE} bytes, not {n}")
+    return n
+
+
+@cython.cfunc
+def check_typesize(typesize: cython.int) -> cython.int:
+    if typesize not in (1, 2, 4, 8, 16):
+        raise ValueError(f"typesize is 1, 2, 4, 8 or 16, not {typesize}")
+    return typesize.bit_length() - 1
+
+
+@cython.cclass
+class Chooser:
+    """One array's choice of codec: give it the pages in the order in which they are stored."""
+
+    choice: codec_choice
+
+    def __init__(self, typesize: cython.int = 0, kind: cython.int = -1):
+        if typesize:
+            check_typesize(typesize)
+        codec_choice_init(cython.address(self.choice), typesize, kind)
+
+    @property
+    def codec(self) -> int:
+        """The codec byte in use."""
+        return candidate(self.choice.best)
+
+    def compress(self, data: cython.const[uint8_t][::1], cap: cython.int = -1):
+        """Return (codec, record), or None for a page that does not fit in cap bytes."""
+        n: uint32_t = check_page(data.shape[0])
+        limit: uint32_t = n - 1 if cap < 0 else cap
+        state: cython.p_void = malloc(codec_state_bytes() + n + limit)
+        if state == cython.NULL:
+            raise MemoryError
+        tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + codec_state_bytes()
+        dst: cython.pointer[uint8_t] = tmp + n
+        codec: uint8_t = 0
+        length: uint32_t
+        try:
+            with cython.nogil:
+                length = codec_compress(
+                    cython.address(self.choice),
+                    state,
+                    cython.address(data[0]),
+                    n,
+                    tmp,
+                    dst,
+                    limit,
+                    cython.address(codec),
+                )
+            return (codec, PyBytes_FromStringAndSize(cython.cast(cython.p_char, dst), length)) if length else None
+        finally:
+            free(state)
+
+
+def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: cython.int = CODEC_BITSHUFFLE):
+    """Return (codec, record) of a page; the page itself with codec RAW when it does not shrink."""
+    n: uint32_t = check_page(data.shape[0])
+    if not CODEC_LZ4 <= kind <= CODEC_BITSHUFFLE:
+        raise ValueError(f"kind is LZ4, SHUFFLE or BITSHUFFLE ({LZ4}, {SHUFFLE}, {BITSHUFFLE}), not {kind}")
+    codec: uint8_t = kind | check_typesize(typesize) << 4
+    state: cython.p_void = malloc(codec_state_bytes() + 2 * n)
+    if state == cython.NULL:
+        raise MemoryError
+    tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + codec_state_bytes()
+    length: uint32_t
+    try:
+        with cython.nogil:
+            length = encode(codec, state, cython.address(data[0]), n, tmp, tmp + n, n - 1)
+        if length:
+            return codec, PyBytes_FromStringAndSize(cython.cast(cython.p_char, tmp + n), length)
+        return RAW, bytes(data)
+    finally:
+        free(state)
+
+
+def decompress(codec: cython.int, data: cython.const[uint8_t][::1], page: cython.Py_ssize_t):
+    """Return the page of a record. A malformed record is a ValueError."""
+    size: uint32_t = check_page(page)
+    n: cython.Py_ssize_t = data.shape[0]
+    failed: cython.int = -1
+    out: bytes = PyBytes_FromStringAndSize(cython.NULL, size)
+    dst: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], PyBytes_AS_STRING(out))
+    tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], malloc(size))
+    if tmp == cython.NULL:
+        raise MemoryError
+    if 0 < n <= size and 0 <= codec < 256:
+        with cython.nogil:
+            failed = codec_decompress(codec, cython.address(data[0]), n, tmp, dst, size)
+    free(tmp)
+    if failed:
+        raise ValueError(f"malformed record: codec {codec}, {n} bytes, for a page of {size}")
+    return out
+
+
+def same_filled(data: cython.const[uint8_t][::1]):
+    """Return the 8-byte word that all words of the page are, or None."""
+    n: uint32_t = check_page(data.shape[0])
+    value: uint64_t = 0
+    return value if codec_same_filled(cython.address(data[0]), n, cython.address(value)) else None
+
+
+def checksum(data: cython.const[uint8_t][::1], seed: uint64_t = 0):
+    """Return the 32-bit checksum of a record."""
+    return codec_checksum(cython.address(data[0]) if data.shape[0] else cython.NULL, data.shape[0], seed)
+
+
+if CPU_HAS_AVX2():
+    trans_bit_byte = bshuf_trans_bit_byte_AVX
+    trans_byte_bitrow = bshuf_trans_byte_bitrow_AVX
+    shuffle_bit_eightelem = bshuf_shuffle_bit_eightelem_AVX
+if CPU_HAS_AVX512():
+    trans_bit_byte = bshuf_trans_bit_byte_AVX512
+    shuffle_bit_eightelem = bshuf_shuffle_bit_eightelem_AVX512
+# c-blosc2 chooses its shuffles at the first call, with getenv: have that behind us
+compress(bytes(SMALLEST_PAGE), 8, CODEC_SHUFFLE)

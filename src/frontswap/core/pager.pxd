@@ -1,0 +1,38 @@
+from frontswap.core.layout cimport block_t, context_t, pager_t
+from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
+
+cdef enum:                    # what a fault ends in
+    RESOLVED = 0              # the page was filled or un-protected: the access goes on
+    RETRY = 1                 # somebody else has done it
+    LOST = -1                 # the page cannot be brought back
+    STRAY = -2                # the address belongs to no array
+    NO_MEMORY = -3            # the limit is reached, nothing can leave and there is no swap file
+
+cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
+cdef uint32_t pager_zap(
+    pager_t *pg, block_t *block, uint32_t first, uint32_t count, bint freeing) noexcept nogil
+cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
+cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
+cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil
+cdef void *readahead_thread(void *argument) noexcept nogil
+
+
+ctypedef struct spot_t:       # the page that an address lies in
+    uint64_t chunk
+    uint32_t number
+    uint32_t serial
+    uint32_t shift
+    uint32_t page
+    uint32_t index
+
+cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
+cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
+cdef int fault(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
+cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, bint run_on,
+                  bint ahead) noexcept nogil
+cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
+cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
+cdef void zap_run(pager_t *pg, block_t *block, uint32_t first, uint32_t count, uint32_t resident) noexcept nogil
+cdef bint stream_note(pager_t *pg, block_t *block, uint32_t index) noexcept nogil
+cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
+cdef bint out_on_disk(pager_t *pg, uint32_t page) noexcept nogil

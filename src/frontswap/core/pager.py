@@ -1,0 +1,563 @@
+"""The pager: what a fault does to a page, whoever caught it (seam), and readahead.
+
+Everything here follows the page protocol written at page_t (layout.pxd) and is async-signal-safe.
+"""
+
+import cython
+from cython.cimports.frontswap.core.frontswap import (
+    LOAD_CHECKSUM,
+    LOAD_CODEC,
+    LOAD_HEADER,
+    frontswap_invalidate_page,
+    frontswap_load,
+)
+from cython.cimports.frontswap.core.layout import (
+    ADVICE_RANDOM,
+    ADVICE_SEQUENTIAL,
+    BUSY,
+    C_FAULTS,
+    C_FIRST_TOUCHES,
+    C_POISONED,
+    C_READAHEADS,
+    C_REFAULTS,
+    C_WRITE_UPGRADES,
+    CHUNK_SHIFT,
+    CLEAN,
+    DIRTY,
+    HIGH_SHIFT,
+    NONE,
+    OUT,
+    POISON,
+    READAHEAD_CONTEXT,
+    RECORD,
+    RECORD_LOG,
+    RECORD_NONE,
+    RECORD_SAME,
+    REF,
+    REQUESTS,
+    STATE,
+    STREAMS_SEEN,
+    block_p,
+    context_p,
+    page_address,
+    page_bytes,
+    page_p,
+    pager_p,
+    request_t,
+    segment_of,
+    stream_p,
+)
+from cython.cimports.frontswap.core.reclaim import (
+    BRIEF,
+    PATIENT,
+    charge,
+    context_give,
+    context_take,
+    out_word,
+    queue_add,
+    reclaim_batch,
+    uncharge,
+)
+from cython.cimports.frontswap.core.segments import record_on_disk
+from cython.cimports.frontswap.core.swapfile import swap_tight
+from cython.cimports.frontswap.core.uapi import (
+    ENOMEM,
+    MADV_DONTNEED,
+    add64,
+    addi,
+    backoff,
+    cas32,
+    errno,
+    int64_t,
+    load32,
+    lock,
+    madvise,
+    sleep_on,
+    store32,
+    uint32_t,
+    uint64_t,
+    unlock,
+    wake,
+)
+from cython.cimports.frontswap.core.uapi import (
+    write as write_fd,
+)
+from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_protect
+from cython.cimports.libc.stdio import snprintf
+from cython.cimports.libc.string import strerror, strlen
+
+ZAP_RUN = cython.declare(cython.uint, 256)
+
+
+def pager_fault(pg, address, write):
+    """Handle a fault at `address`; RESOLVED, RETRY, LOST, STRAY or NO_MEMORY."""
+    spot: spot_t
+    result: cython.int = STRAY
+    ctx: context_p = cython.NULL
+    addi(cython.address(pg.inflight), 1)
+    if spot_find(pg, address, cython.address(spot)):
+        result = fault(pg, cython.address(spot), write, cython.address(ctx))
+        if ctx != cython.NULL:
+            context_give(ctx)
+    addi(cython.address(pg.inflight), -1)
+    return result
+
+
+def spot_find(pg, address, spot):
+    """Where an address lies, as far as can be said without a lock; False: in no array.
+
+    A handler thread can read the event of an access that is over (readahead has resolved it), whose
+    array has been freed and its block given to another. So this is a guess until spot_holds() says,
+    with the page owned, that it still is so.
+    """
+    block: block_p
+    index: uint64_t
+    spot.chunk = (address - pg.base) >> CHUNK_SHIFT
+    spot.number = load32(cython.address(pg.chunks[spot.chunk]))
+    block = cython.address(pg.blocks[spot.number])
+    spot.serial = load32(cython.address(block.serial))
+    spot.shift = block.shift
+    index = (address - block.base) >> spot.shift
+    if spot.number == 0 or index >= block.pages or block.first + index >= pg.max_pages:
+        return False
+    spot.page = block.first + cython.cast(uint32_t, index)
+    spot.index = cython.cast(uint32_t, index)
+    return True
+
+
+def spot_holds(pg, spot):
+    """True if the owned page is the one that the address means.
+
+    Freeing clears `live` first and looks at the pages then; here the page is owned first and `live`
+    looked at then. So either the free waits for this page, or it is seen here.
+    """
+    block: block_p = cython.address(pg.blocks[spot.number])
+    return (
+        load32(cython.address(block.live)) == 1
+        and load32(cython.address(block.serial)) == spot.serial
+        and load32(cython.address(pg.chunks[spot.chunk])) == spot.number
+        and block.shift == spot.shift
+        and block.first + spot.index == spot.page
+    )
+
+
+def fault(pg, spot, write, ctx):
+    """The states of one page under a fault.
+
+    `*ctx` is taken when it is needed; the caller gives it back.
+    """
+    p: page_p = cython.address(pg.pages[spot.page])
+    size: int64_t = cython.cast(int64_t, 1) << spot.shift
+    state: uint32_t
+    turn: cython.int = 0
+    charged: cython.bint = False
+    run_on: cython.bint
+    result: cython.int
+    error: cython.int
+    add64(cython.address(pg.counters[C_FAULTS]), 1)
+    while True:
+        state = load32(cython.address(p.state))
+        if (state & STATE) == BUSY:
+            backoff(turn)
+            turn += 1
+            continue
+        if (state & STATE) == DIRTY or ((state & STATE) == CLEAN and not write):
+            result = RETRY
+            break
+        if (state & STATE) == POISON:
+            result = LOST
+            break
+        # NONE or OUT: pay first, own the page then. Who owns a page waits for nobody.
+        if (state & STATE) != CLEAN and not charged:
+            if charge(pg, ctx, size, PATIENT) < 0:
+                if load32(cython.address(p.state)) == state:
+                    return NO_MEMORY
+            else:
+                charged = True
+            continue
+        if (state & STATE) == OUT and ctx[0] == cython.NULL:
+            ctx[0] = context_take(pg)
+            continue
+        if not cas32(cython.address(p.state), state, BUSY):
+            continue
+        if not spot_holds(pg, spot):
+            store32(cython.address(p.state), state)
+            result = STRAY
+            break
+        if (state & STATE) != CLEAN:
+            p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
+            run_on = False
+            if pg.blocks[spot.number].advice != ADVICE_RANDOM:
+                run_on = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index)
+            return bring_in(pg, ctx[0], spot.page, state, write, run_on, False)
+        frontswap_invalidate_page(pg, spot.page, state)
+        error = uffd_protect(pg.fd, page_address(pg, spot.page), size, False)
+        if error:
+            die("UFFDIO_WRITEPROTECT", error)
+        add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
+        store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
+        result = RESOLVED
+        break
+    if charged:
+        uncharge(pg, size)
+    return result
+
+
+def bring_in(pg, ctx, page, state, write, run_on, ahead):
+    """Fill an owned, paid page that was NONE or OUT, and store its new state; RESOLVED or LOST.
+
+    `run_on`: a sequence, read on in the swap file. `ahead`: nobody has asked yet, leave errors to who does.
+    """
+    p: page_p = cython.address(pg.pages[page])
+    address: uint64_t = page_address(pg, page)
+    size: uint32_t = page_bytes(pg, page)
+    word: uint32_t = CLEAN
+    kind: uint32_t = state & RECORD
+    error: cython.int
+    turn: cython.int = 0
+    if (state & STATE) == NONE:
+        # A page that is read before it is written is a same-filled page of zeros: leaving costs nothing.
+        p.where = 0
+        kind = RECORD_NONE if write else RECORD_SAME
+        add64(cython.address(pg.counters[C_FIRST_TOUCHES]), 1)
+    else:
+        add64(cython.address(pg.counters[C_REFAULTS]), 1)
+        error = frontswap_load(pg, ctx, page, state, run_on)
+        if error and ahead:
+            uncharge(pg, size)
+            store32(cython.address(p.state), state)
+            return LOST
+        if error:
+            return page_lost(pg, page, state, error)
+        if not write and kind == RECORD_LOG and record_on_disk(pg, p.where) and swap_tight(pg):
+            write = True  # slots are short: the page gives its record up, as a written one would
+        if write:
+            frontswap_invalidate_page(pg, page, state)
+            kind = RECORD_NONE
+        # Refault distance below what fits: it would have stayed with a little more room.
+        if ((out_word(pg, 0) >> HIGH_SHIFT) - (state >> HIGH_SHIFT)) & 0xFFFF <= 16:
+            word |= REF
+    if write:
+        word = (word & ~cython.cast(uint32_t, STATE)) | DIRTY
+    while True:
+        error = uffd_copy(pg.fd, address, pg.zeros if (state & STATE) == NONE else ctx.plain, size, not write)
+        if error == 0:
+            break
+        # The memory cgroup is full at this moment, whoever filled it: wait for reclaim to make room.
+        if error != ENOMEM or turn > 20000:
+            die("UFFDIO_COPY", error)
+        if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
+            backoff(turn)
+        turn += 1
+    add64(cython.address(pg.resident), size)
+    store32(cython.address(p.state), word | kind)
+    queue_add(pg, page)
+    return RESOLVED
+
+
+def lost_message(pg, page, on_disk, cause):
+    """Say on stderr which bytes of which array are lost, and why."""
+    text: cython.char[512]
+    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
+    offset: uint64_t = cython.cast(uint64_t, page - block.first) << block.shift
+    why: cython.p_const_char
+    if cause == LOAD_CHECKSUM:
+        why = cython.cast(cython.p_const_char, "its checksum does not match")
+    elif cause == LOAD_HEADER:
+        why = cython.cast(cython.p_const_char, "its header names another page or length")
+    elif cause == LOAD_CODEC:
+        why = cython.cast(cython.p_const_char, "it does not decompress")
+    else:
+        why = strerror(cause)
+    snprintf(
+        text,
+        512,
+        "frontswap: SIGBUS: page lost: array %u (%llu bytes), bytes %llu to %llu: its record in the %s "
+        "cannot be used: %s\n",
+        block.serial,
+        cython.cast(cython.ulonglong, block.bytes),
+        cython.cast(cython.ulonglong, offset),
+        cython.cast(cython.ulonglong, offset + page_bytes(pg, page) - 1),
+        cython.cast(cython.p_char, "swap file") if on_disk else cython.cast(cython.p_char, "compressed pool"),
+        why,
+    )
+    if write_fd(2, text, strlen(text)) < 0:
+        pass
+
+
+def page_lost(pg, page, state, cause):
+    """The record of an owned page is unusable: never zeros, never old bytes (rule 5)."""
+    add64(cython.address(pg.counters[C_POISONED]), 1)
+    lost_message(pg, page, (state & RECORD) == RECORD_LOG and record_on_disk(pg, pg.pages[page].where), cause)
+    uncharge(pg, page_bytes(pg, page))
+    store32(cython.address(pg.pages[page].state), POISON | (state & RECORD))
+    return LOST
+
+
+# --- freeing, pins -------------------------------------------------------------------------------
+
+
+def zap_run(pg, block, first, count, resident):
+    """Give back the frames of owned neighbours whose records are dropped; they become NONE."""
+    i: uint32_t
+    size: uint64_t
+    address: uint64_t
+    if count == 0:
+        return
+    size = cython.cast(uint64_t, 1) << block.shift
+    address = block.base + (first - block.first) * size
+    if madvise(cython.cast(cython.p_void, address), size * count, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+    if resident:
+        uncharge(pg, size * resident)
+        add64(cython.address(pg.resident), -cython.cast(int64_t, size * resident))
+    for i in range(count):
+        store32(cython.address(pg.pages[first + i].state), NONE)
+
+
+def pager_zap(pg, block, first, count, freeing):
+    """Drop pages with their records: they read as zeros afterwards. Waits for who works on them.
+
+    Pinned pages stay as they are unless the array is `freeing`; their number is returned.
+    """
+    i: uint32_t = 0
+    pinned: uint32_t = 0
+    run: uint32_t = 0
+    resident: uint32_t = 0
+    state: uint32_t
+    turn: cython.int = 0
+    p: page_p
+    while i < count:
+        p = cython.address(pg.pages[first + i])
+        state = load32(cython.address(p.state))
+        if (state & STATE) == BUSY:
+            # Nobody who owns a page waits for another: let go of the run first.
+            zap_run(pg, block, first + i - run, run, resident)
+            run = resident = 0
+            backoff(turn)
+            turn += 1
+            continue
+        if (state & STATE) == NONE and run == 0:
+            i += 1
+            continue
+        if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0 and not freeing:
+            zap_run(pg, block, first + i - run, run, resident)
+            run = resident = 0
+            pinned += 1
+            i += 1
+            continue
+        if not cas32(cython.address(p.state), state, BUSY):
+            continue
+        turn = 0
+        if (state & STATE) == CLEAN or (state & STATE) == DIRTY:
+            resident += 1
+            if (state >> HIGH_SHIFT) != 0:
+                add64(cython.address(pg.pinned), -(cython.cast(int64_t, 1) << block.shift))
+        frontswap_invalidate_page(pg, first + i, state)
+        run += 1
+        i += 1
+        if run == ZAP_RUN:
+            zap_run(pg, block, first + i - run, run, resident)
+            run = resident = 0
+    zap_run(pg, block, first + i - run, run, resident)
+    return pinned
+
+
+def pager_pin(pg, block, page):
+    """Bring a page in, writable, and keep it resident; RESOLVED, or what the fault ended in.
+
+    NO_MEMORY: more than half of the budget would be pinned.
+    """
+    size: int64_t = cython.cast(int64_t, 1) << block.shift
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t
+    result: cython.int
+    turn: cython.int = 0
+    while True:
+        result = pager_fault(pg, block.base + (cython.cast(uint64_t, page - block.first) << block.shift), True)
+        if result < 0:
+            return result
+        state = load32(cython.address(p.state))
+        if (state >> HIGH_SHIFT) == 0xFFFF and (state & STATE) == DIRTY:
+            return NO_MEMORY
+        if (state & STATE) == DIRTY and cas32(cython.address(p.state), state, BUSY):
+            # Taken page by page as they are pinned: two threads that pin at once do not both find room.
+            if (state >> HIGH_SHIFT) == 0 and add64(cython.address(pg.pinned), size) + size > pg.budget // 2:
+                add64(cython.address(pg.pinned), -size)
+                store32(cython.address(p.state), state)
+                return NO_MEMORY
+            store32(cython.address(p.state), state + (cython.cast(uint32_t, 1) << HIGH_SHIFT))
+            return RESOLVED
+        backoff(turn)
+        turn += 1
+
+
+def pager_unpin(pg, page):
+    """End of pager_pin()."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t
+    turn: cython.int = 0
+    while True:
+        state = load32(cython.address(p.state))
+        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
+            break
+        backoff(turn)
+        turn += 1
+    if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0:
+        state -= cython.cast(uint32_t, 1) << HIGH_SHIFT
+        if (state >> HIGH_SHIFT) == 0:
+            add64(cython.address(pg.pinned), -cython.cast(int64_t, page_bytes(pg, page)))
+    store32(cython.address(p.state), state)
+
+
+# --- readahead -----------------------------------------------------------------------------------
+
+
+def stream_note(pg, block, index):
+    """Note a fault of page `index` and queue readahead for the sequence it continues; True if it does.
+
+    The window doubles from 2 pages to 1 MiB (4 MiB with advice "sequential"). One page in the middle of
+    a window is left out: the fault there says that the reader has come so far, and the next window
+    is read while it goes on (PG_readahead in mm/readahead.c).
+    """
+    s: stream_p
+    i: uint32_t
+    limit: uint32_t
+    window: uint32_t
+    start: uint32_t
+    last: uint32_t
+    ahead: uint32_t
+    direction: cython.int = 0
+    count: uint32_t = block.pages
+    for i in range(STREAMS_SEEN):
+        s = cython.address(block.streams[i])
+        last = s.last
+        ahead = s.ahead
+        direction = s.direction
+        if direction == 0 and last + 1 == index:
+            direction = 1
+        elif direction == 0 and index + 1 == last:
+            direction = -1
+        if direction == 1 and last < index and index <= (ahead if ahead > last else last) + 1:
+            break
+        if direction == -1 and last > index and index + 1 >= (ahead if ahead < last else last):
+            break
+        direction = 0
+    if direction == 0:
+        s = cython.address(block.streams[block.next_stream % STREAMS_SEEN])
+        block.next_stream += 1
+        s.last = s.ahead = index
+        s.direction = 0
+        s.streak = 0
+        return False
+    if s.direction == 0:
+        ahead = index
+    s.direction = direction
+    s.last = index
+    if s.streak < 16:
+        s.streak += 1
+    limit = (4 << 20 if block.advice == ADVICE_SEQUENTIAL else 1 << 20) >> block.shift
+    if limit > pg.budget >> (block.shift + 4):
+        limit = cython.cast(uint32_t, pg.budget >> (block.shift + 4))
+    window = cython.cast(uint32_t, 1) << s.streak
+    if window > limit:
+        window = limit
+    if window < 2:
+        s.ahead = index
+        return True
+    if direction == 1:
+        if ahead < index:
+            ahead = index
+        if ahead - index <= window and ahead + 1 < count:
+            start = ahead + 1
+            if window > count - start:
+                window = count - start
+            s.ahead = ahead + window
+            readahead_request(pg, block.first + start, window, 1)
+    else:
+        if ahead > index:
+            ahead = index
+        if index - ahead <= window and ahead > 0:
+            if window > ahead:
+                window = ahead
+            s.ahead = ahead - window
+            readahead_request(pg, block.first + ahead - 1, window, -1)
+    return True
+
+
+def readahead_request(pg, first, count, direction):
+    """Queue `count` pages from `first` for the readahead thread; dropped when it is far behind."""
+    at: uint32_t
+    lock(cython.address(pg.request_lock))
+    if pg.requests_in - pg.requests_out < REQUESTS:
+        at = pg.requests_in % REQUESTS
+        pg.requests[at].first = first
+        pg.requests[at].count = count
+        pg.requests[at].direction = direction
+        pg.requests_in += 1
+    unlock(cython.address(pg.request_lock))
+    wake(cython.address(pg.readahead_event))
+
+
+def prefetch(pg, ctx, page):
+    """Bring a page in before it is asked for, clean; nothing if it is not OUT."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t = load32(cython.address(p.state))
+    size: int64_t
+    own: context_p = ctx
+    if (state & STATE) != OUT:
+        return
+    size = page_bytes(pg, page)
+    if charge(pg, cython.address(own), size, BRIEF) != 0:
+        return
+    if not cas32(cython.address(p.state), state, BUSY):
+        uncharge(pg, size)
+        return
+    if page_bytes(pg, page) != size:  # freed and given to an array of other pages since we looked
+        uncharge(pg, size)
+        store32(cython.address(p.state), state)
+        return
+    if bring_in(pg, ctx, page, state, False, True, True) == RESOLVED:
+        add64(cython.address(pg.counters[C_READAHEADS]), 1)
+
+
+def out_on_disk(pg, page):
+    """True if a page is out and its record seems to be in the swap file only (a hint: nobody owns it here)."""
+    state: uint32_t = load32(cython.address(pg.pages[page].state))
+    if (state & STATE) != OUT or (state & RECORD) != RECORD_LOG:
+        return False
+    return segment_of(pg.pages[page].where) < pg.max_segments and record_on_disk(pg, pg.pages[page].where)
+
+
+def readahead_thread(argument):
+    """Background: brings in what sequences and advice "willneed" ask for."""
+    pg: pager_p = cython.cast(pager_p, argument)
+    ctx: context_p = cython.address(pg.contexts[READAHEAD_CONTEXT - addi(cython.address(pg.readahead_threads), 1)])
+    request: request_t
+    i: uint32_t
+    at: uint32_t
+    page: uint32_t
+    backwards: cython.bint
+    while not pg.closing:
+        sleep_on(cython.address(pg.readahead_event), -1)
+        while not pg.closing:
+            lock(cython.address(pg.request_lock))
+            if pg.requests_in == pg.requests_out:
+                unlock(cython.address(pg.request_lock))
+                break
+            request = pg.requests[pg.requests_out % REQUESTS]
+            pg.requests_out += 1
+            unlock(cython.address(pg.request_lock))
+            backwards = request.direction != 0 and not out_on_disk(pg, request.first)
+            for i in range(request.count):
+                if pg.closing:
+                    break
+                if request.direction != 0 and i == request.count // 2 and request.count >= 4:
+                    continue
+                # What is in RAM is met from its far end: the reader comes from the near one, and each does
+                # the pages that the other does not. In the file, records follow each other forwards.
+                at = request.count - 1 - i if backwards else i
+                page = request.first + at if request.direction >= 0 else request.first - at
+                prefetch(pg, ctx, page)
+    wake(cython.address(pg.readahead_event))  # a wake-up wakes one: pass the end on
+    return cython.NULL

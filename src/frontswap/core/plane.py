@@ -1,0 +1,556 @@
+"""The data plane as the control plane sees it: one Plane a Memory. Sizes in bytes, addresses as integers.
+
+Arguments are checked by frontswap.memory; this module checks only what would break the plane itself.
+"""
+
+import os
+
+import cython
+from cython.cimports.cpython.ref import Py_INCREF, Py_XDECREF, PyObject
+from cython.cimports.frontswap.core.arena import (
+    NO_ADDRESSES,
+    NO_ALLOCATION,
+    arena_allocate,
+    arena_find,
+    arena_free,
+    buffers_bytes,
+    contexts_back,
+    contexts_make,
+    map_memory,
+)
+from cython.cimports.frontswap.core.layout import (
+    ADVICE_NORMAL,
+    ADVICE_RANDOM,
+    ADVICE_SEQUENTIAL,
+    CHUNK_SHIFT,
+    READAHEAD_THREADS,
+    SEG_FREE,
+    STREAM_POOL,
+    block_p,
+    block_t,
+    bytes_p,
+    page_t,
+    pager_p,
+    pager_t,
+    segment_p,
+    segment_t,
+)
+from cython.cimports.frontswap.core.pager import (
+    NO_MEMORY,
+    pager_pin,
+    pager_unpin,
+    pager_zap,
+    readahead_request,
+    readahead_thread,
+)
+from cython.cimports.frontswap.core.reclaim import context_give, context_take, evict_page, reclaim_thread
+from cython.cimports.frontswap.core.seam import handler_thread, seam_attach, seam_detach
+from cython.cimports.frontswap.core.uapi import (
+    MADV_POPULATE_READ,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_NONE,
+    UFFD_FEATURE_MOVE,
+    UFFD_FEATURE_POISON,
+    UFFD_FEATURE_SIGBUS,
+    UFFD_FEATURE_WP,
+    UFFDIO_REGISTER_MODE_MISSING,
+    UFFDIO_REGISTER_MODE_WP,
+    backoff,
+    block_signals,
+    close,
+    eventfd_write,
+    int64_t,
+    load32,
+    load64,
+    loadi,
+    madvise,
+    mmap,
+    munmap,
+    pthread_create,
+    pthread_join,
+    restore_signals,
+    sigset_t,
+    uint32_t,
+    uint64_t,
+    wake,
+)
+from cython.cimports.frontswap.core.uffd import uffd_features, uffd_open, uffd_register
+from cython.cimports.frontswap.core.zcache import writeback_thread, zcache_store
+from cython.cimports.libc.stdlib import calloc, free
+
+COUNTER_NAMES = (
+    "faults",
+    "refaults",
+    "loads",
+    "succ_stores",
+    "failed_stores",
+    "invalidates",
+    "poisoned",
+    "first_touches",
+    "write_upgrades",
+    "evicted_clean",
+    "evicted_dirty",
+    "direct_reclaims",
+    "same_filled_pages",
+    "reject_incompressible",
+    "reject_pool_full",
+    "slot_stores",
+    "slot_loads",
+    "slot_errors",
+    "written_back_bytes",
+    "cleaned_bytes",
+    "readaheads",
+    "overshoots",
+    "busy_pages",
+)
+ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
+# Errors of allocate() and pin(): a negative number that is no errno.
+REFUSED_ADDRESSES: int = NO_ADDRESSES
+REFUSED_ALLOCATION: int = NO_ALLOCATION
+REFUSED_MEMORY: int = NO_MEMORY
+
+
+def kernel_features() -> dict[str, bool]:
+    """What userfaultfd offers to this process; all False where it is forbidden or missing."""
+    have: uint64_t = uffd_features()
+    return {
+        "userfaultfd": have != 0,
+        "sigbus": (have & UFFD_FEATURE_SIGBUS) != 0,
+        "write_protect": (have & UFFD_FEATURE_WP) != 0,
+        "move": (have & UFFD_FEATURE_MOVE) != 0,
+        "poison": (have & UFFD_FEATURE_POISON) != 0,
+    }
+
+
+class Plane:
+    """Pager, hooks, zcache and swap file of one Memory, with their threads.
+
+    `keep` is what must live as long as the plane does: the owner of `file`.
+    """
+
+    def __cinit__(
+        self,
+        *,
+        limit: int,
+        arena: int,
+        segment: int,
+        max_page: int,
+        contexts: int,
+        file: int,
+        direct: bool,
+        allocate: int,
+        overcommit: bool,
+        sigbus: bool,
+        move: bool,
+        zcache: bool,
+        keep: object,
+    ):
+        pg: pager_p = cython.cast(pager_p, calloc(1, cython.sizeof(pager_t)))
+        features: uint64_t
+        have: uint64_t
+        user_mode: cython.bint = False
+        error: cython.int
+        self.pg = pg
+        Py_INCREF(keep)
+        self.keep = cython.cast(cython.pointer(PyObject), keep)
+        if pg == cython.NULL:
+            raise MemoryError("frontswap: no memory for a pager")
+        pg.fd = pg.file = pg.stop_fd = -1
+        pg.limit = limit
+        pg.budget = limit
+        pg.size = arena
+        pg.segment_bytes = segment
+        pg.max_page = max_page
+        pg.fault_contexts = contexts
+        pg.direct = direct
+        pg.allocate_most = allocate
+        pg.overcommit = overcommit
+        pg.sigbus = sigbus
+        pg.use_move = move
+        have = uffd_features()
+        pg.use_poison = (have & UFFD_FEATURE_POISON) != 0
+        features = UFFD_FEATURE_WP | (have & (UFFD_FEATURE_POISON | UFFD_FEATURE_MOVE))
+        if sigbus:
+            features |= UFFD_FEATURE_SIGBUS
+        pg.fd = uffd_open(features, cython.address(user_mode))
+        if pg.fd < 0:
+            raise OSError(-pg.fd, "userfaultfd: " + os.strerror(-pg.fd))
+        self.map_tables()
+        pg.file = file
+        if zcache:
+            pg.backends[0].store = zcache_store
+            pg.backend_count = 1
+        pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg)))
+        if contexts_make(pg) != 0 or contexts_back(pg, 4096) != 0:
+            raise MemoryError("frontswap: no memory for the fault contexts")
+        error = uffd_register(pg.fd, pg.base, pg.size, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
+        if error:
+            raise OSError(error, "UFFDIO_REGISTER: " + os.strerror(error))
+        error = seam_attach(pg)
+        if error:
+            raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
+        if not sigbus:
+            pg.stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self.start(handler_thread)
+            self.start(handler_thread)
+        self.start(reclaim_thread)
+        self.start(writeback_thread)
+        for _ in range(READAHEAD_THREADS):
+            self.start(readahead_thread)
+        self.open = True
+
+    def map(self, length):
+        """Private memory that is unmapped with the plane; an error when the addresses cannot be had."""
+        at: cython.p_void = map_memory(length)
+        if at == cython.NULL:
+            raise MemoryError(f"frontswap: cannot reserve {length} bytes of addresses")
+        self.mapped[self.mappings] = cython.cast(uint64_t, at)
+        self.lengths[self.mappings] = length
+        self.mappings += 1
+        return at
+
+    def map_tables(self):
+        """Reserve the arena and the tables beside it; only what is used of them costs RAM."""
+        pg: pager_p = self.pg
+        arena_pages: uint64_t = pg.size // 4096
+        slots: uint64_t = pg.size // pg.segment_bytes * 5 // 4 + 64
+        i: uint32_t
+        largest: uint64_t = pg.max_page
+        pg.max_pages = cython.cast(uint32_t, min(arena_pages + 1, 0xFFFFFFF0))
+        pg.max_blocks = cython.cast(uint32_t, min(pg.size >> CHUNK_SHIFT, 1 << 22)) + 2
+        pg.max_slots = cython.cast(uint32_t, slots)
+        pg.ram_slots = cython.cast(uint32_t, pg.limit // pg.segment_bytes) * 2 + 16
+        pg.max_segments = pg.max_slots + pg.ram_slots + 16
+        # One largest page more than the arena: it starts at a multiple of it.
+        pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
+        pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
+        pg.pages = cython.cast(
+            cython.pointer(page_t), self.map(cython.cast(uint64_t, pg.max_pages) * cython.sizeof(page_t))
+        )
+        pg.blocks = cython.cast(
+            cython.pointer(block_t), self.map(cython.cast(uint64_t, pg.max_blocks) * cython.sizeof(block_t))
+        )
+        pg.segments = cython.cast(
+            cython.pointer(segment_t),
+            self.map(cython.cast(uint64_t, pg.max_segments) * cython.sizeof(segment_t)),
+        )
+        pg.free_slots = cython.cast(cython.pointer(uint32_t), self.map(slots * 4))
+        pg.free_ram = cython.cast(cython.pointer(uint32_t), self.map(pg.ram_slots * 4))
+        pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
+        pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
+        pg.zeros = cython.cast(bytes_p, self.map(largest))
+        pg.space.capacity = pg.ids.capacity = pg.max_blocks
+        pg.space.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
+        pg.space.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
+        pg.ids.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
+        pg.ids.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
+        pg.base = (pg.base + largest - 1) // largest * largest
+        madvise(pg.zeros, largest, MADV_POPULATE_READ)
+        pg.space.start[0] = 0
+        pg.space.count[0] = pg.size >> CHUNK_SHIFT
+        pg.space.n = 1
+        pg.ids.start[0] = 1  # 0 is "no page" in the queue
+        pg.ids.count[0] = pg.max_pages - 1
+        pg.ids.n = 1
+        pg.next_segment = 1
+        for i in range(pg.ram_slots):
+            pg.free_ram[i] = pg.ram_slots - 1 - i
+        pg.free_ram_n = pg.ram_slots
+        return 0
+
+    def start(self, function):
+        """Start a thread that takes no signals: it must never run a handler of the program."""
+        pg: pager_p = self.pg
+        signals: sigset_t
+        error: cython.int
+        block_signals(cython.address(signals))
+        error = pthread_create(
+            cython.address(pg.threads[pg.thread_count]), cython.NULL, function, cython.cast(cython.p_void, pg)
+        )
+        restore_signals(cython.address(signals))
+        if error:
+            raise OSError(error, "pthread_create: " + os.strerror(error))
+        pg.thread_count += 1
+        return 0
+
+    def pager(self):
+        """The pager; an error when it is closed, since its tables are gone then."""
+        if not self.open:
+            raise ValueError("the plane is closed")
+        return self.pg
+
+    def allocate(self, size: int, page: int, typesize: int, kind: int) -> tuple[int, int]:
+        """(address, 0), or (0, error): an errno of the swap file or REFUSED_*."""
+        error: cython.int = 0
+        address: uint64_t = 0
+        pg: pager_p = self.pager()
+        c_size: uint64_t = size
+        c_page: uint32_t = page
+        c_typesize: cython.int = typesize
+        c_kind: cython.int = kind
+        with cython.nogil:
+            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, cython.address(error))
+        return address, error
+
+    def free(self, address: int) -> bool:
+        """Free an array by its address; False if there is none."""
+        pg: pager_p = self.pager()
+        at: uint64_t = address
+        done: cython.bint
+        with cython.nogil:
+            done = arena_free(pg, at)
+        return done
+
+    def range_of(self, address, length, whole, first, count):
+        """The pages of a byte range: those it touches, or those it covers `whole`."""
+        pg: pager_p = self.pager()
+        number: uint32_t = arena_find(pg, address)
+        block: block_p = cython.address(pg.blocks[number])
+        start: uint64_t
+        end: uint64_t
+        page: uint64_t
+        if number == 0:
+            raise LookupError("the address belongs to no array of this Memory")
+        page = cython.cast(uint64_t, 1) << block.shift
+        start = address - block.base
+        end = start + length
+        if end > cython.cast(uint64_t, block.pages) << block.shift:
+            raise LookupError("the range leaves its array")
+        if whole:
+            # The array's last page ends where the array does.
+            if end == block.bytes:
+                end = cython.cast(uint64_t, block.pages) << block.shift
+            start = (start + page - 1) >> block.shift
+            end = end >> block.shift
+        else:
+            start = start >> block.shift
+            end = (end + page - 1) >> block.shift
+        first[0] = block.first + cython.cast(uint32_t, start)
+        count[0] = cython.cast(uint32_t, end - start) if end > start else 0
+        return 0
+
+    def owns(self, address: int) -> bool:
+        """True if the address lies in an array of this plane."""
+        return self.open and arena_find(self.pg, address) != 0
+
+    def page_of(self, address: int) -> int:
+        """The page size of the array at an address."""
+        return 1 << self.pager().blocks[arena_find(self.pg, address)].shift
+
+    def set_advice(self, address: int, advice: str) -> None:
+        """ "normal", "random" or "sequential" for the whole array."""
+        pg: pager_p = self.pager()
+        pg.blocks[arena_find(pg, address)].advice = ADVICE[advice]
+
+    def zap(self, address: int, length: int) -> int:
+        """Drop the pages that the range covers whole: they read as zeros. Pinned ones stay: their number."""
+        first: uint32_t = 0
+        count: uint32_t = 0
+        pinned: uint32_t
+        signals: sigset_t
+        pg: pager_p
+        block: block_p
+        self.range_of(address, length, True, cython.address(first), cython.address(count))
+        pg = self.pg
+        block = cython.address(pg.blocks[arena_find(pg, address)])
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            pinned = pager_zap(pg, block, first, count, False)
+            restore_signals(cython.address(signals))
+        return pinned
+
+    def evict(self, address: int, length: int) -> int:
+        """Evict the pages of the range that are resident and not in use; the number evicted."""
+        first: uint32_t = 0
+        count: uint32_t = 0
+        i: uint32_t
+        done: cython.long = 0
+        signals: sigset_t
+        self.range_of(address, length, False, cython.address(first), cython.address(count))
+        pg: pager_p = self.pg
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            ctx = context_take(pg)
+            for i in range(count):
+                done += evict_page(pg, ctx, first + i)
+            context_give(ctx)
+            restore_signals(cython.address(signals))
+        return done
+
+    def prefetch(self, address: int, length: int) -> int:
+        """Queue readahead of the range, at most half of the limit; the number of pages queued."""
+        first: uint32_t = 0
+        count: uint32_t = 0
+        most: uint64_t
+        signals: sigset_t
+        self.range_of(address, length, False, cython.address(first), cython.address(count))
+        pg: pager_p = self.pg
+        most = (pg.budget // 2) >> pg.blocks[arena_find(pg, address)].shift
+        if count > most:
+            count = cython.cast(uint32_t, most)
+        block_signals(cython.address(signals))
+        readahead_request(pg, first, count, 0)
+        restore_signals(cython.address(signals))
+        return count
+
+    def pin(self, address: int, length: int) -> int:
+        """Make the range resident, writable and unevictable: 0, or why not (nothing is pinned then)."""
+        first: uint32_t = 0
+        count: uint32_t = 0
+        i: uint32_t = 0
+        result: cython.int = 0
+        pg: pager_p
+        block: block_p
+        signals: sigset_t
+        self.range_of(address, length, False, cython.address(first), cython.address(count))
+        pg = self.pg
+        block = cython.address(pg.blocks[arena_find(pg, address)])
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            while i < count:
+                result = pager_pin(pg, block, first + i)
+                if result < 0:
+                    break
+                i += 1
+            if result < 0:
+                while i > 0:
+                    i -= 1
+                    pager_unpin(pg, first + i)
+            restore_signals(cython.address(signals))
+        return result
+
+    def unpin(self, address: int, length: int) -> None:
+        """End of pin() on the same range."""
+        first: uint32_t = 0
+        count: uint32_t = 0
+        i: uint32_t
+        signals: sigset_t
+        self.range_of(address, length, False, cython.address(first), cython.address(count))
+        pg: pager_p = self.pg
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            for i in range(count):
+                pager_unpin(pg, first + i)
+            restore_signals(cython.address(signals))
+
+    def counters(self) -> dict[str, int]:
+        """All counters and gauges; names as in Statistics."""
+        pg: pager_p = self.pager()
+        i: uint32_t
+        s: segment_p
+        stored: int64_t = 0
+        live: int64_t = 0
+        swapped: int64_t = 0
+        refused: int64_t = 0
+        state: uint32_t
+        found = {name: load64(cython.address(pg.counters[i])) for i, name in enumerate(COUNTER_NAMES)}
+        for i in range(1, pg.next_segment):
+            s = cython.address(pg.segments[i])
+            state = load32(cython.address(s.state))
+            if state == SEG_FREE:
+                continue
+            if s.ram == cython.NULL:
+                swapped += loadi(cython.address(s.live))
+            elif s.stream != STREAM_POOL:
+                refused += s.fill
+            else:
+                stored += load64(cython.address(s.raw))
+                live += loadi(cython.address(s.live))
+        found.update(
+            limit_bytes=pg.limit,
+            reserve_bytes=pg.limit - pg.budget,
+            allocated_bytes=pg.allocated,
+            resident_bytes=load64(cython.address(pg.resident)),
+            pinned_bytes=load64(cython.address(pg.pinned)),
+            pool_bytes=load64(cython.address(pg.pool_bytes)),
+            pool_live_bytes=live,
+            stored_bytes=stored,
+            swapped_bytes=swapped,
+            swap_buffer_bytes=refused,
+            swap_reserved_bytes=cython.cast(int64_t, pg.slots) * pg.segment_bytes,
+            used_bytes=load64(cython.address(pg.used)),
+        )
+        return found
+
+    def extents(self) -> dict[str, tuple[int, int]]:
+        """(address, length) of arena and pool: what tests look at from outside."""
+        pg: pager_p = self.pager()
+        return {
+            "arena": (pg.base, pg.size),
+            "pool": (cython.cast(uint64_t, pg.pool), cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes),
+        }
+
+    @property
+    def swap_fd(self) -> int:
+        """Descriptor of the swap file, -1 without one."""
+        return self.pager().file
+
+    def stop(self, pg):
+        """End the threads; no fault may be on its way."""
+        i: cython.int
+        turn: cython.int = 0
+        with cython.nogil:
+            pg.closing = 1
+            wake(cython.address(pg.reclaim_event))
+            wake(cython.address(pg.writeback_event))
+            wake(cython.address(pg.readahead_event))
+            if pg.stop_fd >= 0:
+                eventfd_write(pg.stop_fd, 1)
+            for i in range(pg.thread_count):
+                pthread_join(pg.threads[i], cython.NULL)
+            while loadi(cython.address(pg.inflight)) != 0:
+                backoff(turn)
+                turn += 1
+
+    def abandon(self) -> None:
+        """In a forked child: neither threads nor tables are here; forget them."""
+        self.open = False
+        self.pg = cython.NULL
+
+    def close(self) -> None:
+        """Stop, and give everything back. Arrays that live on are unmapped: touching them is a SIGSEGV."""
+        if self.open:
+            self.open = False
+            self.tear_down()
+
+    def tear_down(self):
+        """Undo __cinit__, as far as it came. The swap file's descriptor is the caller's."""
+        pg: pager_p = self.pg
+        kept: uint64_t = 0
+        i: cython.int
+        self.pg = cython.NULL
+        if pg == cython.NULL:
+            return
+        # The threads first: an eviction on its way must not find the arena gone.
+        self.stop(pg)
+        if pg.allocated > 0:
+            # Then the arena of arrays that live on: an access from now on ends loudly, not in zeros. These
+            # addresses are never used again, or the old arrays would see the bytes of new ones.
+            kept = pg.base
+            mmap(
+                cython.cast(cython.p_void, pg.base),
+                pg.size,
+                PROT_NONE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                -1,
+                0,
+            )
+        seam_detach(pg)
+        if pg.fd >= 0:
+            close(pg.fd)
+        if pg.stop_fd >= 0:
+            close(pg.stop_fd)
+        for i in range(self.mappings):
+            if not kept or not self.mapped[i] <= kept < self.mapped[i] + self.lengths[i]:
+                munmap(cython.cast(cython.p_void, self.mapped[i]), self.lengths[i])
+        free(pg)
+
+    def __dealloc__(self):
+        # No array and no thread of the program can reach it any more, or they would hold it. In a forked
+        # child there is nothing to stop.
+        if self.pg != cython.NULL and not self.pg.forked:
+            self.tear_down()
+        Py_XDECREF(self.keep)

@@ -1,0 +1,23 @@
+from frontswap.core.layout cimport context_t, pager_t
+from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:                    # how long a charge tries
+    BRIEF = 0
+    PATIENT = 1
+
+cdef void queue_add(pager_t *pg, uint32_t page) noexcept nogil
+cdef int64_t reclaim_batch(pager_t *pg, context_t *ctx, int64_t want) noexcept nogil
+cdef int evict_page(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
+cdef int charge(pager_t *pg, context_t **ctx, int64_t bytes, int patience) noexcept nogil
+cdef void uncharge(pager_t *pg, int64_t bytes) noexcept nogil
+cdef context_t *context_take(pager_t *pg) noexcept nogil
+cdef void context_give(context_t *ctx) noexcept nogil
+cdef void *reclaim_thread(void *argument) noexcept nogil
+
+cdef uint32_t queue_pop(pager_t *pg) noexcept nogil
+cdef void queue_push(pager_t *pg, uint32_t page) noexcept nogil
+cdef int64_t evict_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
+cdef int64_t evict_dirty(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
+cdef int64_t evict_run(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
+cdef void put_back(pager_t *pg, const uint8_t *data, uint64_t address, uint32_t size) noexcept nogil
+cdef uint32_t out_word(pager_t *pg, uint32_t kind) noexcept nogil

@@ -1,0 +1,397 @@
+"""Reclaim: which resident page leaves next, and its way out.
+
+The queue is first in, first out with a second chance: a page that came back soon after it had left
+(its refault distance is below what fits in RAM, as in mm/workingset.c) carries REF and goes round once
+more. There are no accessed bits to look at in user space; refaults are what we can see. The policy is
+queue_add, queue_pop and out_word: another one replaces these three.
+
+Races: a page may leave the queue's idea of the world (freed, evicted by advice) and stay in the list;
+who pops it looks at its state word. A page is in the list at most once (page_t.next), and is put in
+after its state is stored, so a resident page is always in the list or in the hands of who popped it.
+"""
+
+import cython
+from cython.cimports.frontswap.core.frontswap import frontswap_store
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    C_BUSY_PAGES,
+    C_DIRECT_RECLAIMS,
+    C_EVICTED_CLEAN,
+    C_EVICTED_DIRTY,
+    C_OVERSHOOTS,
+    CLEAN,
+    DIRTY,
+    FRAME,
+    HIGH_SHIFT,
+    NONE,
+    OUT,
+    POISON,
+    QUEUE_END,
+    RECLAIM_CONTEXT,
+    RECORD,
+    RECORD_NONE,
+    REF,
+    STATE,
+    bytes_p,
+    context_p,
+    page_address,
+    page_bytes,
+    page_p,
+    pager_p,
+)
+from cython.cimports.frontswap.core.segments import write_coldest
+from cython.cimports.frontswap.core.uapi import (
+    MADV_DONTNEED,
+    add64,
+    backoff,
+    cas32,
+    cas64,
+    casi,
+    drop_ranges,
+    errno,
+    int64_t,
+    iovec,
+    load32,
+    load64,
+    loadi,
+    lock,
+    madvise,
+    sleep_on,
+    store32,
+    storei,
+    uint32_t,
+    uint64_t,
+    unlock,
+    wake,
+)
+from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_move, uffd_protect
+
+BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
+# Rounds without a page freed before a charge gives up: some 20 ms, in which disk writes end.
+PATIENCE = cython.declare(cython.int, 600)
+
+
+def queue_push(pg, page):
+    """Append a page that is not queued. The caller holds queue_lock."""
+    pg.pages[page].next = QUEUE_END
+    if pg.tail:
+        pg.pages[pg.tail].next = page
+    else:
+        pg.head = page
+    pg.tail = page
+    pg.queued += 1
+
+
+def queue_pop(pg):
+    """The page that has waited longest, or 0. The caller holds queue_lock."""
+    page: uint32_t = pg.head
+    if page == 0:
+        return 0
+    pg.head = pg.pages[page].next
+    if pg.head == QUEUE_END:
+        pg.head = pg.tail = 0
+    pg.pages[page].next = 0
+    pg.queued -= 1
+    return page
+
+
+def queue_add(pg, page):
+    """A page has become resident (its state is stored already)."""
+    lock(cython.address(pg.queue_lock))
+    if pg.pages[page].next == 0:
+        queue_push(pg, page)
+    unlock(cython.address(pg.queue_lock))
+
+
+def out_word(pg, kind):
+    """The state word of a page that leaves now: OUT, its record, and when it left."""
+    epoch: uint32_t = cython.cast(uint32_t, load64(cython.address(pg.evicted)) // pg.epoch_bytes) & 0xFFFF
+    return OUT | kind | (epoch << HIGH_SHIFT)
+
+
+def evict_clean(pg, pages, states, n):
+    """Evict owned CLEAN pages (64 at most) with one call; the bytes freed."""
+    ranges: iovec[64]
+    start: uint64_t
+    size: uint64_t
+    end: uint64_t = 0
+    freed: int64_t = 0
+    runs: cython.int = 0
+    i: cython.int
+    error: cython.int
+    if n == 0:
+        return 0
+    for i in range(n):
+        start = page_address(pg, pages[i])
+        size = page_bytes(pg, pages[i])
+        if runs and start == end:
+            ranges[runs - 1].iov_len += size
+        else:
+            ranges[runs].iov_base = cython.cast(cython.p_void, start)
+            ranges[runs].iov_len = size
+            runs += 1
+        end = start + size
+        freed += size
+    error = drop_ranges(ranges, runs)
+    if error:
+        die("MADV_DONTNEED", error)
+    # Uncharged before the states are stored: a free that follows must find the pages paid for once.
+    uncharge(pg, freed)
+    add64(cython.address(pg.resident), -freed)
+    add64(cython.address(pg.evicted), freed)
+    add64(cython.address(pg.counters[C_EVICTED_CLEAN]), n)
+    for i in range(n):
+        store32(cython.address(pg.pages[pages[i]].state), out_word(pg, states[i] & RECORD))
+    return freed
+
+
+def put_back(pg, data, address, size):
+    """A page that nobody took returns to its place, as DIRTY as it was."""
+    error: cython.int
+    if pg.use_move:
+        # Its frames come back as they are; a copy would need memory that we do not have.
+        error = uffd_move(pg.fd, address, cython.cast(uint64_t, data), size)
+        if error:
+            error = uffd_copy(pg.fd, address, data, size, False)
+            madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED)
+    else:
+        error = uffd_protect(pg.fd, address, size, False)
+    if error:
+        die("page could not be put back", error)
+
+
+def evict_run(pg, ctx, pages, states, n):
+    """Evict owned DIRTY neighbours through the hooks; the bytes freed. Pages that stay are DIRTY again.
+
+    The run is moved out with one call, and its frames are given back with one: each of these calls
+    interrupts every other processor that runs a thread of ours (the TLB must be flushed there).
+    """
+    start: uint64_t = page_address(pg, pages[0])
+    size: uint32_t = page_bytes(pg, pages[0])
+    total: uint64_t = cython.cast(uint64_t, size) * n
+    kind: uint32_t
+    freed: int64_t = 0
+    i: cython.int
+    data: bytes_p
+    error: cython.int
+    if pg.use_move:
+        error = uffd_move(pg.fd, cython.cast(uint64_t, ctx.frame), start, total)
+        if error:
+            if n > 1:  # one of them is in use: the others can go
+                for i in range(n):
+                    freed += evict_run(pg, ctx, pages + i, states + i, 1)
+                return freed
+            add64(cython.address(pg.counters[C_BUSY_PAGES]), 1)
+            store32(cython.address(pg.pages[pages[0]].state), states[0])
+            return 0
+    else:
+        error = uffd_protect(pg.fd, start, total, True)
+        if error:
+            die("UFFDIO_WRITEPROTECT", error)
+    for i in range(n):
+        data = ctx.frame if pg.use_move else cython.cast(bytes_p, start)
+        data += cython.cast(uint64_t, size) * i
+        kind = RECORD_NONE
+        if not frontswap_store(pg, ctx, pages[i], data, cython.address(kind)):
+            put_back(pg, data, start + cython.cast(uint64_t, size) * i, size)
+            store32(cython.address(pg.pages[pages[i]].state), states[i])
+            continue
+        if not pg.use_move and madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED) != 0:
+            die("MADV_DONTNEED", errno)
+        freed += size
+        add64(cython.address(pg.evicted), size)
+        add64(cython.address(pg.counters[C_EVICTED_DIRTY]), 1)
+        store32(cython.address(pg.pages[pages[i]].state), out_word(pg, kind))
+    if pg.use_move and madvise(ctx.frame, total, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+    # Charged until here: the frames were still ours.
+    uncharge(pg, freed)
+    add64(cython.address(pg.resident), -freed)
+    return freed
+
+
+def evict_dirty(pg, ctx, pages, states, n):
+    """Evict owned DIRTY pages, neighbours together; the bytes freed."""
+    i: cython.int = 0
+    j: cython.int
+    size: uint64_t
+    total: uint64_t
+    freed: int64_t = 0
+    while i < n:
+        size = total = page_bytes(pg, pages[i])
+        j = i + 1
+        while (
+            j < n
+            and total + size <= FRAME
+            and page_bytes(pg, pages[j]) == size
+            and page_address(pg, pages[j]) == page_address(pg, pages[i]) + total
+        ):
+            total += size
+            j += 1
+        freed += evict_run(pg, ctx, pages + i, states + i, j - i)
+        i = j
+    return freed
+
+
+def evict_page(pg, ctx, page):
+    """Evict one page now if it is resident and nobody uses it; 1 if it has left."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t = load32(cython.address(p.state))
+    if ((state & STATE) != CLEAN and (state & STATE) != DIRTY) or (state >> HIGH_SHIFT) != 0:
+        return 0
+    if not cas32(cython.address(p.state), state, BUSY):
+        return 0
+    if (state & STATE) == CLEAN:
+        return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
+    return evict_run(pg, ctx, cython.address(page), cython.address(state), 1) > 0
+
+
+def reclaim_batch(pg, ctx, want):
+    """Evict the next pages of the queue, about `want` bytes; the bytes freed (0: nothing would go)."""
+    popped: uint32_t[64]
+    clean: uint32_t[64]
+    clean_states: uint32_t[64]
+    dirty: uint32_t[64]
+    dirty_states: uint32_t[64]
+    page: uint32_t
+    state: uint32_t
+    n: cython.int = 0
+    cleans: cython.int = 0
+    dirties: cython.int = 0
+    stays: cython.int = 0
+    i: cython.int
+    size: int64_t = 0
+    freed: int64_t
+    p: page_p
+    lock(cython.address(pg.queue_lock))
+    while n < BATCH and size < want:
+        page = queue_pop(pg)
+        if page == 0:
+            break
+        popped[n] = page
+        n += 1
+        if (load32(cython.address(pg.pages[page].state)) & STATE) in (CLEAN, DIRTY):
+            size += page_bytes(pg, page)
+    unlock(cython.address(pg.queue_lock))
+    for i in range(n):
+        page = popped[i]
+        p = cython.address(pg.pages[page])
+        state = load32(cython.address(p.state))
+        if (state & STATE) in (NONE, OUT, POISON):
+            continue  # freed, or evicted by advice
+        if (state & STATE) != BUSY and (state >> HIGH_SHIFT) == 0:
+            if (state & REF) != 0:
+                # Its second chance. A lost swap means that somebody uses it: the same answer.
+                cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
+            elif cas32(cython.address(p.state), state, BUSY):
+                if (state & STATE) == CLEAN:
+                    clean[cleans] = page
+                    clean_states[cleans] = state
+                    cleans += 1
+                else:
+                    dirty[dirties] = page
+                    dirty_states[dirties] = state
+                    dirties += 1
+                continue
+        popped[stays] = page  # used, pinned, or somebody is at work on it
+        stays += 1
+    freed = evict_clean(pg, clean, clean_states, cleans)
+    if dirties:
+        freed += evict_dirty(pg, ctx, dirty, dirty_states, dirties)
+        # Those that would not go are resident still.
+        for i in range(dirties):
+            if (load32(cython.address(pg.pages[dirty[i]].state)) & STATE) != OUT:
+                popped[stays] = dirty[i]
+                stays += 1
+    if stays:
+        lock(cython.address(pg.queue_lock))
+        for i in range(stays):
+            if pg.pages[popped[i]].next == 0:
+                queue_push(pg, popped[i])
+        unlock(cython.address(pg.queue_lock))
+    return freed
+
+
+def context_take(pg):
+    """A context for a fault; waits while all are in use, holding nothing."""
+    i: cython.int
+    turn: cython.int = 0
+    while True:
+        for i in range(pg.fault_contexts):
+            if loadi(cython.address(pg.contexts[i].taken)) == 0 and casi(cython.address(pg.contexts[i].taken), 0, 1):
+                return cython.address(pg.contexts[i])
+        backoff(turn)
+        turn += 1
+
+
+def context_give(ctx):
+    """End of context_take()."""
+    storei(cython.address(ctx.taken), 0)
+
+
+def uncharge(pg, bytes):
+    """Give a charge back."""
+    add64(cython.address(pg.used), -bytes)
+
+
+def charge(pg, ctx, bytes, patience):
+    """Charge `bytes` to the limit before they are used: 0; 1 overshot (counted); -1 nothing is left.
+
+    BRIEF gives up when nothing leaves at once, PATIENT waits for others and overshoots in the end.
+
+    Above the limit the caller evicts first, with a context of its own (`*ctx`, taken here when it is
+    NULL). The caller owns no page: it may have to wait for those who do.
+    """
+    used: int64_t
+    wanted: int64_t
+    idle: cython.int = 0
+    direct: cython.bint = False
+    while True:
+        used = load64(cython.address(pg.used))
+        if used + bytes <= pg.budget:
+            if cas64(cython.address(pg.used), used, used + bytes):
+                if pg.budget - used - bytes < pg.low:
+                    wake(cython.address(pg.reclaim_event))
+                return 0
+            continue
+        if ctx[0] == cython.NULL:
+            ctx[0] = context_take(pg)
+        if not direct:
+            direct = True
+            add64(cython.address(pg.counters[C_DIRECT_RECLAIMS]), 1)
+        wanted = bytes if bytes > 65536 else 65536
+        if reclaim_batch(pg, ctx[0], wanted) > 0:
+            idle = 0
+            continue
+        idle += 1
+        if patience == BRIEF:
+            return -1
+        # The pool may be what is in the way: of pinned pages, or of data that does not compress.
+        if pg.file >= 0 and write_coldest(pg) == 0:
+            continue
+        if idle > (PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50):
+            if pg.file < 0:
+                return -1
+            # Everything is pinned, or the disk does not take it. Stopping here would be a hang.
+            add64(cython.address(pg.counters[C_OVERSHOOTS]), 1)
+            add64(cython.address(pg.used), bytes)
+            return 1
+        wake(cython.address(pg.writeback_event))
+        backoff(idle)
+
+
+def reclaim_thread(argument):
+    """Background reclaim between the watermarks, so that faults find room."""
+    pg: pager_p = cython.cast(pager_p, argument)
+    ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])
+    idle: cython.int
+    while not pg.closing:
+        sleep_on(cython.address(pg.reclaim_event), -1)
+        idle = 0
+        while not pg.closing and pg.budget - load64(cython.address(pg.used)) < pg.high and idle < 100:
+            if reclaim_batch(pg, ctx, FRAME) > 0:
+                idle = 0
+            else:
+                idle += 1
+                backoff(idle)
+    return cython.NULL

@@ -1,0 +1,26 @@
+from frontswap.core.layout cimport pager_t
+from frontswap.core.uapi cimport c_sigaction, int32_t, siginfo_t, uint64_t
+
+cdef enum:
+    MAX_PAGERS = 64
+
+cdef pager_t *pagers[MAX_PAGERS]
+cdef uint64_t bases[MAX_PAGERS]
+cdef uint64_t ends[MAX_PAGERS]
+cdef int32_t taken[MAX_PAGERS]      # 0 free, 1 being written, 2 in use
+cdef int32_t watching_forks
+cdef uint64_t last_lost
+cdef c_sigaction previous           # who had SIGBUS before us
+
+cdef int seam_attach(pager_t *pg) noexcept nogil
+cdef void seam_detach(pager_t *pg) noexcept nogil
+cdef void *handler_thread(void *argument) noexcept nogil
+
+cdef pager_t *pager_of(uint64_t address) noexcept nogil
+cdef void on_sigbus(int number, siginfo_t *info, void *context) noexcept nogil
+cdef void chain(int number, siginfo_t *info, void *context) noexcept nogil
+cdef void out_of_memory_message() noexcept nogil
+cdef void unserviceable(pager_t *pg, uint64_t address, int result) noexcept nogil
+cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil
+cdef void on_fork() noexcept nogil
+cdef void store_lost(uint64_t address) noexcept nogil

@@ -1,0 +1,228 @@
+"""The seam: who catches a fault and hands it to the pager.
+
+Two sides so far, chosen when a Memory is made:
+
+* SIGBUS (UFFD_FEATURE_SIGBUS): the faulting thread handles its own fault inside the signal handler;
+  nothing has to be woken, which is most of the cost of a fault otherwise.
+* A handler thread that reads events from the userfaultfd: for threads that must not take signals, and,
+  with full privilege, for faults of system calls.
+
+A third (PROT_NONE and SIGSEGV, where userfaultfd is forbidden) has the same shape: call pager_fault().
+
+The signal handler runs with all signals blocked (another handler that touches a page this thread is
+bringing in would wait for itself), without SA_NODEFER (a fault inside it must kill) and without
+SA_ONSTACK (some threads have tiny alternate stacks).
+"""
+
+import cython
+from cython.cimports.frontswap.core.layout import pager_p
+from cython.cimports.frontswap.core.pager import NO_MEMORY, RETRY, STRAY, pager_fault
+from cython.cimports.frontswap.core.uapi import (
+    EFAULT,
+    EMFILE,
+    POLLIN,
+    SA_SIGINFO,
+    SIG_DFL,
+    SIG_IGN,
+    SIGBUS,
+    UFFD_EVENT_PAGEFAULT,
+    UFFD_PAGEFAULT_FLAG_WP,
+    UFFD_PAGEFAULT_FLAG_WRITE,
+    backoff,
+    c_sigaction,
+    casi,
+    close,
+    errno,
+    fault_is_write,
+    loadi,
+    poll,
+    pollfd,
+    pthread_atfork,
+    raise_signal,
+    read,
+    set_errno,
+    set_sigaction,
+    sigfillset,
+    storei,
+    uffd_msg,
+    uint64_t,
+    write,
+)
+from cython.cimports.frontswap.core.uffd import die, uffd_poison, uffd_wake
+from cython.cimports.libc.string import memset, strlen
+
+
+def pager_of(address):
+    """The pager whose arena contains the address, or NULL."""
+    i: cython.int
+    for i in range(MAX_PAGERS):
+        # The bounds are copies: the pager of another Memory may be freed while we look.
+        if loadi(cython.address(taken[i])) == 2 and bases[i] <= address < ends[i]:
+            return pagers[i]
+    return cython.NULL
+
+
+def out_of_memory_message():
+    """Say that the limit is reached and nothing is left to do."""
+    text: cython.p_const_char = cython.cast(
+        cython.p_const_char,
+        "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
+        "this Memory has no swap file (swap=None)\n",
+    )
+    if write(2, text, strlen(text)) < 0:
+        pass
+
+
+def chain(number, info, context):
+    """Hand a SIGBUS that we cannot resolve to who had the signal before us, or to the default."""
+    if (previous.sa_flags & SA_SIGINFO) != 0 and previous.sa_sigaction != cython.NULL:
+        previous.sa_sigaction(number, info, context)
+        return
+    if previous.sa_handler != SIG_DFL and previous.sa_handler != SIG_IGN:
+        previous.sa_handler(number)
+        return
+    # Back to the default: the access happens again and ends the process. A signal that somebody
+    # sent (si_code <= 0) does not come again by itself.
+    default: c_sigaction
+    memset(cython.address(default), 0, cython.sizeof(default))
+    default.sa_handler = SIG_DFL
+    set_sigaction(SIGBUS, cython.address(default), cython.NULL)
+    if info.si_code <= 0:
+        raise_signal(SIGBUS)
+
+
+def store_lost(address):
+    """Remember the last access that could not be served."""
+    global last_lost
+    last_lost = address
+
+
+def on_sigbus(number, info, context):
+    """The SIGBUS handler."""
+    saved: cython.int = errno
+    address: uint64_t = cython.cast(uint64_t, info.si_addr)
+    pg: pager_p = cython.NULL
+    result: cython.int
+    if info.si_code > 0:
+        pg = pager_of(address)
+    if pg == cython.NULL or not pg.sigbus:
+        chain(number, info, context)
+    else:
+        result = pager_fault(pg, address, fault_is_write(context))
+        if result == NO_MEMORY:
+            out_of_memory_message()
+        if result < 0:
+            if address == last_lost:
+                # Who had the signal before us has returned, and the access came again (Python's own
+                # handlers only note that there was a signal): nobody else will end it.
+                previous.sa_flags = 0
+                previous.sa_handler = SIG_DFL
+            store_lost(address)
+            chain(number, info, context)
+    set_errno(saved)  # the interrupted code must not see ours
+
+
+def stray(pg, address, times):
+    """Handler-thread mode: an event whose address is in no array.
+
+    Most often the access is over and its array gone: a wake-up is all. An access that comes again and
+    again is a use after free: poisoning its address would hit the next array there, so it ends all.
+    """
+    uffd_wake(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096)
+    backoff(300)
+    if times > 2000:
+        die("access to an array that has been freed", EFAULT)
+
+
+def on_fork():
+    """In a forked child: forget all pagers, and let go of the parent's userfaultfd.
+
+    The child's own arena may come to lie where the parent's was; a fault there must not be answered
+    through the parent's userfaultfd, which would fill the parent's memory.
+    """
+    i: cython.int
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2:
+            pagers[i].forked = 1
+            close(pagers[i].fd)
+            if pagers[i].stop_fd >= 0:
+                close(pagers[i].stop_fd)
+        storei(cython.address(taken[i]), 0)
+
+
+def unserviceable(pg, address, result):
+    """Handler-thread mode: end the access that cannot be served in SIGBUS, as the signal side does."""
+    if result == NO_MEMORY:
+        out_of_memory_message()
+    if not pg.use_poison or uffd_poison(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096) != 0:
+        die("page lost, and this kernel has no UFFDIO_POISON to end the access alone", 0)
+
+
+def handler_thread(argument):
+    """Reads fault events and answers them; two of these run, so that one may wait for a disk."""
+    pg: pager_p = cython.cast(pager_p, argument)
+    fds: pollfd[2]
+    message: uffd_msg
+    address: uint64_t
+    write_access: cython.bint
+    result: cython.int
+    last: uint64_t = 0
+    times: cython.int = 0
+    while True:
+        fds[0].fd = pg.fd
+        fds[0].events = POLLIN
+        fds[1].fd = pg.stop_fd
+        fds[1].events = POLLIN
+        poll(fds, 2, -1)
+        if pg.closing:
+            return cython.NULL
+        while read(pg.fd, cython.address(message), cython.sizeof(message)) == cython.sizeof(message):
+            if message.event != UFFD_EVENT_PAGEFAULT:
+                continue
+            address = message.pf_address
+            write_access = (message.pf_flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)) != 0
+            result = pager_fault(pg, address, write_access)
+            if result == RETRY:
+                uffd_wake(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096)
+            elif result == STRAY:
+                times = times + 1 if address == last else 0
+                last = address
+                stray(pg, address, times)
+            elif result < 0:
+                unserviceable(pg, address, result)
+
+
+def seam_attach(pg):
+    """Publish a pager to the seam; 0, or an errno. The signal handler stays installed for good."""
+    i: cython.int
+    action: c_sigaction
+    current: c_sigaction
+    if casi(cython.address(watching_forks), 0, 1):
+        pthread_atfork(cython.NULL, cython.NULL, on_fork)
+    if pg.sigbus:
+        if set_sigaction(SIGBUS, cython.NULL, cython.address(current)) != 0:
+            return errno
+        # Somebody may have taken the signal since our last Memory (faulthandler.enable() does).
+        if current.sa_sigaction != on_sigbus:
+            memset(cython.address(action), 0, cython.sizeof(action))
+            action.sa_sigaction = on_sigbus
+            action.sa_flags = SA_SIGINFO
+            sigfillset(cython.address(action.sa_mask))
+            if set_sigaction(SIGBUS, cython.address(action), cython.address(previous)) != 0:
+                return errno
+    for i in range(MAX_PAGERS):
+        if casi(cython.address(taken[i]), 0, 1):
+            pagers[i] = pg
+            bases[i] = pg.base
+            ends[i] = pg.base + pg.size
+            storei(cython.address(taken[i]), 2)
+            return 0
+    return EMFILE
+
+
+def seam_detach(pg):
+    """No fault finds this pager any more. No array of it is left, or they are unmapped."""
+    i: cython.int
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2 and pagers[i] == pg:
+            storei(cython.address(taken[i]), 0)

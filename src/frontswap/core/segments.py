@@ -1,0 +1,609 @@
+"""The record log: compressed pages in segments, in RAM or in the swap file.
+
+A record is appended to the open segment of its stream and never changed. A page names it by
+(segment, offset), and the segment knows where it is; so a whole segment moves to the swap file in one
+write, and no page has to be told. Dead space is won back by moving the live records of a segment
+elsewhere ("Log-structured Memory for DRAM-based Storage", Rumble et al., FAST '14). No malloc.
+
+What may enter: where records lie. What may not: which page leaves, what is refused (zcache), how
+bytes become a record (codec).
+
+Races, and what prevents them:
+
+* A load copies out of RAM while the segment's RAM is taken away: the load counts itself in `readers`
+  first and looks at `ram` then; the writer clears `ram` first and waits for `readers` then.
+* A segment becomes empty while it is being written: nobody frees a segment in SEG_MOVING; who moves
+  it looks at `live` again when it is done, under log_lock, as everybody who takes `live` to 0 does.
+* A segment is written while a store still copies into it: sealing keeps stores out, and the writer
+  waits for `writers`.
+"""
+
+import cython
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    C_CLEANED_BYTES,
+    C_SLOT_ERRORS,
+    C_WRITTEN_BACK_BYTES,
+    CLEAN,
+    HEADER,
+    IO_ALIGN,
+    OUT,
+    RECORD,
+    RECORD_LOG,
+    SEG_DISK,
+    SEG_FREE,
+    SEG_MOVING,
+    SEG_OPEN,
+    SEG_SEALED,
+    STATE,
+    STREAM_CLEAN,
+    STREAM_POOL,
+    STREAM_SLOT,
+    UNIT,
+    bytes_p,
+    length_of,
+    offset_of,
+    pack,
+    page_p,
+    record_p,
+    segment_of,
+    segment_p,
+)
+from cython.cimports.frontswap.core.swapfile import disk_rests, slot_read, slot_take, slot_write
+from cython.cimports.frontswap.core.uapi import (
+    ENOSPC,
+    MADV_DONTNEED,
+    add64,
+    addi,
+    backoff,
+    cas32,
+    int32_t,
+    int64_t,
+    load32,
+    loadi,
+    loadp,
+    lock,
+    madvise,
+    store32,
+    storei,
+    storep,
+    uint32_t,
+    uint64_t,
+    unlock,
+    wake,
+)
+from cython.cimports.libc.string import memcpy
+
+# Segments of refused pages that may be in RAM: one is filled while another is written.
+SLOT_STREAM_RAM = cython.declare(cython.int, 2)
+
+
+def segment_release(pg, number):
+    """Put an empty segment back. Returns its RAM slot + 1 if it had one. The caller holds log_lock."""
+    s: segment_p = cython.address(pg.segments[number])
+    ram: uint32_t = 0
+    if s.ram != cython.NULL:
+        ram = s.ram_slot + 1
+        storep(cython.address(s.ram), cython.NULL)
+    if s.slot >= 0:
+        pg.free_slots[pg.free_slots_n] = cython.cast(uint32_t, s.slot)
+        pg.free_slots_n += 1
+        s.slot = -1
+        storei(cython.address(pg.no_slots), 0)
+    s.state = SEG_FREE
+    s.serial += 1
+    s.newer = pg.free_segment
+    pg.free_segment = number
+    return ram
+
+
+def ram_release(pg, ram_slot, stream, fill):
+    """Give the frames of a RAM slot back to the system and its bytes back to the limit.
+
+    One slot is kept backed, for the segment that is opened next: while the pool is written out as fast
+    as it is filled, its frames go round. Called without log_lock: giving 2 MiB back takes 50 us.
+    """
+    if stream == STREAM_POOL:
+        add64(cython.address(pg.pool_bytes), -cython.cast(int64_t, fill))
+        add64(cython.address(pg.used), -cython.cast(int64_t, fill))
+    lock(cython.address(pg.log_lock))
+    if pg.warm == 0:
+        pg.warm = ram_slot + 1
+        if stream == STREAM_SLOT:
+            pg.slot_ram -= 1
+        unlock(cython.address(pg.log_lock))
+        return
+    unlock(cython.address(pg.log_lock))
+    madvise(
+        cython.cast(cython.p_void, pg.pool + cython.cast(uint64_t, ram_slot) * pg.segment_bytes),
+        pg.segment_bytes,
+        MADV_DONTNEED,
+    )
+    lock(cython.address(pg.log_lock))
+    pg.free_ram[pg.free_ram_n] = ram_slot
+    pg.free_ram_n += 1
+    if stream == STREAM_SLOT:
+        pg.slot_ram -= 1
+    unlock(cython.address(pg.log_lock))
+
+
+def age_append(pg, number):
+    """Make a sealed segment the youngest of its stream. The caller holds log_lock."""
+    s: segment_p = cython.address(pg.segments[number])
+    if s.stream == STREAM_SLOT:
+        pg.full_slots[1 if pg.full_slots[0] else 0] = number
+        return
+    s.older = pg.newest
+    s.newer = 0
+    if pg.newest:
+        pg.segments[pg.newest].newer = number
+    else:
+        pg.oldest = number
+    pg.newest = number
+
+
+def age_prepend(pg, number):
+    """Put a segment back as the oldest: a try to write it out failed. The caller holds log_lock."""
+    s: segment_p = cython.address(pg.segments[number])
+    if s.stream == STREAM_SLOT:
+        pg.full_slots[1] = pg.full_slots[0]
+        pg.full_slots[0] = number
+        return
+    s.newer = pg.oldest
+    s.older = 0
+    if pg.oldest:
+        pg.segments[pg.oldest].older = number
+    else:
+        pg.newest = number
+    pg.oldest = number
+
+
+def full_remove(pg, number):
+    """A full segment of STREAM_SLOT is taken or gone. The caller holds log_lock."""
+    if pg.full_slots[0] == number:
+        pg.full_slots[0] = pg.full_slots[1]
+        pg.full_slots[1] = 0
+    elif pg.full_slots[1] == number:
+        pg.full_slots[1] = 0
+
+
+def age_remove(pg, number):
+    """Take a sealed segment out of the age list. The caller holds log_lock."""
+    s: segment_p = cython.address(pg.segments[number])
+    if s.stream == STREAM_SLOT:
+        full_remove(pg, number)
+        return
+    if s.older:
+        pg.segments[s.older].newer = s.newer
+    else:
+        pg.oldest = s.newer
+    if s.newer:
+        pg.segments[s.newer].older = s.older
+    else:
+        pg.newest = s.older
+    s.older = s.newer = 0
+
+
+def segment_open(pg, stream):
+    """A new segment with a RAM slot, or 0. The caller holds log_lock."""
+    number: uint32_t
+    s: segment_p
+    if (pg.free_ram_n == 0 and pg.warm == 0) or (stream == STREAM_SLOT and pg.slot_ram >= SLOT_STREAM_RAM):
+        return 0
+    if pg.free_segment:
+        number = pg.free_segment
+        pg.free_segment = pg.segments[number].newer
+    elif pg.next_segment < pg.max_segments:
+        number = pg.next_segment
+        pg.next_segment += 1
+    else:
+        return 0
+    s = cython.address(pg.segments[number])
+    if pg.warm:
+        s.ram_slot = pg.warm - 1
+        pg.warm = 0
+    else:
+        pg.free_ram_n -= 1
+        s.ram_slot = pg.free_ram[pg.free_ram_n]
+    s.slot = -1
+    s.fill = 0
+    s.live = 0
+    s.raw = 0
+    s.readers = 0
+    s.writers = 0
+    s.unreadable = 0
+    s.stream = stream
+    s.older = s.newer = 0
+    s.state = SEG_OPEN
+    storep(cython.address(s.ram), pg.pool + cython.cast(uint64_t, s.ram_slot) * pg.segment_bytes)
+    if stream == STREAM_SLOT:
+        pg.slot_ram += 1
+    return number
+
+
+def segment_seal(pg, number):
+    """Close a full segment. Returns RAM slot + 1 if it was dead already. The caller holds log_lock."""
+    s: segment_p = cython.address(pg.segments[number])
+    s.state = SEG_SEALED
+    if loadi(cython.address(s.live)) == 0:
+        return segment_release(pg, number)
+    age_append(pg, number)
+    wake(cython.address(pg.writeback_event))
+    return 0
+
+
+def record_append(pg, stream, header, data):
+    """Append a record; its place, or 0 when there is no room.
+
+    `header.length` bytes of `data` follow the header. STREAM_POOL charges the limit (the caller has
+    made room); STREAM_SLOT has its own reserve and writes what it has filled.
+    """
+    need: uint32_t = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+    number: uint32_t
+    offset: uint32_t
+    released: uint32_t
+    fill: uint32_t
+    turn: cython.int = 0
+    error: cython.int
+    s: segment_p
+    to: bytes_p
+    while True:
+        released = 0
+        fill = 0
+        lock(cython.address(pg.log_lock))
+        number = pg.open_segment[stream]
+        if number and stream == STREAM_CLEAN and pg.segments[number].fill + need > pg.segment_bytes:
+            # The cleaner writes its own segment, to a slot kept for it. Through STREAM_SLOT it would wait
+            # for slots behind the very evictors that wait for it.
+            pg.open_segment[stream] = 0
+            pg.segments[number].state = SEG_MOVING
+            unlock(cython.address(pg.log_lock))
+            if segment_write(pg, number, True) != 0:
+                return 0
+            continue
+        if number and pg.segments[number].fill + need > pg.segment_bytes:
+            fill = pg.segments[number].fill
+            released = segment_seal(pg, number)
+            pg.open_segment[stream] = number = 0
+        if number == 0:
+            number = segment_open(pg, stream)
+            pg.open_segment[stream] = number
+        if number:
+            break
+        unlock(cython.address(pg.log_lock))
+        if released:
+            ram_release(pg, released - 1, stream, fill)
+            continue
+        if stream != STREAM_SLOT:
+            return 0
+        # Both segments are full. Write one, or wait for who writes it or for who frees a slot.
+        error = write_slot_stream(pg)
+        if error != 0 and (
+            loadi(cython.address(pg.disk_error)) != 0 or (error == ENOSPC and loadi(cython.address(pg.no_slots)) != 0)
+        ):
+            return 0
+        wake(cython.address(pg.writeback_event))
+        turn += 1
+        if turn > 4000:
+            return 0
+        backoff(turn)
+    s = cython.address(pg.segments[number])
+    offset = s.fill
+    s.fill += need
+    addi(cython.address(s.live), need)
+    add64(cython.address(s.raw), cython.cast(int64_t, 1) << header.shift)
+    addi(cython.address(s.writers), 1)
+    to = s.ram + offset
+    unlock(cython.address(pg.log_lock))
+    if released:
+        ram_release(pg, released - 1, stream, fill)
+    if stream == STREAM_POOL:
+        add64(cython.address(pg.pool_bytes), need)
+        add64(cython.address(pg.used), need)
+    memcpy(to, header, HEADER)
+    memcpy(to + HEADER, data, header.length)
+    addi(cython.address(s.writers), -1)
+    return pack(number, offset, need)
+
+
+def record_get(pg, ctx, where, run_on, record):
+    """Make a record readable; 0 or an errno. record_put() ends it.
+
+    `run_on`: read what follows in the file too; a scan wants it next. The caller owns the page, so the
+    record cannot go; its segment can leave RAM meanwhile.
+    """
+    number: uint32_t = segment_of(where)
+    offset: uint32_t = offset_of(where)
+    length: uint32_t = length_of(where)
+    s: segment_p = cython.address(pg.segments[number])
+    ram: bytes_p
+    start: uint32_t
+    end: uint32_t
+    error: cython.int
+    addi(cython.address(s.readers), 1)
+    ram = loadp(cython.address(s.ram))
+    if ram != cython.NULL:
+        record[0] = cython.cast(record_p, ram + offset)
+        return 0
+    addi(cython.address(s.readers), -1)
+    if not (
+        ctx.io_segment == number and ctx.io_serial == s.serial and ctx.io_at <= offset and offset + length <= ctx.io_end
+    ):
+        start = offset & ~cython.cast(uint32_t, IO_ALIGN - 1)
+        end = (offset + length + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+        if run_on and start + ctx.io_size > end:
+            end = start + cython.cast(uint32_t, ctx.io_size)
+            if end > (s.fill + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1):
+                end = (s.fill + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+        ctx.io_end = 0
+        error = slot_read(pg, s.slot, start, ctx.io, end - start)
+        if error:
+            return error
+        ctx.io_segment = number
+        ctx.io_serial = s.serial
+        ctx.io_at = start
+        ctx.io_end = end
+    record[0] = cython.cast(record_p, ctx.io + (offset - ctx.io_at))
+    return 0
+
+
+def record_put(pg, where):
+    """End of record_get() on a record that was in RAM."""
+    addi(cython.address(pg.segments[segment_of(where)].readers), -1)
+
+
+def record_on_disk(pg, where):
+    """True when the record's segment is in the swap file only."""
+    return loadp(cython.address(pg.segments[segment_of(where)].ram)) == cython.NULL
+
+
+def record_drop(pg, where, page_bytes):
+    """The page has no use for its record any more; the caller owns the page."""
+    number: uint32_t = segment_of(where)
+    s: segment_p = cython.address(pg.segments[number])
+    length: int32_t = length_of(where)
+    ram: uint32_t = 0
+    fill: uint32_t
+    stream: uint32_t
+    add64(cython.address(s.raw), -cython.cast(int64_t, page_bytes))
+    if addi(cython.address(s.live), -length) != length:
+        return
+    lock(cython.address(pg.log_lock))
+    fill = s.fill
+    stream = s.stream
+    # Another store may have raised `live` again, or another drop may have freed it already.
+    if loadi(cython.address(s.live)) == 0 and (s.state == SEG_SEALED or s.state == SEG_DISK):
+        if s.state == SEG_SEALED:
+            age_remove(pg, number)
+        ram = segment_release(pg, number)
+    unlock(cython.address(pg.log_lock))
+    if ram:
+        ram_release(pg, ram - 1, stream, fill)
+
+
+def move_begin(pg, number):
+    """Take a sealed segment for writing or cleaning. The caller holds log_lock."""
+    s: segment_p = cython.address(pg.segments[number])
+    if s.state == SEG_SEALED:
+        age_remove(pg, number)
+    s.state = SEG_MOVING
+
+
+def ram_take(pg, number):
+    """Take the RAM of a segment in SEG_MOVING away from loads; its records are in the file."""
+    s: segment_p = cython.address(pg.segments[number])
+    turn: cython.int = 0
+    storep(cython.address(s.ram), cython.NULL)
+    while loadi(cython.address(s.readers)) != 0:
+        backoff(turn)
+        turn += 1
+    ram_release(pg, s.ram_slot, s.stream, s.fill)
+
+
+def move_end(pg, number, state):
+    """A segment in SEG_MOVING gets its next state, or goes if it became empty meanwhile: True then."""
+    gone: cython.bint
+    s: segment_p = cython.address(pg.segments[number])
+    ram: uint32_t = 0
+    fill: uint32_t
+    stream: uint32_t
+    lock(cython.address(pg.log_lock))
+    fill = s.fill
+    stream = s.stream
+    s.state = state
+    if loadi(cython.address(s.live)) == 0:
+        ram = segment_release(pg, number)
+    elif state == SEG_SEALED:
+        age_prepend(pg, number)
+    elif state == SEG_OPEN:
+        pg.open_segment[stream] = number
+    gone = s.state == SEG_FREE
+    unlock(cython.address(pg.log_lock))
+    if ram:
+        ram_release(pg, ram - 1, stream, fill)
+    return gone
+
+
+def segment_write(pg, number, cleaning):
+    """Write a segment in SEG_MOVING to a slot and give its RAM back; 0 or an errno."""
+    s: segment_p = cython.address(pg.segments[number])
+    slot: int64_t
+    error: cython.int
+    back: uint32_t
+    turn: cython.int = 0
+    while loadi(cython.address(s.writers)) != 0:
+        backoff(turn)
+        turn += 1
+    back = SEG_OPEN if s.stream == STREAM_CLEAN else SEG_SEALED
+    error = disk_rests(pg)
+    if error:
+        move_end(pg, number, back)
+        return error
+    lock(cython.address(pg.log_lock))
+    slot = slot_take(pg, cleaning)
+    unlock(cython.address(pg.log_lock))
+    if slot < 0:
+        move_end(pg, number, back)
+        return ENOSPC
+    error = slot_write(pg, slot, s.ram, s.fill)
+    if error:
+        add64(cython.address(pg.counters[C_SLOT_ERRORS]), 1)
+        lock(cython.address(pg.log_lock))
+        # Below the others: a bad sector must not be the next one tried.
+        pg.free_slots[pg.free_slots_n] = pg.free_slots[0]
+        pg.free_slots[0] = cython.cast(uint32_t, slot)
+        pg.free_slots_n += 1
+        unlock(cython.address(pg.log_lock))
+        move_end(pg, number, back)
+        return error
+    add64(cython.address(pg.counters[C_WRITTEN_BACK_BYTES]), s.fill)
+    s.slot = slot
+    ram_take(pg, number)
+    move_end(pg, number, SEG_DISK)
+    return 0
+
+
+def write_coldest(pg):
+    """Write the oldest segment of the pool to the swap file; 0, -1 if there is none, or an errno."""
+    number: uint32_t
+    lock(cython.address(pg.log_lock))
+    number = pg.oldest
+    if number == 0 or pg.file < 0:
+        unlock(cython.address(pg.log_lock))
+        return -1
+    move_begin(pg, number)
+    unlock(cython.address(pg.log_lock))
+    return segment_write(pg, number, False)
+
+
+def write_slot_stream(pg):
+    """Write a full segment of refused pages; 0, -1 if there is none to write, or an errno."""
+    number: uint32_t
+    lock(cython.address(pg.log_lock))
+    number = pg.full_slots[0]
+    if number == 0 or pg.file < 0:
+        unlock(cython.address(pg.log_lock))
+        return -1
+    move_begin(pg, number)
+    unlock(cython.address(pg.log_lock))
+    return segment_write(pg, number, False)
+
+
+def records_move(pg, number, data, stream):
+    """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved.
+
+    Pages that somebody owns are skipped: their record stays, and so does the segment. Waiting for
+    them could be waiting for the thread that waits for the room we are making.
+    """
+    s: segment_p = cython.address(pg.segments[number])
+    at: uint32_t = 0
+    length: uint32_t
+    state: uint32_t
+    moved: int64_t = 0
+    header: record_p
+    p: page_p
+    where: uint64_t
+    place: uint64_t
+    while at + HEADER <= s.fill:
+        header = cython.cast(record_p, data + at)
+        if header.length > pg.segment_bytes or header.shift > 21:
+            break  # not what was written: its pages will find out when they load, and say so
+        length = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+        if at + length > s.fill or header.page >= pg.max_pages:
+            break
+        p = cython.address(pg.pages[header.page])
+        where = pack(number, at, length)
+        state = load32(cython.address(p.state))
+        if (
+            (state & RECORD) == RECORD_LOG
+            and ((state & STATE) == OUT or (state & STATE) == CLEAN)
+            and p.where == where
+            and cas32(cython.address(p.state), state, BUSY)
+        ):
+            # Looked at again as its owner: it may have gone through a whole life since.
+            if p.where == where:
+                place = record_append(pg, stream, header, data + at + HEADER)
+                if place == 0:
+                    store32(cython.address(p.state), state)
+                    return moved
+                p.where = place
+                store32(cython.address(p.state), state)
+                add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
+                addi(cython.address(s.live), -cython.cast(int32_t, length))
+                moved += length
+            else:
+                store32(cython.address(p.state), state)
+        at += length
+    add64(cython.address(pg.counters[C_CLEANED_BYTES]), moved)
+    return moved
+
+
+def emptiest(pg, state):
+    """The segment with the least live part in `state`, taken for moving, or 0. The caller holds log_lock."""
+    best: uint32_t = 0
+    i: uint32_t
+    part: uint64_t
+    least: uint64_t = 15 << 16  # what is 15/16 alive is not worth moving
+    s: segment_p
+    for i in range(1, pg.next_segment):
+        s = cython.address(pg.segments[i])
+        if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
+            continue
+        part = (cython.cast(uint64_t, loadi(cython.address(s.live))) << 20) // (
+            s.fill if state == SEG_SEALED else pg.segment_bytes
+        )
+        if part < least:
+            least = part
+            best = i
+    if best:
+        move_begin(pg, best)
+    return best
+
+
+def clean_ram(pg):
+    """Move the live records of the emptiest pool segment together; the bytes won (0: nothing to win)."""
+    number: uint32_t
+    fill: uint32_t
+    moved: int64_t
+    turn: cython.int = 0
+    s: segment_p
+    lock(cython.address(pg.log_lock))
+    number = emptiest(pg, SEG_SEALED)
+    unlock(cython.address(pg.log_lock))
+    if number == 0:
+        return 0
+    s = cython.address(pg.segments[number])
+    fill = s.fill
+    while loadi(cython.address(s.writers)) != 0:
+        backoff(turn)
+        turn += 1
+    moved = records_move(pg, number, s.ram, STREAM_POOL)
+    if loadi(cython.address(s.live)) == 0:
+        move_end(pg, number, SEG_SEALED)
+        return fill - moved
+    move_end(pg, number, SEG_SEALED)
+    return 0
+
+
+def clean_disk(pg):
+    """Free the emptiest slot of the swap file; 1, 0 if that did not free it, -1 if there is none.
+
+    Only the writeback thread calls it: it owns clean_buffer and STREAM_CLEAN.
+    """
+    number: uint32_t
+    s: segment_p
+    error: cython.int
+    lock(cython.address(pg.log_lock))
+    number = emptiest(pg, SEG_DISK)
+    unlock(cython.address(pg.log_lock))
+    if number == 0:
+        return -1
+    s = cython.address(pg.segments[number])
+    error = slot_read(pg, s.slot, 0, pg.clean_buffer, (s.fill + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1))
+    if error:
+        add64(cython.address(pg.counters[C_SLOT_ERRORS]), 1)
+        s.unreadable = 1
+        move_end(pg, number, SEG_DISK)
+        return 0
+    records_move(pg, number, pg.clean_buffer, STREAM_CLEAN)
+    return move_end(pg, number, SEG_DISK)

@@ -1,0 +1,10 @@
+from frontswap.core.layout cimport context_t, pager_t
+from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
+
+cdef int64_t slot_take(pager_t *pg, bint cleaning) noexcept nogil
+cdef bint swap_tight(pager_t *pg) noexcept nogil
+cdef int disk_rests(pager_t *pg) noexcept nogil
+cdef int slot_write(pager_t *pg, int64_t slot, const void *data, uint32_t length) noexcept nogil
+cdef int slot_read(pager_t *pg, int64_t slot, uint32_t offset, void *into, uint32_t length) noexcept nogil
+cdef int swap_grow(pager_t *pg, uint32_t slots) noexcept nogil
+cdef int back_slots(pager_t *pg, uint32_t start, uint32_t end) noexcept nogil

@@ -1,0 +1,171 @@
+"""The swap file: the slot behind every page.
+
+Slots hold segments of the record log as they are (compressed), so writes are large and nothing is
+decompressed on its way out. Space is reserved with ``fallocate`` before it is promised
+(rule 2); the file has no name, so nothing is left behind when the process is killed. I/O goes past
+the page cache with O_DIRECT, or, where the file system has none, is written through and dropped from
+it: the page cache would be charged to the same cgroup that we keep small.
+"""
+
+import cython
+from cython.cimports.frontswap.core.layout import IO_ALIGN
+from cython.cimports.frontswap.core.uapi import (
+    EINTR,
+    EIO,
+    ENOSPC,
+    EOPNOTSUPP,
+    POSIX_FADV_DONTNEED,
+    SYNC_FILE_RANGE_WAIT_AFTER,
+    SYNC_FILE_RANGE_WAIT_BEFORE,
+    SYNC_FILE_RANGE_WRITE,
+    clock_ns,
+    errno,
+    fallocate,
+    ftruncate,
+    int64_t,
+    load64,
+    loadi,
+    lock,
+    posix_fadvise,
+    pread,
+    pwrite,
+    store64,
+    storei,
+    sync_file_range,
+    uint32_t,
+    unlock,
+)
+
+# Slots that only the cleaner may take: it needs somewhere to put live records before it can free any.
+CLEANING_SLOTS = cython.declare(cython.uint, 4)
+
+
+def slot_take(pg, cleaning):
+    """A free slot of the swap file, or -1. The caller holds log_lock."""
+    keep: cython.uint = 0 if cleaning else CLEANING_SLOTS
+    if pg.free_slots_n <= keep:
+        return -1
+    pg.free_slots_n -= 1
+    return pg.free_slots[pg.free_slots_n]
+
+
+def swap_tight(pg):
+    """True when slots are so short that a page should give up its record as it comes in.
+
+    mm/memory.c frees swap slots early for the same reason (vm_swap_full). Read without the lock:
+    a late answer costs one slot for a while.
+    """
+    return pg.free_slots_n <= pg.slots // 16 + 2 * CLEANING_SLOTS
+
+
+def disk_rests(pg):
+    """The errno of a write that has just failed, else 0.
+
+    A disk that fails is asked again a hundred times a second, not by every page that wants to leave.
+    """
+    error: cython.int = loadi(cython.address(pg.disk_error))
+    return error if error != 0 and clock_ns() < load64(cython.address(pg.disk_retry)) else 0
+
+
+def slot_write(pg, slot, data, length):
+    """Write `length` bytes from `data` (page aligned) to the start of `slot`; 0 or an errno.
+
+    Short writes are continued; a write that makes no progress is an I/O error.
+    """
+    at: int64_t = slot * pg.segment_bytes
+    total: uint32_t = (length + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+    done: uint32_t = 0
+    got: cython.Py_ssize_t
+    error: cython.int
+    store64(cython.address(pg.disk_retry), clock_ns() + 10000000)
+    while done < total:
+        got = pwrite(pg.file, cython.cast(cython.p_char, data) + done, total - done, at + done)
+        if got <= 0:
+            error = errno if got < 0 else EIO
+            if error == EINTR:
+                continue
+            storei(cython.address(pg.disk_error), error)
+            return error
+        # O_DIRECT goes on from an aligned place only; the bytes between are simply written again.
+        done = (done + cython.cast(uint32_t, got)) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+        if got < IO_ALIGN and done < total:
+            storei(cython.address(pg.disk_error), EIO)
+            return EIO
+    if not pg.direct:
+        if sync_file_range(
+            pg.file,
+            at,
+            total,
+            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER,
+        ):
+            storei(cython.address(pg.disk_error), errno)
+            return errno
+        posix_fadvise(pg.file, at, total, POSIX_FADV_DONTNEED)
+    storei(cython.address(pg.disk_error), 0)
+    return 0
+
+
+def slot_read(pg, slot, offset, into, length):
+    """Read [offset, offset + length) of `slot`, all aligned to IO_ALIGN; 0 or an errno."""
+    at: int64_t = slot * pg.segment_bytes + offset
+    done: uint32_t = 0
+    got: cython.Py_ssize_t
+    while done < length:
+        got = pread(pg.file, cython.cast(cython.p_char, into) + done, length - done, at + done)
+        if got < 0 and errno == EINTR:
+            continue
+        if got < 0:
+            return errno
+        if got == 0 or (got & (IO_ALIGN - 1)) != 0:
+            return EIO  # the file is shorter than what was reserved: somebody truncated it
+        done += cython.cast(uint32_t, got)
+    if not pg.direct:
+        posix_fadvise(pg.file, at, length, POSIX_FADV_DONTNEED)
+    return 0
+
+
+def back_slots(pg, start, end):
+    """Have the file system keep room for the slots [start, end); 0 or an errno."""
+    at: int64_t = start * cython.cast(int64_t, pg.segment_bytes)
+    stop: int64_t = end * cython.cast(int64_t, pg.segment_bytes)
+    got: cython.Py_ssize_t
+    if fallocate(pg.file, 0, at, stop - at) == 0:
+        return 0
+    if errno != EOPNOTSUPP:
+        return errno
+    # A file system without fallocate(): zeros take the room. (glibc's emulation writes single bytes, which
+    # O_DIRECT refuses.)
+    while at < stop:
+        got = pwrite(pg.file, pg.zeros, pg.max_page if stop - at > pg.max_page else stop - at, at)
+        if got >= IO_ALIGN:
+            at += got // IO_ALIGN * IO_ALIGN
+        elif got >= 0:
+            return ENOSPC
+        elif errno != EINTR:
+            return errno
+    return 0
+
+
+def swap_grow(pg, slots):
+    """Reserve space for `slots` slots in all; 0 or an errno. The caller holds arena_lock."""
+    error: cython.int
+    i: uint32_t
+    if slots <= pg.slots:
+        return 0
+    if slots > pg.max_slots:
+        return EIO
+    if not pg.overcommit:
+        error = back_slots(pg, pg.slots, slots)
+        if error != 0:
+            # A full disk has given what it had: it goes back, the allocation is refused whole.
+            if ftruncate(pg.file, pg.slots * cython.cast(int64_t, pg.segment_bytes)) != 0:
+                pass
+            return error
+    lock(cython.address(pg.log_lock))
+    # Pushed from the end, so that low offsets are used first.
+    for i in range(slots - pg.slots):
+        pg.free_slots[pg.free_slots_n] = slots - 1 - i
+        pg.free_slots_n += 1
+    pg.slots = slots
+    unlock(cython.address(pg.log_lock))
+    return 0

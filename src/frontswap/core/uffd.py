@@ -1,0 +1,227 @@
+"""userfaultfd, one operation a function: whole or not at all, EAGAIN and half-done calls inside.
+
+Source: Documentation/admin-guide/mm/userfaultfd.rst and mm/userfaultfd.c. All return 0 or an errno.
+"""
+
+import cython
+from cython.cimports.frontswap.core.uapi import (
+    EAGAIN,
+    EBUSY,
+    EINTR,
+    O_CLOEXEC,
+    O_NONBLOCK,
+    O_RDWR,
+    UFFD_API,
+    UFFD_USER_MODE_ONLY,
+    UFFDIO_API,
+    UFFDIO_COPY,
+    UFFDIO_COPY_MODE_WP,
+    UFFDIO_MOVE,
+    UFFDIO_POISON,
+    UFFDIO_REGISTER,
+    UFFDIO_WAKE,
+    UFFDIO_WRITEPROTECT,
+    UFFDIO_WRITEPROTECT_MODE_WP,
+    USERFAULTFD_IOC_NEW,
+    SYS_userfaultfd,
+    backoff,
+    close,
+    errno,
+    ioctl,
+    open,
+    syscall,
+    uffdio_api,
+    uffdio_copy,
+    uffdio_move,
+    uffdio_poison,
+    uffdio_range,
+    uffdio_register,
+    uffdio_writeprotect,
+    uint64_t,
+    write,
+)
+from cython.cimports.libc.stdlib import abort
+from cython.cimports.libc.string import strerror, strlen
+
+
+def die(what, error):
+    """The protocol is broken: going on would be wrong bytes."""
+    text: cython.p_char = cython.cast(cython.p_char, "frontswap: internal error, stopping before bytes are lost: ")
+    cause: cython.p_const_char = strerror(error)
+    if (
+        write(2, text, strlen(text)) < 0
+        or write(2, what, strlen(what)) < 0
+        or write(2, cython.cast(cython.p_char, ": "), 2) < 0
+        or write(2, cause, strlen(cause)) < 0
+        or write(2, cython.cast(cython.p_char, "\n"), 1) < 0
+    ):
+        pass
+    abort()
+
+
+def uffd_copy(fd, to, data, size, protected):
+    """Fill `size` absent bytes at `to`, write-protected if `protected`."""
+    c: uffdio_copy
+    done: uint64_t = 0
+    turn: cython.int = 0
+    while done < size:
+        c.dst = to + done
+        c.src = cython.cast(uint64_t, data) + done
+        c.len = size - done
+        c.mode = UFFDIO_COPY_MODE_WP if protected else 0
+        c.copy = 0
+        if ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
+            return 0
+        if c.copy > 0:
+            done += cython.cast(uint64_t, c.copy)
+        elif errno != EAGAIN:
+            return errno
+        backoff(turn)
+        turn += 1
+    return 0
+
+
+def uffd_protect(fd, address, size, on):
+    """Set or clear write protection; clearing wakes who waits in handler-thread mode."""
+    w: uffdio_writeprotect
+    turn: cython.int = 0
+    w.range.start = address
+    w.range.len = size
+    w.mode = UFFDIO_WRITEPROTECT_MODE_WP if on else 0
+    while ioctl(fd, UFFDIO_WRITEPROTECT, cython.address(w)) != 0:
+        if errno != EAGAIN and errno != EINTR:
+            return errno
+        backoff(turn)
+        turn += 1
+    return 0
+
+
+def uffd_move(fd, to, address, size):
+    """Move `size` present bytes to the absent range `to`, whole; EBUSY when one is pinned.
+
+    What had been moved before the refusal is moved back: afterwards either all or nothing has gone.
+    """
+    m: uffdio_move
+    done: uint64_t = 0
+    back: uint64_t = 0
+    turn: cython.int = 0
+    error: cython.int = 0
+    while done < size:
+        m.dst = to + done
+        m.src = address + done
+        m.len = size - done
+        m.mode = 0
+        m.move = 0
+        if ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
+            return 0
+        error = errno
+        if m.move > 0:
+            done += cython.cast(uint64_t, m.move)
+            continue
+        # EAGAIN: a page is locked or being migrated for a moment. EBUSY may pass as quickly; what is
+        # still busy after a few turns is pinned, and stays.
+        if error != EAGAIN and (error != EBUSY or turn > 8):
+            break
+        if turn > 2000:
+            break
+        backoff(turn)
+        turn += 1
+    if done >= size:
+        return 0
+    turn = 0
+    while back < done:
+        m.dst = address + back
+        m.src = to + back
+        m.len = done - back
+        m.mode = 0
+        m.move = 0
+        if ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
+            break
+        if m.move > 0:
+            back += cython.cast(uint64_t, m.move)
+        elif errno != EAGAIN and turn > 2000:
+            die("UFFDIO_MOVE back", errno)
+        backoff(turn)
+        turn += 1
+    return error
+
+
+def uffd_poison(fd, address, size):
+    """Mark absent bytes as lost: accesses end in SIGBUS, system calls in EHWPOISON (6.6+)."""
+    p: uffdio_poison
+    p.start = address
+    p.len = size
+    p.mode = 0
+    p.updated = 0
+    return 0 if ioctl(fd, UFFDIO_POISON, cython.address(p)) == 0 else errno
+
+
+def uffd_wake(fd, address, size):
+    """Let waiting threads try their access again (handler-thread mode)."""
+    r: uffdio_range
+    r.start = address
+    r.len = size
+    ioctl(fd, UFFDIO_WAKE, cython.address(r))
+
+
+def uffd_new(user_mode):
+    """A userfaultfd before UFFDIO_API, or -errno. Kernel-mode faults where we may have them.
+
+    In this order: the system call with full privilege (root, or vm.unprivileged_userfaultfd=1), then
+    /dev/userfaultfd where its mode allows, then user mode only, which needs no privilege.
+    """
+    device: cython.int
+    fd: cython.int = cython.cast(cython.int, syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK))
+    user_mode[0] = False
+    if fd < 0:
+        device = open(cython.cast(cython.p_char, "/dev/userfaultfd"), O_RDWR | O_CLOEXEC)
+        if device >= 0:
+            fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK)
+            close(device)
+    if fd < 0:
+        user_mode[0] = True
+        fd = cython.cast(cython.int, syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY))
+    return fd if fd >= 0 else -errno
+
+
+def uffd_open(features, user_mode):
+    """A userfaultfd with these features, or -errno."""
+    api: uffdio_api
+    error: cython.int
+    fd: cython.int = uffd_new(user_mode)
+    if fd < 0:
+        return fd
+    api.api = UFFD_API
+    api.features = features
+    api.ioctls = 0
+    if ioctl(fd, UFFDIO_API, cython.address(api)) != 0:
+        error = errno
+        close(fd)
+        return -error
+    return fd
+
+
+def uffd_features():
+    """The features this kernel offers, 0 if it offers no userfaultfd to us."""
+    api: uffdio_api
+    user_mode: cython.bint = False
+    fd: cython.int = uffd_new(cython.address(user_mode))
+    if fd < 0:
+        return 0
+    api.api = UFFD_API
+    api.features = 0
+    api.ioctls = 0
+    if ioctl(fd, UFFDIO_API, cython.address(api)) != 0:
+        api.features = 0
+    close(fd)
+    return api.features
+
+
+def uffd_register(fd, address, size, mode):
+    """Register a range for faults (UFFDIO_REGISTER_MODE_*)."""
+    r: uffdio_register
+    r.range.start = address
+    r.range.len = size
+    r.mode = mode
+    r.ioctls = 0
+    return 0 if ioctl(fd, UFFDIO_REGISTER, cython.address(r)) == 0 else errno

@@ -1,0 +1,443 @@
+"""Memory: NumPy arrays that may be larger than the RAM they use."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.allocator import Allocator
+from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, Plane
+from ..errors import (
+    ClosedError,
+    DtypeError,
+    InUseError,
+    KernelSupportError,
+    OutOfMemoryError,
+    ParameterError,
+    PinError,
+)
+from ..sizes import format_size
+from .settings import Settings
+from .statistics import Statistics
+from .swap import SwapFile
+
+Array = npt.NDArray[Any]
+Shape = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
+Order = Literal["C", "F"]
+LikeOrder = Literal["C", "F", "A", "K"]
+Advice = Literal["willneed", "dontneed", "cold", "sequential", "random", "normal"]
+
+_living: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+class Memory:
+    """RAM with a limit, compressed memory and a swap file behind it, for NumPy arrays.
+
+    Resident pages, compressed pages and everything the Memory needs for its own work stay within
+    ``limit``; the rest is in the swap file, compressed. Arrays are plain ``numpy.ndarray``s.
+
+    Threads may use one Memory and its arrays at the same time. A forked child does not have the arrays
+    (touching one ends it with SIGSEGV), and system calls that are handed an evicted page fail with
+    EFAULT: copy through an ordinary array, or :meth:`pin` it.
+    """
+
+    def __init__(
+        self,
+        limit: int | str,
+        *,
+        swap: str | os.PathLike[str] | None = "auto",
+        page: int | str = "auto",
+        backends: str | None = "zcache",
+        allocate: int | str | None = None,
+        arena: int | str = "1T",
+        overcommit: bool = False,
+        threshold: int | str = "1M",
+    ) -> None:
+        """Make a Memory.
+
+        Args:
+            limit: bytes of RAM for its arrays, resident and compressed together; at least 16 MiB.
+            swap: directory (or new file) for the swap file; "auto": TMPDIR or /var/tmp; None: no disk.
+            page: unit of eviction, 4096 to 2 MiB and a power of two; "auto": by the size of each array.
+                A page of 2 MiB needs a limit of 256 MiB or more, smaller ones in proportion.
+            backends: "zcache" (compressed RAM), or None: pages go straight to the swap file.
+            allocate: with ``swap=None``, how many bytes of arrays are handed out (default: ``limit``).
+                Data that does not compress into the limit then ends in SIGBUS at the fault.
+            arena: addresses to reserve; costs RAM only for what is touched.
+            overcommit: do not reserve disk space for what is allocated: for sparse arrays larger than the
+                disk. A disk that fills up then makes the Memory exceed its limit, counted in ``overshoots``.
+            threshold: as NumPy's allocator (``with mem:``), arrays from this size on come from here.
+
+        Raises:
+            ParameterError: a value that is not allowed.
+            SwapDirectoryError: the swap directory is missing, not writable, full, or RAM itself.
+            KernelSupportError: userfaultfd is missing or forbidden; says what to do.
+        """
+        settings = Settings.check(
+            limit=limit,
+            page=page,
+            backends=backends,
+            allocate=allocate,
+            arena=arena,
+            threshold=threshold,
+            swap=swap,
+            overcommit=overcommit,
+        )
+        self._settings = settings
+        self._swap = None if swap is None else SwapFile(swap, 10 * settings.segment)
+        try:
+            self._plane = _plane(settings, self._swap)
+        except BaseException:
+            if self._swap is not None:
+                self._swap.close()
+            raise
+        self._allocator = Allocator(self._plane, settings.threshold)
+        self._entered = threading.local()
+        self._lock = threading.Lock()
+        self._closed = ""
+        _living.add(self)
+
+    # --- arrays ----------------------------------------------------------------------------------
+
+    def empty(
+        self,
+        shape: Shape,
+        dtype: npt.DTypeLike = float,
+        order: Order = "C",
+        *,
+        page: int | str | None = None,
+    ) -> Array:
+        """A new array; it reads as zeros. ``page`` overrides the Memory's page size for this array.
+
+        Raises:
+            DtypeError: the dtype holds references to Python objects.
+            OutOfMemoryError: neither the limit nor the disk can back it; says what is missing.
+        """
+        kind = _checked_dtype(dtype)
+        with self._making(page, kind, shape):
+            try:
+                return np.empty(shape, kind, order)
+            except ValueError as error:
+                raise ParameterError(
+                    "shape", shape, f"dimensions of 0 and more that fit in memory ({error})"
+                ) from error
+
+    @contextmanager
+    def _making(self, page: int | str | None, dtype: np.dtype[Any] | None, shape: Shape | None) -> Iterator[None]:
+        """NumPy makes its next array, however small, in this Memory; a refusal says why."""
+        self._check_open()
+        size = self._settings.page if page is None else self._settings.checked_page(page)
+        allocator = self._allocator
+        before = allocator.enter()
+        refused = 0
+        try:
+            allocator.hint(size, 0 if dtype is None else _typesize(dtype), -1)
+            try:
+                yield
+            finally:
+                refused = allocator.unhint()
+        except MemoryError as error:
+            raise OutOfMemoryError(self._why(refused, shape, dtype)) from error
+        finally:
+            allocator.leave(before)
+
+    def zeros(
+        self, shape: Shape, dtype: npt.DTypeLike = float, order: Order = "C", *, page: int | str | None = None
+    ) -> Array:
+        """A new array of zeros, which take no memory until they are written."""
+        return self.empty(shape, dtype, order, page=page)
+
+    def ones(
+        self, shape: Shape, dtype: npt.DTypeLike = float, order: Order = "C", *, page: int | str | None = None
+    ) -> Array:
+        """A new array of ones."""
+        return self.full(shape, 1, dtype, order, page=page)
+
+    def full(
+        self,
+        shape: Shape,
+        fill_value: Any,
+        dtype: npt.DTypeLike | None = None,
+        order: Order = "C",
+        *,
+        page: int | str | None = None,
+    ) -> Array:
+        """A new array filled with a value (by default of the value's own dtype)."""
+        out = self.empty(shape, np.asarray(fill_value).dtype if dtype is None else dtype, order, page=page)
+        out[...] = fill_value
+        return out
+
+    def array(
+        self,
+        source: npt.ArrayLike,
+        dtype: npt.DTypeLike | None = None,
+        order: LikeOrder = "K",
+        *,
+        page: int | str | None = None,
+    ) -> Array:
+        """A copy of ``source`` in this Memory."""
+        known = source.dtype if dtype is None and isinstance(source, np.ndarray) else None
+        kind = known if dtype is None else _checked_dtype(dtype)
+        shape = source.shape if isinstance(source, np.ndarray) else None
+        with self._making(page, kind if kind is not None and kind.itemsize else None, shape):
+            out: Array = np.array(source, dtype, order=order, copy=True)
+        _checked_dtype(out.dtype)
+        return out
+
+    def asarray(self, source: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
+        """``source`` itself if it is an array of this Memory (and dtype), else a copy in this Memory."""
+        self._check_open()
+        if (
+            isinstance(source, np.ndarray)
+            and source.size
+            and (dtype is None or source.dtype == np.dtype(dtype))
+            and self._plane.owns(np.lib.array_utils.byte_bounds(source)[0])
+        ):
+            return source
+        return self.array(source, dtype)
+
+    def empty_like(
+        self,
+        prototype: npt.ArrayLike,
+        dtype: npt.DTypeLike | None = None,
+        order: LikeOrder = "K",
+        shape: Shape | None = None,
+    ) -> Array:
+        """A new array with the shape, dtype and order of another; it reads as zeros."""
+        given = np.asarray(prototype)
+        kind = _checked_dtype(given.dtype if dtype is None else dtype)
+        with self._making(None, kind, given.shape if shape is None else shape):
+            return np.empty_like(given, kind, order, subok=False, shape=shape)
+
+    def zeros_like(
+        self,
+        prototype: npt.ArrayLike,
+        dtype: npt.DTypeLike | None = None,
+        order: LikeOrder = "K",
+        shape: Shape | None = None,
+    ) -> Array:
+        """A new array of zeros with the shape, dtype and order of another."""
+        return self.empty_like(prototype, dtype, order, shape)
+
+    def ones_like(
+        self,
+        prototype: npt.ArrayLike,
+        dtype: npt.DTypeLike | None = None,
+        order: LikeOrder = "K",
+        shape: Shape | None = None,
+    ) -> Array:
+        """A new array of ones with the shape, dtype and order of another."""
+        return self.full_like(prototype, 1, dtype, order, shape)
+
+    def full_like(
+        self,
+        prototype: npt.ArrayLike,
+        fill_value: Any,
+        dtype: npt.DTypeLike | None = None,
+        order: LikeOrder = "K",
+        shape: Shape | None = None,
+    ) -> Array:
+        """A new array filled with a value, with the shape, dtype and order of another."""
+        out = self.empty_like(prototype, dtype, order, shape)
+        out[...] = fill_value
+        return out
+
+    # --- as NumPy's allocator --------------------------------------------------------------------
+
+    def __enter__(self) -> Memory:
+        """Large arrays that NumPy makes in this thread come from here, until the block ends (NEP 49)."""
+        self._check_open()
+        stack = self._entered.__dict__.setdefault("before", [])
+        stack.append(self._allocator.enter())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put NumPy's allocator back. The Memory stays open."""
+        self._allocator.leave(self._entered.before.pop())
+
+    # --- advice, pins ----------------------------------------------------------------------------
+
+    def advise(self, array: Array, advice: Advice) -> None:
+        """Say how an array (or a part of it, for the first three) will be used, as madvise(2) does.
+
+        "willneed": read it in now, in the background. "cold": evict it now. "dontneed": its contents are
+        not needed any more; pages that the part covers whole read as zeros afterwards. "sequential": long
+        readahead. "random": none. "normal": readahead where accesses are in sequence.
+        """
+        self._check_open()
+        start, length = self._span(array)
+        if advice in ("sequential", "random", "normal"):
+            self._plane.set_advice(start, advice)
+        elif advice == "willneed":
+            self._plane.prefetch(start, length)
+        elif advice == "cold":
+            self._plane.evict(start, length)
+        elif advice == "dontneed":
+            if not (array.flags.c_contiguous or array.flags.f_contiguous):
+                raise ParameterError("array", f"strides {array.strides}", 'contiguous for advice "dontneed"')
+            pinned = self._plane.zap(start, length)
+            if pinned:
+                raise PinError(f'advise "dontneed": {pinned} pages are pinned and stay; the others are dropped')
+        else:
+            raise ParameterError("advice", advice, '"willneed", "dontneed", "cold", "sequential", "random" or "normal"')
+
+    @contextmanager
+    def pin(self, array: Array) -> Iterator[Array]:
+        """Keep an array's pages in RAM, writable, as long as the block lasts: for DMA and system calls.
+
+        Raises:
+            PinError: with it, more than half of the limit would be pinned.
+        """
+        self._check_open()
+        start, length = self._span(array)
+        if self._plane.pin(start, length) < 0:
+            raise PinError(
+                f"pin: {format_size(length)} beside {format_size(self.statistics().pinned_bytes)} already pinned is "
+                f"more than half of the limit of {format_size(self._settings.limit)}, or could not be brought in"
+            )
+        try:
+            yield array
+        finally:
+            self._plane.unpin(start, length)
+
+    def _span(self, array: Array) -> tuple[int, int]:
+        if not isinstance(array, np.ndarray):
+            raise ParameterError("array", type(array).__name__, "a numpy.ndarray of this Memory")
+        low, high = np.lib.array_utils.byte_bounds(array)
+        if low == high or not self._plane.owns(low):
+            raise ParameterError("array", f"an array of {array.nbytes} bytes", "a non-empty array of this Memory")
+        return low, high - low
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def statistics(self) -> Statistics:
+        """Counters and gauges of this moment."""
+        self._check_open()
+        return Statistics(**self._plane.counters())
+
+    def close(self, *, force: bool = False) -> None:
+        """Give everything back. Closing twice is no error.
+
+        Args:
+            force: also while arrays live: touching them afterwards ends the process with SIGSEGV.
+
+        Raises:
+            InUseError: arrays live, and ``force`` is not given.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            held = self._plane.counters()["allocated_bytes"]
+            if held and not force:
+                raise InUseError(
+                    f"close: arrays of {format_size(held)} still live in this Memory; delete them, or force=True"
+                )
+            self._closed = "has been closed"
+            self._allocator.close()
+            self._plane.close()
+            if self._swap is not None:
+                self._swap.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"this Memory {self._closed}")
+
+    def _abandon(self) -> None:
+        """In a forked child: the threads and the arena are not here."""
+        self._closed = "belongs to the parent process of a fork"
+        self._allocator.close()
+        self._plane.abandon()
+
+    def _why(self, refused: int, shape: Shape | None, dtype: np.dtype[Any] | None) -> str:
+        what = "the array"
+        if shape is not None and dtype is not None:
+            dims = shape if isinstance(shape, tuple | list) else (shape,)
+            what = f"an array of {format_size(math.prod(map(int, dims)) * dtype.itemsize)}"
+        if refused == REFUSED_ALLOCATION:
+            return (
+                f"{what} is more than allocate={format_size(self._settings.allocate)} leaves; without a swap file "
+                "everything must fit in compressed RAM: raise allocate=, or give swap= a directory"
+            )
+        if refused == REFUSED_ADDRESSES:
+            return f"{what} does not fit in the arena of {format_size(self._settings.arena)}; raise arena="
+        if refused > 0 and self._swap is not None:
+            free = format_size(self._swap.free_bytes())
+            return (
+                f"{what} cannot be backed: the swap file in {self._swap.directory} cannot grow "
+                f"({os.strerror(refused)}; {free} free there). Give swap= a directory with more space, raise limit=, "
+                "or overcommit=True for a sparse array"
+            )
+        return f"{what} is larger than the address space"
+
+
+def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
+    """The data plane, or a KernelSupportError that says what to do."""
+    try:
+        return Plane(
+            limit=settings.limit,
+            arena=settings.arena,
+            segment=settings.segment,
+            max_page=settings.max_page,
+            contexts=settings.contexts,
+            file=-1 if swap is None else swap.fd,
+            direct=swap is not None and swap.direct,
+            allocate=settings.allocate,
+            overcommit=settings.overcommit,
+            sigbus=settings.sigbus,
+            move=settings.move,
+            zcache=settings.zcache,
+            keep=swap,
+        )
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{error}: raise the limit on addresses (ulimit -v), or give a smaller arena="
+        ) from error
+    except OSError as error:
+        advice = {
+            errno.EPERM: "this process may not use userfaultfd: a container's seccomp profile forbids it (Docker and "
+            "containerd do by default: allow the userfaultfd system call, or --security-opt seccomp=unconfined), or "
+            "the kernel is older than 5.11 and needs root or: sysctl vm.unprivileged_userfaultfd=1",
+            errno.ENOSYS: "this kernel has no userfaultfd (CONFIG_USERFAULTFD)",
+            errno.EINVAL: "this kernel's userfaultfd has no write protection or no SIGBUS mode; Linux 5.11 has",
+            errno.EMFILE: "no more descriptors, or 64 Memory objects are open",
+        }.get(error.errno or 0, "userfaultfd cannot be used here")
+        raise KernelSupportError(error.errno, f"{advice} ({error})") from error
+
+
+def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise DtypeError("dtype", str(kind), "without references to Python objects (not object, not StringDType)")
+    return kind
+
+
+def _typesize(dtype: np.dtype[Any]) -> int:
+    """Element size for the shuffle: 0 where the codec had better find out by itself."""
+    base = dtype.base
+    size = base.itemsize
+    if base.kind == "c":
+        size //= 2
+    elif base.kind == "U":
+        size = 4
+    elif base.kind == "S":
+        size = 1
+    elif base.kind == "V":
+        size = 0
+    return size if size in (1, 2, 4, 8, 16) else 0
+
+
+def _abandon_all() -> None:
+    for memory in list(_living):
+        memory._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,111 @@
+"""The settings of a Memory, checked before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from ..core.plane import kernel_features
+from ..errors import ParameterError
+from ..sizes import format_size, parse_size
+
+MIN_LIMIT = 16 << 20
+MIN_PAGE = 4096
+MAX_PAGE = 2 << 20
+MIN_SEGMENT = 256 << 10
+MAX_FAULT_CONTEXTS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes in bytes. ``page`` 0 means "auto"."""
+
+    limit: int
+    page: int
+    max_page: int  #: also the payload of a segment of the record log: a page must fit in one
+    segment: int
+    arena: int
+    allocate: int
+    threshold: int
+    contexts: int
+    zcache: bool
+    overcommit: bool
+    sigbus: bool
+    move: bool
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        limit: int | str,
+        page: int | str,
+        backends: str | None,
+        allocate: int | str | None,
+        arena: int | str,
+        threshold: int | str,
+        swap: object,
+        overcommit: bool,
+    ) -> Settings:
+        """The checked settings; ParameterError names the first one that is not allowed."""
+        bytes_limit = parse_size(limit, "limit")
+        if bytes_limit < MIN_LIMIT:
+            raise ParameterError("limit", limit, f"at least {format_size(MIN_LIMIT)}")
+        # Segments are a 128th of the limit: five of them are set aside.
+        largest = MIN_SEGMENT
+        while largest < MAX_PAGE and largest * 256 <= bytes_limit:
+            largest *= 2
+        bytes_arena = parse_size(arena, "arena")
+        if bytes_arena < bytes_limit or bytes_arena > 1 << 45:
+            raise ParameterError("arena", arena, f"between the limit and {format_size(1 << 45)}")
+        if swap is not None and not isinstance(os.fspath(swap) if isinstance(swap, os.PathLike) else swap, str):
+            raise ParameterError("swap", swap, '"auto", a directory or a new file as str or Path, or None')
+        if allocate is not None and swap is not None:
+            raise ParameterError("allocate", allocate, "given only with swap=None: a swap file grows as needed")
+        if overcommit and swap is None:
+            raise ParameterError("overcommit", overcommit, "given only with a swap file")
+        settings = cls(
+            limit=bytes_limit,
+            page=0,
+            max_page=largest,
+            # With headers, a segment holds one largest page, or as much of smaller ones, uncompressed.
+            segment=largest + max(4096, largest // 256),
+            arena=bytes_arena // MAX_PAGE * MAX_PAGE,
+            allocate=bytes_limit if allocate is None else parse_size(allocate, "allocate"),
+            threshold=parse_size(threshold, "threshold"),
+            contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
+            zcache=_has_zcache(backends),
+            overcommit=overcommit,
+            sigbus=_choice("FRONTSWAP_FAULTS", ("sigbus", "thread")) == "sigbus",
+            move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
+        )
+        return replace(settings, page=settings.checked_page(page))
+
+    def checked_page(self, page: int | str) -> int:
+        """A page size in bytes, 0 for "auto"; ParameterError if this Memory cannot have it."""
+        if page == "auto":
+            return 0
+        size = parse_size(page, "page")
+        if size < MIN_PAGE or size > MAX_PAGE or size & (size - 1):
+            raise ParameterError("page", page, '"auto" or a power of two from 4096 to 2 MiB')
+        if size > self.max_page:
+            raise ParameterError(
+                "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
+            )
+        return size
+
+
+def _has_zcache(backends: str | None) -> bool:
+    if backends is not None and not isinstance(backends, str):
+        raise ParameterError("backends", backends, '"zcache", or None for the swap file alone')
+    names = [name.strip() for name in (backends or "").split("/") if name.strip()]
+    if names not in ([], ["zcache"]):
+        raise ParameterError("backends", backends, '"zcache", or None for the swap file alone')
+    return bool(names)
+
+
+def _choice(variable: str, allowed: tuple[str, ...]) -> str:
+    """An environment variable for tests and for machines that need the other way; the first is the default."""
+    value = os.environ.get(variable, allowed[0])
+    if value not in allowed:
+        raise ParameterError(variable, value, " or ".join(allowed))
+    return value

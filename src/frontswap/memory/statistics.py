@@ -1,0 +1,57 @@
+"""What a Memory has done and holds, at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters since the Memory was made, and gauges. Counters with kernel names count pages (mm/frontswap.c).
+
+    Pages of different arrays may have different sizes; what ends in ``_bytes`` is bytes.
+    """
+
+    # gauges
+    limit_bytes: int  #: RAM that the arrays may use: resident + pool + reserve
+    reserve_bytes: int  #: part of the limit set aside for fault contexts and the record log's own work
+    allocated_bytes: int  #: size of all live arrays, in whole pages
+    resident_bytes: int  #: pages that are mapped now
+    pinned_bytes: int  #: the part of them that is pinned
+    pool_bytes: int  #: compressed pages in RAM as held, with headers and dead space
+    pool_live_bytes: int  #: the part of pool_bytes that a page still needs
+    stored_bytes: int  #: the pages in the pool, uncompressed
+    swapped_bytes: int  #: records in the swap file
+    swap_buffer_bytes: int  #: refused pages on their way to the swap file (inside the reserve)
+    swap_reserved_bytes: int  #: size of the swap file
+    used_bytes: int  #: what is charged to the limit beside the reserve: resident + pool, and pages on their way
+
+    # counters
+    faults: int  #: faults handled, protection faults included
+    refaults: int  #: faults and readaheads that brought a page back
+    first_touches: int  #: pages used for the first time
+    write_upgrades: int  #: writes to clean pages: their record was dropped
+    loads: int  #: pages loaded from a backend
+    succ_stores: int  #: pages that a backend accepted
+    failed_stores: int  #: stores that a backend refused
+    invalidates: int  #: records dropped because the page was written or freed
+    reject_incompressible: int  #: refused by zcache: does not shrink
+    reject_pool_full: int  #: refused by zcache: the pool is full and cannot be written back
+    same_filled_pages: int  #: stores of pages filled with one word: they take no room
+    slot_stores: int  #: refused pages written to their slot
+    slot_loads: int  #: pages loaded from the swap file
+    slot_errors: int  #: reads and writes of the swap file that failed
+    written_back_bytes: int  #: written to the swap file, compressed
+    cleaned_bytes: int  #: records moved to win dead space back
+    evicted_clean: int  #: pages evicted without compression: their record was still good
+    evicted_dirty: int  #: pages evicted through the hooks
+    direct_reclaims: int  #: faults that had to evict first
+    readaheads: int  #: pages brought in before they were asked for
+    busy_pages: int  #: evictions refused by the kernel: the page was in use (pinned for I/O)
+    overshoots: int  #: charges above the limit because nothing could leave
+    poisoned: int  #: pages lost: their record could not be read or did not verify
+
+    @property
+    def compression_ratio(self) -> float:
+        """Uncompressed over compressed size of what the pool holds, all overhead counted; 0.0 when empty."""
+        return self.stored_bytes / self.pool_bytes if self.pool_bytes else 0.0

@@ -1,0 +1,156 @@
+"""Where the swap file lies: chosen, checked and opened before anything is allocated."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import re
+import struct
+import tempfile
+import weakref
+from pathlib import Path
+
+from ..errors import SwapDirectoryError
+from ..sizes import format_size
+
+_RAM_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_NOCOW_FL = 0x00800000
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that a directory lies on, as in mountinfo (proc_pid_mountinfo(5)); "" if unknown."""
+    found, best = "", -1
+    real = os.path.realpath(path)
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields.split(" ")[4])
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        # The later of two mounts on one point covers the earlier.
+        if inside and len(point) >= best:
+            found, best = rest.split(" ")[0], len(point)
+    return found
+
+
+def default_directory() -> Path:
+    """TMPDIR if it is set and not RAM, else /var/tmp."""
+    temporary = os.environ.get("TMPDIR")
+    if temporary and os.path.isdir(temporary) and file_system(Path(temporary)) not in _RAM_FILE_SYSTEMS:
+        return Path(temporary)
+    return Path("/var/tmp")
+
+
+class SwapFile:
+    """An open, unlinked swap file, and the directory that it takes its space from."""
+
+    def __init__(self, where: str | os.PathLike[str], least: int) -> None:
+        """Open a swap file.
+
+        Args:
+            where: "auto", a directory, or the path of a file that does not exist yet (or is empty).
+            least: bytes that must be free for it to be of any use.
+
+        Raises:
+            SwapDirectoryError: with the directory and what is wrong with it.
+        """
+        if "\0" in str(where):
+            raise SwapDirectoryError(f"swap={str(where)!r}: no file can have this name")
+        path = default_directory() if where == "auto" else Path(where)
+        named = not path.is_dir()
+        self.directory = path.parent if named else path
+        self._check(path, named, least)
+        try:
+            self.fd = _create(path) if named else _unnamed(path)
+        except OSError as error:
+            raise SwapDirectoryError(f"swap={str(where)!r}: {error.strerror} ({path})") from error
+        self._closer = weakref.finalize(self, os.close, self.fd)
+        self._closer.atexit = False  # arrays may be used until the very end
+        self.direct = _set_direct(self.fd)
+        _no_copy_on_write(self.fd)
+
+    def close(self) -> None:
+        """Give the descriptor, and with it the space, back. The plane must be closed."""
+        self._closer()
+
+    def _check(self, path: Path, named: bool, least: int) -> None:
+        directory = self.directory
+        if not directory.is_dir():
+            raise SwapDirectoryError(f"swap={str(path)!r}: {directory} is not a directory")
+        if named and path.exists() and (not path.is_file() or path.stat().st_size):
+            raise SwapDirectoryError(
+                f"swap={str(path)!r}: exists and is not an empty file; name a directory or a new file"
+            )
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise SwapDirectoryError(
+                f"swap={str(path)!r}: {directory} is not writable for this user; name another with swap="
+            )
+        kind = file_system(directory)
+        if kind in _RAM_FILE_SYSTEMS:
+            raise SwapDirectoryError(
+                f"swap={str(path)!r}: {directory} is a {kind}, which is RAM itself; name a directory on a disk, "
+                'or swap=None with allocate="..." to use compressed RAM alone'
+            )
+        free = self.free_bytes()
+        if free < least:
+            raise SwapDirectoryError(
+                f"swap={str(path)!r}: the disk of {directory} is full: {format_size(free)} free, "
+                f"at least {format_size(least)} needed; name another with swap="
+            )
+
+    def free_bytes(self) -> int:
+        """Bytes that this user may still take on the file system."""
+        found = os.statvfs(self.directory)
+        return found.f_bavail * found.f_frsize
+
+
+def _unnamed(directory: Path) -> int:
+    """A file of mode 0600 without a name: nothing is left behind, whatever ends the process."""
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+    fd, name = tempfile.mkstemp(prefix="frontswap-", dir=directory)
+    os.unlink(name)
+    return fd
+
+
+def _create(path: Path) -> int:
+    """A file under a name that the user chose, unlinked at once."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(fd, 0o600)
+    os.unlink(path)
+    return fd
+
+
+def _set_direct(fd: int) -> bool:
+    """Switch O_DIRECT on if the file system really does it: one aligned block goes out and comes back."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    with mmap.mmap(-1, 4096) as block:
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+            block[:8] = b"frontswp"
+            works = os.pwrite(fd, block, 0) == 4096 and os.preadv(fd, [block], 0) == 4096
+        except OSError:
+            works = False
+    if not works:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    os.ftruncate(fd, 0)
+    return works
+
+
+def _no_copy_on_write(fd: int) -> None:
+    """btrfs: overwrite in place (chattr +C); other file systems do not know the flag, and need not."""
+    try:
+        found = struct.unpack("l", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, struct.pack("l", 0)))[0]
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("l", found | _FS_NOCOW_FL))
+    except OSError:
+        return

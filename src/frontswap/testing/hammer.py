@@ -1,0 +1,154 @@
+"""Threads that read and write memory as fast as the machine allows and know what every word must be.
+
+Memory is looked at in granules of 4 KiB (512 words). Words 0, 8, 16 .. 120 are counters, one for each of
+16 threads, which only its thread writes; a shadow in ordinary memory knows their values. All other words
+hold a pattern of the granule's number: constant, ramp, noise (which does not compress) or small numbers.
+"""
+
+import cython
+from cython.cimports.frontswap.core.uapi import loadi
+from cython.cimports.libc.stdint import int32_t, int64_t, uint64_t
+
+GRANULE: int = 4096
+THREADS: int = 16
+RUN = cython.declare(cython.int, 96)
+GAMMA = cython.declare(uint64_t, 0x9E3779B97F4A7C15)
+MIX_1 = cython.declare(uint64_t, 0xBF58476D1CE4E5B9)
+MIX_2 = cython.declare(uint64_t, 0x94D049BB133111EB)
+
+
+def mixed(x):
+    """A well mixed word (splitmix64)."""
+    x += GAMMA
+    x = (x ^ (x >> 30)) * MIX_1
+    x = (x ^ (x >> 27)) * MIX_2
+    return x ^ (x >> 31)
+
+
+def pattern(granule, word, salt):
+    """What a pattern word must be. Neighbouring granules, which share a page, are of the same kind."""
+    kind: uint64_t = mixed((granule >> 6) ^ salt) & 3
+    if kind == 0:
+        return mixed(granule ^ salt)
+    if kind == 1:
+        return granule * 1000 + word + salt
+    if kind == 2:
+        return mixed(granule * 512 + word + salt)
+    return mixed(granule * 512 + word + salt) & 0xFFFF
+
+
+def fill_granule(words, granule, salt):
+    """Write the pattern."""
+    w: uint64_t
+    for w in range(512):
+        if w >= 128 or w % 8 != 0:
+            words[w] = pattern(granule, w, salt)
+
+
+def check_granule(words, granule, salt):
+    """The first pattern word that is wrong, or -1."""
+    w: uint64_t
+    for w in range(512):
+        if (w >= 128 or w % 8 != 0) and words[w] != pattern(granule, w, salt):
+            return w
+    return -1
+
+
+def hammer_loop(base, granules, shadow, thread, salt, seed, stop, report):
+    """Random and sequential reads and writes until `stop` is set or a word is wrong."""
+    random: uint64_t = seed
+    at: uint64_t = 0
+    left: cython.int = 0
+    step: int64_t = 1
+    w: uint64_t
+    bad: int64_t
+    value: uint64_t
+    words: cython.pointer(uint64_t)
+    report.granule = -1
+    while loadi(stop) == 0:
+        random = mixed(random)
+        if left == 0:
+            at = (random >> 8) % granules
+            # Half of the time single granules, otherwise runs in both directions.
+            left = 1 if random & 1 else RUN
+            step = 1 if random & 2 else -1
+        words = base + at * 512
+        value = words[thread * 8]
+        if value != shadow[at]:
+            report.granule = at
+            report.word = thread * 8
+            report.found = value
+            report.expected = shadow[at]
+            return
+        if (random >> 4) % 3 == 0:
+            shadow[at] += 1
+            words[thread * 8] = shadow[at]
+            report.writes += 1
+        if (random >> 40) % 16 == 0:
+            bad = check_granule(words, at, salt)
+        else:
+            w = 128 + (random >> 44) % 384
+            bad = w if words[w] != pattern(at, w, salt) else -1
+        if bad >= 0:
+            report.granule = at
+            report.word = bad
+            report.found = words[bad]
+            report.expected = pattern(at, bad, salt)
+            return
+        report.operations += 1
+        left -= 1
+        at = at + step
+        if at >= granules:
+            left = 0
+
+
+def fill(address: int, granules: int, salt: int) -> None:
+    """Write the pattern of all granules at an address; the counters are 0 in fresh memory."""
+    base: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), cython.cast(uint64_t, address))
+    n: uint64_t = granules
+    s: uint64_t = salt
+    g: uint64_t
+    with cython.nogil:
+        for g in range(n):
+            fill_granule(base + g * 512, g, s)
+
+
+def check(address: int, granules: int, salt: int) -> int:
+    """The first granule whose pattern is wrong, or -1."""
+    base: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), cython.cast(uint64_t, address))
+    n: uint64_t = granules
+    s: uint64_t = salt
+    g: uint64_t
+    bad: int64_t = -1
+    with cython.nogil:
+        for g in range(n):
+            if check_granule(base + g * 512, g, s) >= 0:
+                bad = g
+                break
+    return bad
+
+
+def hammer(address: int, granules: int, shadow: int, thread: int, salt: int, seed: int, stop: int) -> dict[str, int]:
+    """Hammer until the int32 at `stop` is not 0. `shadow`: address of one uint64 a granule for this thread.
+
+    Returns operations, writes, and granule (-1: all was right), word, found, expected of the first wrong word.
+    """
+    report: report_t
+    base: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), cython.cast(uint64_t, address))
+    n: uint64_t = granules
+    own: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), cython.cast(uint64_t, shadow))
+    c_thread: cython.int = thread
+    c_salt: uint64_t = salt
+    c_seed: uint64_t = seed
+    flag: cython.pointer(int32_t) = cython.cast(cython.pointer(int32_t), cython.cast(uint64_t, stop))
+    report.operations = report.writes = 0
+    with cython.nogil:
+        hammer_loop(base, n, own, c_thread, c_salt, c_seed, flag, cython.address(report))
+    return {
+        "operations": report.operations,
+        "writes": report.writes,
+        "granule": report.granule,
+        "word": report.word,
+        "found": report.found,
+        "expected": report.expected,
+    }

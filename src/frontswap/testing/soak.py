@@ -1,0 +1,273 @@
+"""The soak: many threads, racing reclaim, every byte checked. The first wrong one ends it.
+
+``python -m frontswap.testing.soak`` runs cells of the matrix {SIGBUS, handler thread} x {MOVE,
+write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, each in a process of its own: 8 threads on
+arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays
+of their own. Exit status 1 after any wrong byte, hang or death.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+import frontswap
+from frontswap.core.plane import kernel_features
+from frontswap.sizes import format_size, parse_size
+
+from . import hammer
+
+FAULTS = ("sigbus", "thread")
+EVICTS = ("move", "wp")
+USERS = ("root", "user")
+PAGES = ("4K", "64K", "2M")
+HAMMERS = 6
+CHURNERS = 2
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the matrix."""
+
+    faults: str
+    evict: str
+    user: str
+    page: str
+
+    def __str__(self) -> str:
+        return f"{self.faults}-{self.evict}-{self.user}-{self.page}"
+
+    def why_not(self) -> str:
+        """Why it cannot run here, or ""."""
+        if self.user == "root" and os.geteuid() != 0:
+            return "needs root"
+        if self.evict == "move" and not kernel_features()["move"]:
+            return "this kernel has no UFFDIO_MOVE (6.8+)"
+        return ""
+
+
+def all_cells() -> list[Cell]:
+    """The whole matrix."""
+    return [Cell(*choice) for choice in itertools.product(FAULTS, EVICTS, USERS, PAGES)]
+
+
+# --- inside a cell -------------------------------------------------------------------------------
+
+
+class Shared:
+    """The array that the hammers share, its shadow, and what they found."""
+
+    def __init__(self, memory: frontswap.Memory, size: int, page: int, salt: int) -> None:
+        self.array = memory.empty(size // 8, "u8", page=page)
+        self.granules = size // hammer.GRANULE
+        self.shadow = np.zeros((HAMMERS, self.granules), "u8")
+        self.stop = ctypes.c_int32(0)
+        self.salt = salt
+        self.operations = 0
+        self.problems: list[str] = []
+        hammer.fill(self.array.ctypes.data, self.granules, salt)
+
+    def run(self, thread: int, seed: int) -> None:
+        """One hammer."""
+        found = hammer.hammer(
+            self.array.ctypes.data,
+            self.granules,
+            self.shadow[thread].ctypes.data,
+            thread,
+            self.salt,
+            seed,
+            ctypes.addressof(self.stop),
+        )
+        self.operations += found["operations"]
+        if found["granule"] >= 0:
+            self.problems.append(f"WRONG BYTES in thread {thread}: {found}")
+            self.stop.value = 1
+
+
+def churn(memory: frontswap.Memory, shared: Shared, most: int, page: int, seed: int) -> None:
+    """Allocate, fill, advise, check and free arrays, and give advice on the shared one."""
+    rng = random.Random(seed)
+    while not shared.stop.value:
+        granules = rng.randrange(1, most // hammer.GRANULE)
+        salt = rng.getrandbits(40)
+        array = memory.empty(granules * 512, "u8", page=page if rng.random() < 0.7 else 4096)
+        at = array.ctypes.data
+        hammer.fill(at, granules, salt)
+        for _ in range(rng.randrange(4)):
+            low = rng.randrange(len(shared.array))
+            part = shared.array[low : low + rng.randrange(1, 1 << 18)]
+            own = array[rng.randrange(len(array)) :]
+            advice = rng.choice(["willneed", "cold", "sequential", "random", "normal"])
+            memory.advise(part if rng.random() < 0.5 else own, advice)  # type: ignore[arg-type]
+        if rng.random() < 0.2 and granules > 8:
+            with memory.pin(array[: 8 * 512]):
+                bad = hammer.check(at, 8, salt)
+                if bad >= 0:
+                    shared.problems.append(f"WRONG BYTES in a pinned array, granule {bad} of {granules}")
+        bad = hammer.check(at, granules, salt)
+        if bad < 0 and rng.random() < 0.3:
+            memory.advise(array, "dontneed")
+            low = rng.randrange(len(array))
+            if array[low : low + 4096].any():
+                shared.problems.append(f"bytes came back after advice dontneed, at word {low} of {len(array)}")
+                shared.stop.value = 1
+        if bad >= 0:
+            shared.problems.append(f"WRONG BYTES in a private array, granule {bad} of {granules}")
+            shared.stop.value = 1
+
+
+def run_cell(cell: Cell, seconds: float, seed: int, limit: int) -> dict[str, Any]:
+    """Run one cell in this process (which has the cell's user and environment already)."""
+    faulthandler.dump_traceback_later(seconds * 4 + 120, exit=True)
+    page = parse_size(cell.page, "page")
+    memory = frontswap.Memory(limit, page=page)
+    shared = Shared(memory, limit // 8 * 28, page, seed)
+    most = 0
+    threads = [threading.Thread(target=shared.run, args=(t, seed * 100 + t)) for t in range(HAMMERS)]
+    threads += [
+        threading.Thread(target=churn, args=(memory, shared, limit // 4, page, seed * 100 + 50 + t))
+        for t in range(CHURNERS)
+    ]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not shared.stop.value:
+        time.sleep(0.05)
+        now = memory.statistics()
+        most = max(most, now.used_bytes + now.reserve_bytes)
+    shared.stop.value = 1
+    for thread in threads:
+        thread.join()
+    _compare(shared)
+    found = memory.statistics()
+    if most > limit + found.reserve_bytes // 2 and not found.overshoots:
+        shared.problems.append(f"the limit of {limit} was exceeded: {most}")
+    if found.poisoned or found.overshoots:
+        shared.problems.append(f"poisoned {found.poisoned}, overshoots {found.overshoots}")
+    array, shared.array = shared.array, np.zeros(0, "u8")
+    del array
+    after = memory.statistics()
+    if after.allocated_bytes or after.resident_bytes or after.pool_live_bytes or after.swapped_bytes:
+        shared.problems.append(f"not everything was given back: {after}")
+    memory.close()
+    return {
+        "cell": str(cell),
+        "operations": shared.operations,
+        "most": most,
+        "problems": shared.problems,
+        "statistics": asdict(found),
+    }
+
+
+def _compare(shared: Shared) -> None:
+    """At the end, every counter of every granule."""
+    words = shared.array.reshape(shared.granules, 512)
+    for start in range(0, shared.granules, 256):
+        part = words[start : start + 256, : HAMMERS * 8 : 8].T
+        if not np.array_equal(part, shared.shadow[:, start : start + part.shape[1]]):
+            shared.problems.append(f"WRONG BYTES at the end, in granules {start} to {start + 255}")
+            return
+
+
+# --- the matrix ----------------------------------------------------------------------------------
+
+
+def become_ordinary_user() -> None:
+    """Give up root in this process, for good. Not before exec: the interpreter may be root's alone."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def start_cell(cell: Cell, seconds: float, seed: int) -> tuple[bool, str]:
+    """Run a cell as a child process; (passed, one line)."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "frontswap.testing.soak", "--cell", str(cell)]
+    command += ["--seconds", str(seconds), "--seed", str(seed)]
+    environment = dict(os.environ, FRONTSWAP_FAULTS=cell.faults, FRONTSWAP_EVICT=cell.evict)
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=seconds * 4 + 180,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return False, f"{cell}: seed {seed}: HANGS: {error.stderr!r}"
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        return False, f"{cell}: seed {seed}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    found = json.loads(lines[-1])
+    counts = found["statistics"]
+    line = (
+        f"{cell}: seed {seed}: {found['operations']:,} operations, {counts['faults']:,} faults, "
+        f"{counts['evicted_dirty']:,} + {counts['evicted_clean']:,} evictions, {counts['slot_loads']:,} from disk, "
+        f"at most {format_size(found['most'])} of {format_size(counts['limit_bytes'])}"
+    )
+    if found["problems"]:
+        return False, f"{line}\n  " + "\n  ".join(found["problems"])
+    return True, line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m frontswap.testing.soak", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="every cell of the matrix (default)")
+    parser.add_argument("--sample", type=int, nargs="?", const=6, metavar="N", help="N cells (6), drawn with the seed")
+    parser.add_argument("--seconds", type=float, help="for each cell (180; 40 with --sample)")
+    parser.add_argument("--seed", type=int, default=None, help="printed, so that a run can be repeated")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--cell", help="one cell in this process, as faults-evict-user-page")
+    options = parser.parse_args(arguments)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 20)
+    if options.cell:
+        cell = Cell(*options.cell.split("-"))
+        limit = 256 << 20 if cell.page == "2M" else 64 << 20
+        if cell.user == "user" and os.geteuid() == 0:
+            become_ordinary_user()
+        result = run_cell(cell, options.seconds or 180, seed, limit)
+        print(json.dumps(result))
+        return 1 if result["problems"] and not result["statistics"] else 0
+    cells = all_cells()
+    if options.sample:
+        cells = random.Random(seed).sample(cells, options.sample)
+    seconds = options.seconds or (40 if options.sample else 180)
+    print(f"soak: {len(cells)} cells of {seconds:g} s, seed {seed}", flush=True)
+    failed = 0
+    skipped = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        wanted = []
+        for number, cell in enumerate(cells):
+            reason = cell.why_not()
+            if reason:
+                skipped += 1
+                print(f"SKIPPED {cell}: {reason}", flush=True)
+            else:
+                wanted.append(pool.submit(start_cell, cell, seconds, seed + number))
+        for future in wanted:
+            passed, line = future.result()
+            failed += not passed
+            print(("passed  " if passed else "FAILED  ") + line, flush=True)
+    print(f"{len(wanted) - failed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
