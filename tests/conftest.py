@@ -1,0 +1,128 @@
+"""Fixtures: the mode matrix, Memories that are closed, nothing left behind, small disks."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import MODES, ROOT, Mode, census, left_since
+
+import frontswap
+
+PASSED = pytest.StashKey[bool]()
+# Without userfaultfd nothing but these can run.
+NEED_NO_KERNEL = {"test_codec", "test_errors", "test_sizes", "test_wheel"}
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now lives as long as the process: collecting garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+def _use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
+    reason = mode.why_not()
+    if reason:
+        pytest.skip(reason)
+    for name, value in mode.environment.items():
+        monkeypatch.setenv(name, value)
+    return mode
+
+
+@pytest.fixture(params=MODES, ids=str)
+def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
+    """Each way of catching a fault with each way of taking a page out; Memories made from now on use it."""
+    chosen: Mode = request.param
+    return _use(chosen, monkeypatch)
+
+
+@pytest.fixture(params=[MODES[0], MODES[2]], ids=lambda mode: mode.faults)
+def seam(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
+    """Each way of catching a fault, with the best way of taking a page out that this kernel has."""
+    chosen: Mode = request.param
+    if chosen.why_not() and not Mode(chosen.faults, "wp").why_not():
+        chosen = Mode(chosen.faults, "wp")
+    return _use(chosen, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads, descriptors and mappings after a test are those of before."""
+    if request.path.stem in NEED_NO_KERNEL:
+        yield
+        return
+    if all(mode.why_not() for mode in MODES):
+        pytest.skip(MODES[0].why_not())
+    gc.collect()
+    before = census()
+    yield
+    # A failed test's traceback holds its arrays, and with them their Memory.
+    if request.node.stash.get(PASSED, False):
+        assert left_since(before) == {}
+
+
+NewMemory = Callable[..., frontswap.Memory]
+
+
+@pytest.fixture
+def new_memory(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[NewMemory]:
+    """Makes Memories (of 16 MiB unless told otherwise) that are closed after the test; no array may be left."""
+    made: list[frontswap.Memory] = []
+
+    def make(limit: int | str = "16M", **settings: Any) -> frontswap.Memory:
+        made.append(frontswap.Memory(limit, **settings))
+        return made[-1]
+
+    yield make
+    gc.collect()
+    for memory in made:
+        try:
+            memory.close()
+        except frontswap.InUseError:
+            if request.node.stash.get(PASSED, False):
+                raise
+
+
+@pytest.fixture
+def memory(new_memory: NewMemory) -> frontswap.Memory:
+    """A Memory of 16 MiB, the smallest there is."""
+    return new_memory()
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """An ext4 of 64 MiB of its own, mounted."""
+    if not ROOT:
+        pytest.skip("needs root: mounts a small file system")
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs mkfs.ext4 (e2fsprogs)")
+    image, point = tmp_path / "disk.img", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    point.mkdir()
+    make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(image)]
+    subprocess.run(make, check=True, capture_output=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, point], check=False, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a loop device here: {mounted.stderr.strip()}")
+    point.chmod(0o777)
+    try:
+        yield point
+    finally:
+        # Lazily only where a failed test's traceback still holds the swap file.
+        if subprocess.run(["umount", point], check=False, capture_output=True).returncode:
+            subprocess.run(["umount", "-l", point], check=True)
+        image.unlink()

@@ -1,0 +1,262 @@
+"""What several tests share: the mode matrix, data, child processes, a census of what a process holds."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import frontswap
+from frontswap.core.plane import kernel_features
+
+Array = npt.NDArray[Any]
+
+MiB = 1 << 20
+ROOT = os.geteuid() == 0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Who catches a fault, and how a dirty page is taken out."""
+
+    faults: str
+    evict: str
+
+    def __str__(self) -> str:
+        return f"{self.faults}-{self.evict}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"FRONTSWAP_FAULTS": self.faults, "FRONTSWAP_EVICT": self.evict}
+
+    def why_not(self) -> str:
+        """What this machine lacks for it, or ""."""
+        have = kernel_features()
+        if not have["userfaultfd"]:
+            return "userfaultfd is missing or forbidden here"
+        if not have["write_protect"]:
+            return "this kernel has no write protection in userfaultfd (5.7+)"
+        if self.faults == "sigbus" and not have["sigbus"]:
+            return "this kernel has no UFFD_FEATURE_SIGBUS"
+        if self.evict == "move" and not have["move"]:
+            return "this kernel has no UFFDIO_MOVE (6.8+)"
+        return ""
+
+
+MODES = [Mode(faults, evict) for faults in ("sigbus", "thread") for evict in ("move", "wp")]
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def walk(n: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Measurements: n float64 that compress two to three times."""
+    return np.random.default_rng(seed).normal(size=n).cumsum().round(2)
+
+
+def noise(n: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """n bytes that no codec shrinks."""
+    return np.random.default_rng(seed).integers(0, 256, n, np.uint8)
+
+
+def same(found: Array, expected: Array) -> None:
+    """Fail unless two arrays are bit for bit the same, and of the same kind and shape."""
+    assert type(found) is np.ndarray
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    if found.nbytes > MiB and found.flags.forc and found.strides == expected.strides:
+        assert np.array_equal(found.ravel("K").view("u1"), expected.ravel("K").view("u1"))
+    else:
+        assert found.tobytes() == expected.tobytes()
+
+
+# --- a disk that fills up ----------------------------------------------------------------------
+
+
+def ballast(disk: Path, leave: int) -> Path:
+    """Fill a disk but for `leave` bytes."""
+    found = os.statvfs(disk)
+    at, size = 0, found.f_bavail * found.f_frsize - leave
+    with (disk / "ballast").open("wb") as file:
+        while size >= 4096:
+            try:
+                os.posix_fallocate(file.fileno(), at, size)
+                at += size
+            except OSError:  # what it counts as free is needed for the file's own description
+                size //= 2
+            if leave:
+                break
+    return disk / "ballast"
+
+
+# --- waiting for background threads --------------------------------------------------------------
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for something that is bound to happen; the deadline only turns a hang into a failure."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting: {what}"
+        os.sched_yield()
+
+
+def quiet(memory: frontswap.Memory) -> frontswap.Statistics:
+    """The statistics, once the background threads (reclaim, readahead, writeback) have come to rest."""
+    before = memory.statistics()
+    calm = 0
+    deadline = time.monotonic() + 60
+    while calm < 20 and time.monotonic() < deadline:
+        time.sleep(0.001)
+        now = memory.statistics()
+        calm = calm + 1 if now == before else 0
+        before = now
+    return before
+
+
+def cold(memory: frontswap.Memory, array: Array) -> None:
+    """Evict an array, once handler threads have let go of its pages and no readahead is left to bring them back."""
+    quiet(memory)
+    memory.advise(array, "cold")
+
+
+def held(memory: frontswap.Memory) -> tuple[int, int, int, int]:
+    """What must be zero when no array lives."""
+    now = memory.statistics()
+    return now.allocated_bytes, now.resident_bytes, now.pool_live_bytes, now.swapped_bytes
+
+
+# --- what a process holds ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Census:
+    """Threads, descriptors (what they point to) and bytes of address space that frontswap has mapped."""
+
+    threads: int
+    descriptors: Counter[str]
+    mapped: int
+
+
+def left_since(before: Census) -> dict[str, object]:
+    """What this process holds more than before; empty when everything has gone back."""
+    gc.collect()
+    # The kernel lists a joined thread until it has buried it: give it that moment.
+    deadline = time.monotonic() + 1
+    while (now := census()).threads > before.threads and time.monotonic() < deadline:
+        os.sched_yield()
+    # Less than before is no leak: a failed test's traceback may have kept an array until now.
+    more: dict[str, Counter[str] | int] = {
+        "threads": max(0, now.threads - before.threads),
+        "descriptors": now.descriptors - before.descriptors,
+        "KiB mapped": max(0, now.mapped - before.mapped),
+    }
+    return {name: n for name, n in more.items() if n}
+
+
+def census() -> Census:
+    return Census(len(os.listdir("/proc/self/task")), _descriptors(), _mapped())
+
+
+def _descriptors() -> Counter[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:  # the listing's own descriptor
+            continue
+    return Counter(found)
+
+
+def _mapped() -> int:
+    """Anonymous memory that is neither dumped nor inherited ("dd", "dc"): only frontswap maps such here."""
+    total = size = 0
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if line.startswith("Size:"):
+            size = int(line.split()[1])
+        elif line.startswith("VmFlags:") and {"dd", "dc"} <= set(line.split()):
+            total += size
+    return total
+
+
+# --- child processes -----------------------------------------------------------------------------
+
+# All that a child may import, before it gives up root: the interpreter may lie where only root can read.
+PRELUDE = """
+import contextlib, ctypes, errno, faulthandler, gc, io, json, mmap, os, resource, signal, struct, sys, threading
+import traceback
+import numpy as np
+import numpy.fft, numpy.lib.array_utils, numpy.linalg, numpy.random
+import frontswap
+from frontswap.core.plane import kernel_features
+from frontswap.testing import hammer, soak
+sys.path.insert(0, {tests!r})
+from helpers import MiB, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if {ordinary!r}:
+    soak.become_ordinary_user()
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a child process ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> Any:
+        """The JSON of its last line."""
+        return json.loads(self.out.splitlines()[-1])
+
+    def check(self) -> Done:
+        """Fail, showing what it said, unless it ended well."""
+        assert self.status == 0, f"exit status {self.status}\n{self.out}\n{self.err}"
+        return self
+
+    def died_of(self, number: signal.Signals) -> Done:
+        """Fail, showing what it said, unless this signal ended it."""
+        assert self.status == -number, f"exit status {self.status}\n{self.out}\n{self.err}"
+        return self
+
+
+def child_command(code: str, *, ordinary: bool = False, options: tuple[str, ...] = ()) -> list[str]:
+    """The command of a Python that runs the prelude and `code`; `ordinary`: not as root."""
+    prelude = PRELUDE.format(tests=str(Path(__file__).parent), ordinary=ordinary and ROOT)
+    return [sys.executable, "-B", *options, "-c", prelude + code]
+
+
+def run_child(
+    code: str,
+    *,
+    mode: Mode | None = None,
+    ordinary: bool = False,
+    options: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    timeout: float = 120,
+) -> Done:
+    """Run a snippet in a Python of its own."""
+    env = dict(os.environ, **(mode.environment if mode else {}), **(environment or {}))
+    done = subprocess.run(
+        child_command(code, ordinary=ordinary, options=options),
+        env=env,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,288 @@
+"""The bench's pure parts: its data, its loops, its arithmetic. The measuring itself is `python -m bench --quick`."""
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench import cgroup, data, native, report, results, subjects
+from bench.__main__ import parser, verdict
+from bench.missing import Missing
+from bench.native import Loops, words
+from bench.run import STEPS, Plan, Record, works
+from bench.zram import read_pool
+
+MIB = 1 << 20
+README = Path(__file__).parents[1] / "bench" / "README.md"
+
+
+@pytest.fixture(scope="module")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> Loops:
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    return Loops(native.build(tmp_path_factory.mktemp("loops")))
+
+
+def record(subject: str, fill: float = 1.0, *, round_: int = 1, kind: str = "mixed", **rest: object) -> Record:
+    steps = {"fill": {"gb_per_s": fill, "cpu_seconds": 1.0}}
+    made = Record(kind, "pass", round_, subject, limit=512 * MIB, steps=steps, group_peak=512 * MIB)
+    return dataclasses.replace(made, **rest)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(
+        subjects=subjects.SUBJECTS,
+        kinds=("float64", "mixed"),
+        steps=STEPS,
+        rounds=3,
+        size=2048 * MIB,
+        sort_size=1024 * MIB,
+        limit=512 * MIB,
+        touches=1,
+        touch_seconds=1,
+        timeout=1,
+        folder=Path("/var/tmp"),
+    )
+
+
+class TestData:
+    @pytest.fixture(autouse=True)
+    def few_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lines = b"".join(b"line %d of some text\n" % number for number in range(5000))
+        monkeypatch.setattr(data, "gather_text", lambda *_: np.frombuffer(lines, np.uint8))
+
+    @pytest.mark.parametrize("name", [kind.name for kind in data.KINDS])
+    def test_the_same_seed_makes_the_same_bytes(self, name: str) -> None:
+        first, second = (data.stream(name, np.random.default_rng(7), MIB)(MIB) for _ in range(2))
+        assert first.nbytes == MIB
+        assert np.array_equal(first, second)
+
+    def test_walks_are_rounded_in_turn_and_have_no_negative_zero(self) -> None:
+        take = data.floats(np.random.default_rng(1), 2, 3)
+        for decimals in (2, 3):
+            walk = take(4 * MIB).view(np.float64)
+            assert np.array_equal(walk, np.round(walk, decimals))
+            assert not np.any(np.signbit(walk) & (walk == 0))
+            assert np.abs(np.diff(walk)).max() < 10
+
+    def test_counters_go_on_where_they_stopped(self) -> None:
+        take = data.counters(np.random.default_rng(1))
+        both = np.concatenate([take(4096), take(4096)]).view(np.int32)
+        assert set(np.diff(both).tolist()) == {0, 1}
+
+    def test_text_comes_around_out_of_step_with_pages(self) -> None:
+        source = np.arange(10_007, dtype=np.uint64).astype(np.uint8)
+        take = data.text(source)
+        taken = np.concatenate([take(8192) for _ in range(4)])
+        assert np.array_equal(taken, np.resize(source, 4 * 8192))
+
+    def test_mixed_blocks_take_turns(self) -> None:
+        one, two = (lambda size, value=value: np.full(size, value, np.uint8) for value in (1, 2))
+        taken = data.blocks(one, two)(3 * data.BLOCK)
+        assert [int(block[0]) for block in taken.reshape(3, -1)] == [1, 2, 1]
+        assert all(len(set(block.tolist())) == 1 for block in taken.reshape(3, -1))
+
+
+class TestGatheredText:
+    def test_each_text_file_once_and_nothing_binary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "b.py").write_text("second")
+        (tmp_path / "a.py").write_text("first ")
+        (tmp_path / "link.py").symlink_to("a.py")
+        (tmp_path / "c.py").write_bytes(b"bin\0ary")
+        (tmp_path / "d.so").write_text("not text")
+        monkeypatch.setattr("bench.data.sysconfig.get_path", lambda _: str(tmp_path))
+        monkeypatch.setattr(data, "ELSEWHERE", tmp_path)
+        assert data.gather_text(12, needed=1).tobytes() == b"first second"
+
+    def test_too_little_text_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bench.data.sysconfig.get_path", lambda _: str(tmp_path))
+        monkeypatch.setattr(data, "ELSEWHERE", tmp_path)
+        with pytest.raises(Missing, match="MiB of text"):
+            data.gather_text(100)
+
+
+class TestLoops:
+    def test_scan_sees_a_page_in_another_pages_place(self, loops: Loops) -> None:
+        pages = np.random.default_rng(1).integers(0, 255, (4, 4096), dtype=np.uint8)
+        swapped = pages[[0, 2, 1, 3]].copy()
+        assert loops.scan(words(pages)) == loops.scan(words(pages.copy()))
+        assert loops.scan(words(pages)) != loops.scan(words(swapped))
+
+    def test_fill_and_rmw_and_differ(self, loops: Loops) -> None:
+        source = words(np.random.default_rng(1).integers(0, 255, 3 * MIB + 64, dtype=np.uint8))
+        target = np.zeros_like(source)
+        loops.fill(target, source)
+        assert loops.differ(target, source, flipped=False) == -1
+        loops.rmw(target)
+        assert loops.differ(target, source, flipped=True) == -1
+        target[77] ^= np.uint64(4)
+        assert loops.differ(target, source, flipped=True) == 77
+
+    def test_touches_read_and_take_back(self, loops: Loops) -> None:
+        array = words(np.arange(512, dtype=np.uint64))
+        places, took = words(np.array([3, 500, 3], np.uint64)), np.zeros(3, np.uint64)
+        assert loops.touch(array, places, took, write=False) == (3, 506)
+        assert took.all()
+        for _ in range(2):
+            loops.touch(array, places, took, write=True)
+        assert np.array_equal(array, np.arange(512))
+
+    def test_mix_does_not_depend_on_the_order_and_unsorted_does(self, loops: Loops) -> None:
+        values = np.random.default_rng(1).random(1000)
+        ordered = np.sort(values)
+        assert loops.mix(words(values)) == loops.mix(words(ordered))
+        assert loops.unsorted(ordered) == -1
+        ordered[[10, 20]] = ordered[[20, 10]]
+        assert loops.unsorted(ordered) == 11
+
+
+class TestResults:
+    def test_medians_and_ratios(self) -> None:
+        records = [record("zram-lz4", value, round_=at) for at, value in enumerate((1.0, 5.0, 2.0))]
+        records += [record("frontswap", value, round_=at) for at, value in enumerate((7.0, 6.0, 1.0))]
+        (table,) = results.tables(records)
+        cells = {metric.name: row for metric, row in table.rows}
+        assert table.subjects == ("zram-lz4", "frontswap")
+        assert cells["fill"][1] == results.Cell(6.0, 3.0)
+        assert report.cell(cells["fill"][1], base=False) == "6 (3x)"
+
+    @pytest.mark.parametrize(("metric", "loses"), [("fill", True), ("random", False)])
+    def test_whether_less_is_worse_depends_on_the_metric(self, metric: str, loses: bool) -> None:
+        def steps(value: float) -> dict[str, dict[str, float]]:
+            return {"fill": {"gb_per_s": value, "cpu_seconds": 1}, "random": {"mean_us": value, "cpu_seconds": 1}}
+
+        (table,) = results.tables([record("zram-lz4", steps=steps(2)), record("memmap", steps=steps(1))])
+        (cell,) = [row[1] for found, row in table.rows if found.name == metric]
+        assert cell.loses is loses
+        assert report.cell(cell, base=False) == "1 (0.5x worse)" if loses else "1 (0.5x)"
+
+    def test_a_failed_round_is_told_and_does_not_count(self) -> None:
+        failed = record("memmap", round_=2, failed="killed: out of memory", steps={})
+        (table,) = results.tables([record("memmap", 3.0), failed])
+        assert report.cell(table.rows[0][1][0], base=False) == "3, but 1 x killed: out of memory"
+        (table,) = results.tables([record("zram-lz4"), failed])
+        assert report.cell(table.rows[0][1][1], base=False) == "killed: out of memory"
+
+    def test_compression_of_both_kinds(self) -> None:
+        ours = record("frontswap", samples={"scan": {"stored_bytes": 30, "pool_bytes": 10}})
+        theirs = record("zram-lz4", samples={"fill": {"orig_data_size": 30, "mem_used_total": 15}})
+        assert (results.compression(ours), results.compression(theirs)) == (3, 2)
+        assert results.compression(record("memmap")) is None
+
+    def test_all_ram_is_the_group_and_zrams_pool(self) -> None:
+        assert record("zram-lz4", pool_peak=100 * MIB).ram == 612 * MIB
+
+    def test_targets_are_met_at_their_value(self) -> None:
+        records = [record("zram-lz4", 1.0), record("frontswap", 3.0), record("frontswap-ram", 2.9)]
+        found = {one.subject: one.met for one in results.verdicts(results.tables(records))}
+        assert found == {"frontswap": True, "frontswap-ram": False}
+
+    def test_compression_is_judged_on_numbers_only(self) -> None:
+        def pool(used: int) -> dict[str, dict[str, float]]:
+            return {"fill": {"stored_bytes": 100, "pool_bytes": used}}
+
+        for kind, judged in (("int32", 1), ("text", 0)):
+            records = [record(name, kind=kind, samples=pool(50)) for name in ("zram-lz4", "frontswap")]
+            found = [one for one in results.verdicts(results.tables(records)) if one.metric.name == "compression"]
+            assert len(found) == judged
+
+    def test_small_pages_have_their_own_targets(self) -> None:
+        def touched(value: float) -> dict[str, dict[str, float]]:
+            return {"random": {"mean_us": value, "p99_us": value, "cpu_seconds": 1}}
+
+        names = ("zram-lz4", "frontswap", "frontswap-4k")
+        found = results.verdicts(results.tables([record(name, steps=touched(9)) for name in names]))
+        assert {one.subject for one in found} == {"frontswap-4k"}
+
+    def test_wrong_bytes_and_our_failures_fail_the_run(self) -> None:
+        from rich.console import Console
+
+        quiet = Console(quiet=True)
+        assert verdict(quiet, [record("memmap", failed="killed: out of memory")]) == 0
+        assert verdict(quiet, [record("memmap", wrong="the word at byte 8 is wrong")]) == 1
+        assert verdict(quiet, [record("frontswap", failed="killed: out of memory")]) == 1
+
+
+class TestReport:
+    @pytest.mark.parametrize(("value", "text"), [(0.0712, "0.0712"), (1.0, "1"), (13.14, "13.1"), (4400.4, "4400")])
+    def test_numbers_have_three_digits(self, value: float, text: str) -> None:
+        assert report.number(value) == text
+
+    def test_markdown_has_the_date_the_table_and_the_verdicts(self, plan: Plan) -> None:
+        where = {
+            "date": "2026-01-02 03:04 UTC",
+            "cpu": "2 x CPU",
+            "kernel": "6.18",
+            "numpy": "2.4",
+            "load before": "0.1",
+        }
+        records = [record("zram-lz4", 1.0), record("frontswap", 3.5)]
+        text = report.markdown(plan, records, where, beside=None)
+        assert "Measured on 2026-01-02: 2 x CPU, Linux 6.18" in text
+        assert "| fill, GB/s | 1 | 3.5 (3.5x) |" in text
+        assert "| target | subject | mixed |" in text
+        assert "| fill at least 3x zram-lz4 | frontswap | 3.5x met |" in text
+
+
+class TestPlan:
+    def test_workloads_follow_the_steps(self, plan: Plan) -> None:
+        assert [(work, kind) for work, kind, *_ in works(plan)] == [
+            ("pass", "float64"),
+            ("pass", "mixed"),
+            ("sort", "float64"),
+        ]
+        scans = dataclasses.replace(plan, steps=("scan",))
+        assert [steps for *_, steps in works(scans)] == [("scan",), ("scan",)]
+
+    def test_zram_comes_before_those_who_get_its_ram(self) -> None:
+        names = [subject.name for subject in subjects.SUBJECTS]
+        assert all(
+            names.index(subjects.ZRAM) < names.index(subject.name) for subject in subjects.SUBJECTS if subject.same_ram
+        )
+
+    def test_an_unknown_name_is_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            parser().parse_args(["--only", "fill,nonsense"])
+        assert "'nonsense' is none of fill, scan" in capsys.readouterr().err
+
+
+class TestMachine:
+    def test_pool_use_is_read_from_mm_stat(self, tmp_path: Path) -> None:
+        (tmp_path / "mm_stat").write_text("  8192  4096  5000  0  6000  1  2  3  4\n")
+        pool = read_pool(tmp_path / "mm_stat")
+        assert (pool.orig_data_size, pool.mem_used_total, pool.mem_used_max) == (8192, 5000, 6000)
+
+    def test_cgroup_v1_is_found_below_our_own_group(self, tmp_path: Path) -> None:
+        mount = tmp_path / "memory"
+        (mount / "jobs" / "one").mkdir(parents=True)
+        (tmp_path / "cgroup").write_text("4:memory:/jobs/one\n0::/\n")
+        (tmp_path / "mountinfo").write_text(f"35 31 0:32 / {mount} rw - cgroup cgroup rw,memory\n")
+        assert cgroup.find(tmp_path) == cgroup.Hierarchy(1, mount / "jobs" / "one")
+
+    def test_cgroup_v2_needs_the_memory_controller(self, tmp_path: Path) -> None:
+        (tmp_path / "cgroup").write_text("0::/user.slice\n")
+        (tmp_path / "mountinfo").write_text(f"35 31 0:32 / {tmp_path} rw - cgroup2 cgroup2 rw\n")
+        (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
+        assert cgroup.find(tmp_path) == cgroup.Hierarchy(2, tmp_path)
+        (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
+        with pytest.raises(Missing, match=r"cgroup\.subtree_control"):
+            cgroup.find(tmp_path)
+
+    def test_file_system_of_the_closest_mount(self, tmp_path: Path) -> None:
+        inner = tmp_path / "inner"
+        inner.mkdir()
+        mounts = tmp_path / "mounts"
+        mounts.write_text(f"disk / ext4 rw 0 0\nnone {inner} tmpfs rw 0 0\n")
+        assert subjects.filesystem(inner, mounts) == "tmpfs"
+        assert subjects.filesystem(tmp_path, mounts) == "ext4"
+
+
+def test_the_manual_names_everything_there_is() -> None:
+    manual = README.read_text()
+    options = {option for action in parser()._actions for option in action.option_strings if option.startswith("--")}
+    names = [known.name for known in (*subjects.SUBJECTS, *data.KINDS)]
+    missing = [name for name in (*names, *STEPS, *options - {"--help"}) if not re.search(rf"`{name}[ `]", manual)]
+    assert not missing
