@@ -1,0 +1,1 @@
+"""Frontswap's memory door beside the kernel's zram and NumPy's memmap: `python -m bench`, see README.md here."""

@@ -1,0 +1,121 @@
+"""`python -m bench.metadata`: what the pager keeps per page beside the record, and what a huge arena costs.
+
+Seen from outside: the process's own RSS, less what the statistics call resident and pool. The difference between
+two sizes of array cancels everything that does not grow with the pages. Needs no root and no cgroup."""
+
+import dataclasses
+import json
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MIB = 1 << 20
+PAGE = 4096
+LIMIT = 128 * MIB
+SIZES = (512 * MIB, 2048 * MIB)
+ARENA = "1T"
+MOST_PER_PAGE = 24
+MOST_FOR_ARENA = 16 * MIB
+TOUCHED = 4096  # pages touched, far apart, in the huge arena
+
+
+def rss(status: Path = Path("/proc/self/status")) -> int:
+    """All memory of this process that is in RAM."""
+    for line in status.read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    raise LookupError(f"no VmRSS in {status}")
+
+
+def page_tables(status: Path = Path("/proc/self/status")) -> int:
+    """What the kernel keeps for it, which is in no RSS."""
+    return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmPTE:"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Overhead:
+    """RAM of a memory door that holds `pages` pages, beyond what is resident and what is in the pool."""
+
+    pages: int
+    bytes: int
+
+
+def per_page(small: Overhead, large: Overhead) -> float:
+    """Bytes that one more page costs."""
+    return (large.bytes - small.bytes) / (large.pages - small.pages)
+
+
+def overhead(size: int) -> Overhead:
+    """Fill an array that is mostly out, and see what is used beside the pages."""
+    import frontswap
+
+    before = rss()
+    memory = frontswap.Memory(limit=LIMIT)
+    array = memory.empty((size // 8,), "f8", page=PAGE)
+    step = 4 * MIB // 8
+    values = np.arange(step) * 0.5
+    for at in range(0, array.size, step):
+        array[at : at + step] = values
+    used = _settled(memory) - before
+    del array
+    memory.close()
+    return Overhead(size // PAGE, used)
+
+
+def _settled(memory: Any) -> int:
+    """RSS without resident pages and pool, once background work has come to rest."""
+    last = -1
+    while True:
+        statistics = memory.statistics()
+        now: int = rss() - statistics.resident_bytes - statistics.pool_bytes
+        if now == last:
+            return now
+        last = now
+        time.sleep(0.2)
+
+
+def arena() -> dict[str, int]:
+    """Reserve a huge arena, and touch a few pages of it far apart from each other."""
+    import frontswap
+
+    before, tables = rss(), page_tables()
+    memory = frontswap.Memory(limit=LIMIT, arena=ARENA, overcommit=True)
+    reserved = rss() - before
+    array = memory.empty((1 << 39,), "u1", page=PAGE)
+    allocated = rss() - before
+    array[:: array.size // TOUCHED] = 1
+    touched = rss() - before
+    result = {"reserved": reserved, "allocated": allocated, "touched": touched, "page_tables": page_tables() - tables}
+    del array
+    memory.close()
+    return result
+
+
+def measure() -> dict[str, Any]:
+    """Both checks, with the verdicts; each measurement in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
+        small, large = fresh.map(overhead, SIZES, chunksize=1)
+        huge = fresh.apply(arena)
+    each = per_page(small, large)
+    return {
+        "bytes_per_page": each,
+        "bytes_per_page_met": each <= MOST_PER_PAGE,
+        "fixed_bytes": round(small.bytes - each * small.pages),
+        "arena": ARENA,
+        **{f"arena_{name}_bytes": value for name, value in huge.items()},
+        "arena_met": huge["reserved"] <= MOST_FOR_ARENA,
+    }
+
+
+def main() -> int:
+    result = measure()
+    print(json.dumps(result, indent=1))
+    return 0 if result["bytes_per_page_met"] and result["arena_met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The compiled inner loops (loops.c): built into a folder, then called without the GIL through ctypes."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.missing import Missing
+
+LOOPS = Path(__file__).with_name("loops.c")
+# flipping the lowest bit of every byte keeps repeats repeats and bit planes bit planes: no compressor notices
+FLIP = 0x0101010101010101
+
+Words = NDArray[np.uint64]
+
+
+def build(folder: Path) -> Path:
+    """Compile the loops into `folder` and return the library's path."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise Missing("a C compiler (gcc or cc) for the inner loops")
+    library = folder / "loops.so"
+    command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(LOOPS), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missing(f"a working C compiler: {compiler} says {done.stderr.strip()}")
+    return library
+
+
+def words(array: NDArray[Any]) -> Words:
+    """See any contiguous array as the 64-bit words that all loops work on."""
+    return array.reshape(-1).view(np.uint64)
+
+
+class Loops:
+    """One method per function of loops.c; arrays in, Python numbers out."""
+
+    def __init__(self, library: Path) -> None:
+        code = ctypes.CDLL(str(library))
+        address, size, word = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
+        for name, arguments, result in (
+            ("fill", [address, address, size], None),
+            ("scan", [address, size], word),
+            ("mix", [address, size, address], None),
+            ("unsorted", [address, size], ctypes.c_int64),
+            ("rmw", [address, size, word], None),
+            ("touch", [address, address, size, word, word, address, address], size),
+            ("differ", [address, address, size, word], ctypes.c_int64),
+        ):
+            function = getattr(code, name)
+            function.argtypes, function.restype = arguments, result
+        self._code = code
+
+    def fill(self, to: Words, source: Words) -> None:
+        self._code.fill(to.ctypes.data, source.ctypes.data, to.nbytes)
+
+    def scan(self, data: Words) -> int:
+        return int(self._code.scan(data.ctypes.data, data.size))
+
+    def mix(self, data: Words) -> tuple[int, int]:
+        out = np.zeros(2, np.uint64)
+        self._code.mix(data.ctypes.data, data.size, out.ctypes.data)
+        return int(out[0]), int(out[1])
+
+    def unsorted(self, data: NDArray[np.float64]) -> int:
+        return int(self._code.unsorted(data.ctypes.data, data.size))
+
+    def rmw(self, data: Words) -> None:
+        self._code.rmw(data.ctypes.data, data.size, FLIP)
+
+    def touch(
+        self, data: Words, places: Words, nanoseconds: Words, seconds: int = 0, *, write: bool
+    ) -> tuple[int, int]:
+        """Touch each place; fill in what each took; return how many were done and the sum of what was read."""
+        total = ctypes.c_uint64()
+        done = self._code.touch(
+            data.ctypes.data,
+            places.ctypes.data,
+            places.size,
+            FLIP if write else 0,
+            seconds,
+            nanoseconds.ctypes.data,
+            ctypes.byref(total),
+        )
+        return int(done), total.value
+
+    def differ(self, data: Words, expected: Words, *, flipped: bool) -> int:
+        """First word that is not as expected, or -1."""
+        flip = FLIP if flipped else 0
+        return int(self._code.differ(data.ctypes.data, expected.ctypes.data, data.size, flip))

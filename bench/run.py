@@ -1,0 +1,206 @@
+"""The rounds: every subject once per round, A B C A B C, each in a fresh process and a fresh memory cgroup."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import cgroup, subjects
+from bench.child import Job
+from bench.data import Source
+from bench.native import Loops
+from bench.subjects import Subject
+from bench.zram import PoolUse, ZramSwap, read_pool
+
+ROOT = Path(__file__).resolve().parent.parent
+SLACK = 128 << 20  # what frontswap's group may hold beyond its limit; it must not come near
+PASS = ("fill", "scan", "rmw", "random", "random-write")
+STEPS = (*PASS, "sort", "metadata")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured; main.py makes it from the command line."""
+
+    subjects: tuple[Subject, ...]
+    kinds: tuple[str, ...]
+    steps: tuple[str, ...]
+    rounds: int
+    size: int
+    sort_size: int
+    limit: int
+    touches: int
+    touch_seconds: int
+    timeout: float
+    folder: Path
+    perf: Path | None = None
+
+
+@dataclass
+class Record:
+    """One child: what it was given, what it measured, what RAM it took."""
+
+    data: str
+    work: str  # "pass" or "sort"
+    round: int
+    subject: str
+    limit: int
+    failed: str | None = None  # why there is no result; a peer that runs out of memory is a result too
+    wrong: str | None = None  # a wrong byte: fails the bench
+    overhead: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: dict[str, dict[str, float]] = field(default_factory=dict)
+    group_peak: int = 0
+    pool_peak: int = 0
+    seconds: float = 0.0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this record's numbers do not count."""
+        return self.wrong or self.failed
+
+    @property
+    def ram(self) -> int:
+        """All RAM that it used: what its group was charged, and zram's pool, which no group is charged for."""
+        return self.group_peak + self.pool_peak
+
+
+def warm_up(size: int) -> None:
+    """Touch memory once, so that the host backs it before anything is measured."""
+    memory = np.empty(size, np.uint8)
+    memory[::4096] = 1
+
+
+def works(plan: Plan) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
+    """Give each workload: its name, its data, its size and which of its steps are wanted."""
+    wanted = tuple(step for step in PASS if step in plan.steps)
+    if wanted:
+        for kind in plan.kinds:
+            yield "pass", kind, plan.size, wanted
+    if "sort" in plan.steps:
+        yield "sort", "float64", plan.sort_size, ("sort",)
+
+
+def run(plan: Plan, library: Path, report: Callable[[Record], None]) -> list[Record]:
+    """Measure everything; each record is reported as soon as it is there."""
+    loops = Loops(library)
+    hierarchy = cgroup.find()
+    records: list[Record] = []
+    for work, kind, size, wanted in works(plan):
+        with Source(kind, size, seed=1, loops=loops) as source:
+            for round_ in range(1, plan.rounds + 1):
+                pool = 0
+                for subject in plan.subjects:
+                    steps = tuple(step for step in wanted if subject.takes(step))
+                    if not steps:
+                        continue
+                    if subject.same_ram and not pool:
+                        continue  # zram failed in this round: there is nothing to be the same as
+                    limit = plan.limit + pool * subject.same_ram if subject.limited else 2 * size
+                    record = Record(kind, work, round_, subject.name, limit)
+                    measure(record, plan, subject, source, steps, hierarchy, library)
+                    pool = record.pool_peak or pool
+                    records.append(record)
+                    report(record)
+    return records
+
+
+def measure(
+    record: Record,
+    plan: Plan,
+    subject: Subject,
+    source: Source,
+    steps: Sequence[str],
+    hierarchy: cgroup.Hierarchy,
+    library: Path,
+) -> None:
+    """Run one child to its end and take down what it used."""
+    os.sync()  # the disk has nothing left to write for the one before
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        settings: dict[str, Any] = {}
+        zram = None
+        limit = record.limit
+        if subject.keeper == "zram":
+            zram = stack.enter_context(ZramSwap(subjects.ALGORITHM, 2 * source.size))
+            settings = {"mm_stat": str(zram.mm_stat)}
+        elif subject.keeper == "memmap":
+            file = plan.folder / f"frontswap-bench-{os.getpid()}.dat"
+            stack.callback(file.unlink, missing_ok=True)
+            settings = {"file": str(file), "advice": subject.advice}
+        elif subject.keeper == "frontswap":
+            settings = {"limit": record.limit, "folder": str(plan.folder), "page": subject.page}
+            limit += SLACK
+        group = stack.enter_context(
+            cgroup.MemoryGroup(hierarchy, cgroup.group_name(subject.name), limit, swap=zram is not None)
+        )
+        job = Job(
+            keeper=subject.keeper,
+            settings=settings,
+            steps=("fill", *(step for step in steps if step != "fill")),
+            dtype=source.kind.dtype,
+            size=source.size,
+            checksum=source.checksum,
+            touches=plan.touches,
+            touch_seconds=plan.touch_seconds,
+            seed=record.round,
+            library=str(library),
+            source_fd=source.fd,
+            procs=str(group.procs),
+        )
+        result = _child(job, _perf(plan, record), plan.timeout)
+        record.group_peak = group.peak()
+        record.pool_peak = _pool(zram).mem_used_max
+        if group.oom_kills():
+            record.failed = "killed: out of memory"
+        elif isinstance(result, str):
+            record.failed = result
+        else:
+            record.wrong = result.get("wrong")
+            record.overhead, record.steps = result.get("overhead", {}), result.get("steps", {})
+            record.samples = result.get("samples", {})
+    record.seconds = time.monotonic() - begun
+
+
+def _pool(zram: ZramSwap | None) -> PoolUse:
+    return PoolUse(0, 0, 0, 0) if zram is None else read_pool(zram.mm_stat)
+
+
+def _perf(plan: Plan, record: Record) -> list[str]:
+    if plan.perf is None:
+        return []
+    file = plan.perf / f"{record.subject}-{record.data}-{record.work}-{record.round}.perf"
+    return ["perf", "record", "--quiet", "--freq", "999", "-g", "--output", str(file), "--"]
+
+
+def _child(job: Job, prefix: list[str], timeout: float) -> dict[str, Any] | str:
+    """Run the child; its result, or in words why there is none."""
+    get, put = os.pipe()
+    command = [*prefix, sys.executable, "-m", "bench.child", json.dumps(dataclasses.asdict(job)), str(put)]
+    with os.fdopen(get) as results, contextlib.ExitStack() as stack:
+        try:
+            process = stack.enter_context(
+                subprocess.Popen(command, pass_fds=(job.source_fd, put), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            )
+        finally:
+            os.close(put)
+        stack.callback(process.kill)
+        try:
+            _, said = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return f"stopped after {timeout:.0f} s"
+        if process.returncode < 0:
+            return f"killed by signal {-process.returncode}"
+        if process.returncode:
+            return (said.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        decoded: dict[str, Any] = json.load(results)
+        return decoded
