@@ -56,6 +56,7 @@ cdef enum:
     CODEC_LZ4 = 1
     CODEC_SHUFFLE = 2
     CODEC_BITSHUFFLE = 3
+    CODEC_DECIMALS = 4        # float64 as whole numbers of 4 bytes, then as CODEC_BITSHUFFLE
 
 cdef enum:
     SMALLEST_PAGE = 4096
@@ -63,7 +64,9 @@ cdef enum:
     TILE = 4096             # bytes that a bit shuffle takes at a time: two of them fit in the L1 cache
 
 cdef enum:
-    CANDIDATES = 10         # LZ4; shuffle of 2, 4, 8, 16; bit shuffle of 1, 2, 4, 8, 16
+    CANDIDATES = 11         # LZ4; shuffle of 2, 4, 8, 16; bit shuffle of 1, 2, 4, 8, 16; decimals
+    BITSHUFFLES = 5         # the first candidate of these
+    DECIMALS_CANDIDATE = 10
     SAMPLE = 16384          # bytes of a page on which candidates are compared
     SAMPLE_EVERY = 64       # pages
     SAMPLE_UNIT = 65535     # a sample that did not shrink
@@ -71,7 +74,7 @@ cdef enum:
     MISSES_MANY = 8         # misses in a row after which most pages are not even tried
     TRY_EVERY = 16          # pages, then
 
-# What one array's pages have taught so far; 28 bytes. Several threads update it without a lock: every
+# What one array's pages have taught so far; 30 bytes. Several threads update it without a lock: every
 # field is one aligned word of which every value is valid, and a lost update costs a sample at most.
 cdef struct codec_choice:
     uint32_t pages              # offered so far: the clock of sampling

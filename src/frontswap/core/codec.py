@@ -1,4 +1,5 @@
-"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element.
+"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element. Before the latter,
+float64 with few decimals become whole numbers (decimals.py).
 
 What may enter: bytes to fewer bytes and back, and the choice between the ways to do it. What may not:
 where the bytes are kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the contract.
@@ -7,6 +8,7 @@ where the bytes are kept. Nothing in here allocates, locks or fails half-way; ``
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cython.cimports.frontswap.core.decimals import decimals_head_bytes, decimals_join, decimals_split
 from cython.cimports.libc.stdint import int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcmp, memcpy, memset
@@ -15,6 +17,7 @@ RAW = CODEC_RAW
 LZ4 = CODEC_LZ4
 SHUFFLE = CODEC_SHUFFLE
 BITSHUFFLE = CODEC_BITSHUFFLE
+DECIMALS = CODEC_DECIMALS
 
 # Chosen once, at the end of this file: a fault must not find them unset.
 trans_bit_byte = cython.declare(bit_kernel, bshuf_trans_bit_byte_SSE)
@@ -52,17 +55,18 @@ def bit_shuffle(
 ) -> cython.void:
     """Tile by tile, so that all but the result stays in the L1 cache. Needs two tiles of scratch."""
     rows: uint32_t = 8 * typesize
-    part: uint32_t = TILE // rows
+    size: uint32_t = min(n, cython.cast(uint32_t, TILE))
+    part: uint32_t = size // rows
     bits: cython.pointer[uint8_t] = scratch + TILE
     tile: uint32_t
     byte: uint32_t
     bit: uint32_t
-    for tile in range(n // TILE):
-        plain: cython.pointer[cython.const[uint8_t]] = src + tile * TILE
+    for tile in range(n // size):
+        plain: cython.pointer[cython.const[uint8_t]] = src + tile * size
         if typesize > 1:
-            blosc2_shuffle(typesize, TILE, plain, scratch)
+            blosc2_shuffle(typesize, size, plain, scratch)
             plain = scratch
-        trans_bit_byte(plain, bits, TILE // typesize, typesize)
+        trans_bit_byte(plain, bits, size // typesize, typesize)
         for bit in range(8):
             for byte in range(typesize):
                 copy_part(
@@ -79,23 +83,24 @@ def bit_unshuffle(
     typesize: uint32_t, n: uint32_t, src: cython.pointer[cython.const[uint8_t]], dst: cython.pointer[uint8_t]
 ) -> cython.void:
     rows: uint32_t = 8 * typesize
-    part: uint32_t = TILE // rows
+    size: uint32_t = min(n, cython.cast(uint32_t, TILE))
+    part: uint32_t = size // rows
     scratch: uint8_t[TILE]
     tile: uint32_t
     row: uint32_t
-    for tile in range(n // TILE):
-        out: cython.pointer[uint8_t] = dst + tile * TILE
+    for tile in range(n // size):
+        out: cython.pointer[uint8_t] = dst + tile * size
         # until the end of the turn the tile's place in dst is the second scratch
         for row in range(rows):
             copy_part(out + row * part, src + (rows - 1 - row) * (n // rows) + tile * part, part)
-        trans_byte_bitrow(out, scratch, TILE // typesize, typesize)
+        trans_byte_bitrow(out, scratch, size // typesize, typesize)
         if typesize == 1:
             # shuffle_bit_eightelem has no vector code for single bytes; this way round is twice as fast
-            trans_bit_byte(scratch, out, TILE, 1)
-            trans_byte_bitrow(out, scratch, TILE, 1)
-            memcpy(out, scratch, TILE)
+            trans_bit_byte(scratch, out, size, 1)
+            trans_byte_bitrow(out, scratch, size, 1)
+            memcpy(out, scratch, size)
         else:
-            shuffle_bit_eightelem(scratch, out, TILE // typesize, typesize)
+            shuffle_bit_eightelem(scratch, out, size // typesize, typesize)
 
 
 # --- one page, one codec -------------------------------------------------------------------------------------
@@ -130,7 +135,16 @@ def encode(
     typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
     plain: cython.pointer[cython.const[uint8_t]] = src
     acceleration: cython.int = 1
-    if kind == CODEC_SHUFFLE:
+    head: uint32_t = 0
+    if kind == CODEC_DECIMALS:
+        head = decimals_split(src, n, tmp, dst, cap)
+        if head == 0:
+            return 0
+        n //= 2
+        bit_shuffle(4, n, tmp, tmp + n, cython.cast(cython.pointer[uint8_t], state) + lz4_state_bytes())
+        plain = tmp + n
+        acceleration = 4
+    elif kind == CODEC_SHUFFLE:
         blosc2_shuffle(typesize, n, src, tmp)
         plain = tmp
     elif kind == CODEC_BITSHUFFLE:
@@ -139,20 +153,21 @@ def encode(
         # rows of bits either match over their length or not at all: looking less often costs under 1% of
         # the size and gives 5% (64 KiB) to 10% (4 KiB) of the time; plain text would lose 8% of the size
         acceleration = 4
-    return LZ4_compress_fast_extState(
+    length: uint32_t = LZ4_compress_fast_extState(
         state,
         cython.cast(cython.pointer[cython.const[cython.char]], plain),
-        cython.cast(cython.p_char, dst),
+        cython.cast(cython.p_char, dst + head),
         n,
-        cap,
+        cap - head,
         acceleration,
     )
+    return head + length if length else 0
 
 
 def codec_decompress(codec, src, n, tmp, dst, page):
     kind: uint8_t = codec & 15
     typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
-    if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_BITSHUFFLE:
+    if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_DECIMALS:
         return -1
     if kind == CODEC_RAW:
         if n != page:
@@ -160,15 +175,28 @@ def codec_decompress(codec, src, n, tmp, dst, page):
         memcpy(dst, src, page)
         return 0
     plain: cython.pointer[uint8_t] = dst if kind == CODEC_LZ4 else tmp
+    head: uint32_t = 0
+    packed: uint32_t = page
+    if kind == CODEC_DECIMALS:
+        head = decimals_head_bytes(src, n, page)
+        packed = page // 2
+        if head == 0 or typesize != 8:
+            return -1
     length: cython.int = LZ4_decompress_safe(
-        cython.cast(cython.pointer[cython.const[cython.char]], src), cython.cast(cython.p_char, plain), n, page
+        cython.cast(cython.pointer[cython.const[cython.char]], src + head),
+        cython.cast(cython.p_char, plain),
+        n - head,
+        packed,
     )
-    if length != cython.cast(cython.int, page):
+    if length != cython.cast(cython.int, packed):
         return -1
     if kind == CODEC_SHUFFLE:
         blosc2_unshuffle(typesize, page, tmp, dst)
     elif kind == CODEC_BITSHUFFLE:
         bit_unshuffle(typesize, page, tmp, dst)
+    elif kind == CODEC_DECIMALS:
+        bit_unshuffle(4, packed, tmp, tmp + packed)
+        return decimals_join(src, tmp + packed, dst, page)
     return 0
 
 
@@ -206,7 +234,9 @@ def candidate(i: cython.int) -> uint8_t:
         return CODEC_LZ4
     if i <= 4:
         return CODEC_SHUFFLE | i << 4
-    return CODEC_BITSHUFFLE | (i - 5) << 4
+    if i == DECIMALS_CANDIDATE:
+        return CODEC_DECIMALS | 3 << 4
+    return CODEC_BITSHUFFLE | (i - BITSHUFFLES) << 4
 
 
 def codec_choice_init(c, typesize, fixed_kind):
@@ -278,7 +308,7 @@ def sample(
         if size == 0:
             continue
         # as fast as they come: shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
-        handicap: uint32_t = 2 if i >= 5 else 4 if i == 0 and size > SAMPLE_UNIT // 4 else 0
+        handicap: uint32_t = 2 if i >= BITSHUFFLES else 4 if i == 0 and size > SAMPLE_UNIT // 4 else 0
         cost: uint32_t = size * (64 + handicap)
         if cost < least:
             least = cost
@@ -369,8 +399,10 @@ class Chooser:
 def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: cython.int = CODEC_BITSHUFFLE):
     """Return (codec, record) of a page; the page itself with codec RAW when it does not shrink."""
     n: uint32_t = check_page(data.shape[0])
-    if not CODEC_LZ4 <= kind <= CODEC_BITSHUFFLE:
-        raise ValueError(f"kind is LZ4, SHUFFLE or BITSHUFFLE ({LZ4}, {SHUFFLE}, {BITSHUFFLE}), not {kind}")
+    if not CODEC_LZ4 <= kind <= CODEC_DECIMALS:
+        raise ValueError(f"kind is one of LZ4, SHUFFLE, BITSHUFFLE and DECIMALS ({LZ4} to {DECIMALS}), not {kind}")
+    if kind == CODEC_DECIMALS and typesize != 8:
+        raise ValueError(f"DECIMALS are float64: typesize is 8, not {typesize}")
     codec: uint8_t = kind | check_typesize(typesize) << 4
     state: cython.p_void = malloc(codec_state_bytes() + 2 * n)
     if state == cython.NULL:

@@ -11,6 +11,7 @@ RAW: Final[int]
 LZ4: Final[int]
 SHUFFLE: Final[int]
 BITSHUFFLE: Final[int]
+DECIMALS: Final[int]
 
 class Chooser:
     """One array's choice of codec: give it the pages in the order in which they are stored."""

@@ -4,7 +4,7 @@ from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef int frontswap_store(
     pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil
 cdef int frontswap_load(
-    pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint run_on) noexcept nogil
+    pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, int more) noexcept nogil
 cdef void frontswap_invalidate_page(pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
 cdef int slot_store(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil
 cdef int record_load(

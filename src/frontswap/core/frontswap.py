@@ -113,11 +113,10 @@ def record_load(pg, ctx, page, record, where):
     return 0
 
 
-def frontswap_load(pg, ctx, page, state, run_on):
+def frontswap_load(pg, ctx, page, state, more):
     """Bring a page's bytes into `ctx.plain`, verified; 0, LOAD_* or an errno. The record stays.
 
-    `state` is the word that the caller replaced when it took the page; `run_on`: a scan, read ahead in
-    the file.
+    `state` is the word that the caller replaced when it took the page; `more`: see record_get().
     """
     p: page_p = cython.address(pg.pages[page])
     where: uint64_t = p.where
@@ -133,7 +132,7 @@ def frontswap_load(pg, ctx, page, state, run_on):
             words[i] = where
         add64(cython.address(pg.counters[C_LOADS]), 1)
         return 0
-    error = record_get(pg, ctx, where, run_on, cython.address(got))
+    error = record_get(pg, ctx, page, more, cython.address(got))
     if error:
         return error
     error = record_load(pg, ctx, page, got, where)

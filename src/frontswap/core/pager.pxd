@@ -28,11 +28,11 @@ ctypedef struct spot_t:       # the page that an address lies in
 cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
 cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef int fault(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
-cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, bint run_on,
+cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,
                   bint ahead) noexcept nogil
 cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
-cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
+cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcept nogil
 cdef void zap_run(pager_t *pg, block_t *block, uint32_t first, uint32_t count, uint32_t resident) noexcept nogil
-cdef bint stream_note(pager_t *pg, block_t *block, uint32_t index) noexcept nogil
+cdef int stream_note(pager_t *pg, block_t *block, uint32_t index) noexcept nogil
 cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
 cdef bint out_on_disk(pager_t *pg, uint32_t page) noexcept nogil

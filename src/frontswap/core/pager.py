@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     CHUNK_SHIFT,
     CLEAN,
     DIRTY,
+    FAULT_IO,
     HIGH_SHIFT,
     NONE,
     OUT,
@@ -151,7 +152,7 @@ def fault(pg, spot, write, ctx):
     state: uint32_t
     turn: cython.int = 0
     charged: cython.bint = False
-    run_on: cython.bint
+    more: cython.int
     result: cython.int
     error: cython.int
     add64(cython.address(pg.counters[C_FAULTS]), 1)
@@ -186,10 +187,13 @@ def fault(pg, spot, write, ctx):
             break
         if (state & STATE) != CLEAN:
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
-            run_on = False
+            more = 0
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
-                run_on = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index)
-            return bring_in(pg, ctx[0], spot.page, state, write, run_on, False)
+                # Records are half as large as pages, say: as many as one read of the swap file can bring.
+                more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * (
+                    2 * FAULT_IO >> spot.shift
+                )
+            return bring_in(pg, ctx[0], spot.page, state, write, more, False)
         frontswap_invalidate_page(pg, spot.page, state)
         error = uffd_protect(pg.fd, page_address(pg, spot.page), size, False)
         if error:
@@ -203,10 +207,10 @@ def fault(pg, spot, write, ctx):
     return result
 
 
-def bring_in(pg, ctx, page, state, write, run_on, ahead):
+def bring_in(pg, ctx, page, state, write, more, ahead):
     """Fill an owned, paid page that was NONE or OUT, and store its new state; RESOLVED or LOST.
 
-    `run_on`: a sequence, read on in the swap file. `ahead`: nobody has asked yet, leave errors to who does.
+    `more`: pages that are wanted next, see record_get(). `ahead`: nobody has asked yet, leave errors to who does.
     """
     p: page_p = cython.address(pg.pages[page])
     address: uint64_t = page_address(pg, page)
@@ -222,7 +226,7 @@ def bring_in(pg, ctx, page, state, write, run_on, ahead):
         add64(cython.address(pg.counters[C_FIRST_TOUCHES]), 1)
     else:
         add64(cython.address(pg.counters[C_REFAULTS]), 1)
-        error = frontswap_load(pg, ctx, page, state, run_on)
+        error = frontswap_load(pg, ctx, page, state, more)
         if error and ahead:
             uncharge(pg, size)
             store32(cython.address(p.state), state)
@@ -414,7 +418,7 @@ def pager_unpin(pg, page):
 
 
 def stream_note(pg, block, index):
-    """Note a fault of page `index` and queue readahead for the sequence it continues; True if it does.
+    """Note a fault of page `index` and queue readahead for the sequence it continues; its direction, 0: none.
 
     The window doubles from 2 pages to 1 MiB (4 MiB with advice "sequential"). One page in the middle of
     a window is left out: the fault there says that the reader has come so far, and the next window
@@ -449,7 +453,7 @@ def stream_note(pg, block, index):
         s.last = s.ahead = index
         s.direction = 0
         s.streak = 0
-        return False
+        return 0
     if s.direction == 0:
         ahead = index
     s.direction = direction
@@ -464,7 +468,7 @@ def stream_note(pg, block, index):
         window = limit
     if window < 2:
         s.ahead = index
-        return True
+        return direction
     if direction == 1:
         if ahead < index:
             ahead = index
@@ -482,7 +486,7 @@ def stream_note(pg, block, index):
                 window = ahead
             s.ahead = ahead - window
             readahead_request(pg, block.first + ahead - 1, window, -1)
-    return True
+    return direction
 
 
 def readahead_request(pg, first, count, direction):
@@ -499,8 +503,8 @@ def readahead_request(pg, first, count, direction):
     wake(cython.address(pg.readahead_event))
 
 
-def prefetch(pg, ctx, page):
-    """Bring a page in before it is asked for, clean; nothing if it is not OUT."""
+def prefetch(pg, ctx, page, more):
+    """Bring a page in before it is asked for, clean; nothing if it is not OUT. `more`: see record_get()."""
     p: page_p = cython.address(pg.pages[page])
     state: uint32_t = load32(cython.address(p.state))
     size: int64_t
@@ -517,7 +521,7 @@ def prefetch(pg, ctx, page):
         uncharge(pg, size)
         store32(cython.address(p.state), state)
         return
-    if bring_in(pg, ctx, page, state, False, True, True) == RESOLVED:
+    if bring_in(pg, ctx, page, state, False, more, True) == RESOLVED:
         add64(cython.address(pg.counters[C_READAHEADS]), 1)
 
 
@@ -537,6 +541,7 @@ def readahead_thread(argument):
     i: uint32_t
     at: uint32_t
     page: uint32_t
+    more: cython.int
     backwards: cython.bint
     while not pg.closing:
         sleep_on(cython.address(pg.readahead_event), -1)
@@ -558,6 +563,7 @@ def readahead_thread(argument):
                 # the pages that the other does not. In the file, records follow each other forwards.
                 at = request.count - 1 - i if backwards else i
                 page = request.first + at if request.direction >= 0 else request.first - at
-                prefetch(pg, ctx, page)
+                more = request.count - 1 - i
+                prefetch(pg, ctx, page, -more if backwards != (request.direction < 0) else more)
     wake(cython.address(pg.readahead_event))  # a wake-up wakes one: pass the end on
     return cython.NULL

@@ -18,6 +18,10 @@ cdef uint32_t queue_pop(pager_t *pg) noexcept nogil
 cdef void queue_push(pager_t *pg, uint32_t page) noexcept nogil
 cdef int64_t evict_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
 cdef int64_t evict_dirty(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
-cdef int64_t evict_run(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
+cdef int64_t evict_group(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
+cdef void take_run(
+    pager_t *pg, uint8_t *to, uint32_t *pages, uint32_t *states, int n, uint8_t **data
+) noexcept nogil
+cdef int64_t let_go(pager_t *pg, uint32_t *pages, uint32_t *words, int n, bint drop) noexcept nogil
 cdef void put_back(pager_t *pg, const uint8_t *data, uint64_t address, uint32_t size) noexcept nogil
 cdef uint32_t out_word(pager_t *pg, uint32_t kind) noexcept nogil

@@ -109,8 +109,11 @@ def out_word(pg, kind):
     return OUT | kind | (epoch << HIGH_SHIFT)
 
 
-def evict_clean(pg, pages, states, n):
-    """Evict owned CLEAN pages (64 at most) with one call; the bytes freed."""
+def let_go(pg, pages, words, n, drop):
+    """The end of an eviction: owned pages (64 at most) get their new state words; the bytes freed.
+
+    `drop`: their frames are in their places still, and are given back first, with one call.
+    """
     ranges: iovec[64]
     start: uint64_t
     size: uint64_t
@@ -119,8 +122,6 @@ def evict_clean(pg, pages, states, n):
     runs: cython.int = 0
     i: cython.int
     error: cython.int
-    if n == 0:
-        return 0
     for i in range(n):
         start = page_address(pg, pages[i])
         size = page_bytes(pg, pages[i])
@@ -132,17 +133,27 @@ def evict_clean(pg, pages, states, n):
             runs += 1
         end = start + size
         freed += size
-    error = drop_ranges(ranges, runs)
-    if error:
-        die("MADV_DONTNEED", error)
+    if drop and runs:
+        error = drop_ranges(ranges, runs)
+        if error:
+            die("MADV_DONTNEED", error)
     # Uncharged before the states are stored: a free that follows must find the pages paid for once.
     uncharge(pg, freed)
     add64(cython.address(pg.resident), -freed)
     add64(cython.address(pg.evicted), freed)
-    add64(cython.address(pg.counters[C_EVICTED_CLEAN]), n)
     for i in range(n):
-        store32(cython.address(pg.pages[pages[i]].state), out_word(pg, states[i] & RECORD))
+        store32(cython.address(pg.pages[pages[i]].state), words[i])
     return freed
+
+
+def evict_clean(pg, pages, states, n):
+    """Evict owned CLEAN pages (64 at most); the bytes freed."""
+    words: uint32_t[64]
+    i: cython.int
+    for i in range(n):
+        words[i] = out_word(pg, states[i] & RECORD)
+    add64(cython.address(pg.counters[C_EVICTED_CLEAN]), n)
+    return let_go(pg, pages, words, n, True)
 
 
 def put_back(pg, data, address, size):
@@ -160,75 +171,112 @@ def put_back(pg, data, address, size):
         die("page could not be put back", error)
 
 
-def evict_run(pg, ctx, pages, states, n):
-    """Evict owned DIRTY neighbours through the hooks; the bytes freed. Pages that stay are DIRTY again.
+def take_run(pg, to, pages, states, n, data):
+    """Take owned DIRTY neighbours away from their writers, with one call for all: it interrupts every other
+    processor that runs a thread of ours (the TLB must be flushed there).
 
-    The run is moved out with one call, and its frames are given back with one: each of these calls
-    interrupts every other processor that runs a thread of ours (the TLB must be flushed there).
+    With MOVE their frames are at `to` afterwards, without they stay, write-protected. `data[i]` is where the
+    bytes are; NULL: the page is in use by the kernel, and is DIRTY again.
     """
     start: uint64_t = page_address(pg, pages[0])
-    size: uint32_t = page_bytes(pg, pages[0])
-    total: uint64_t = cython.cast(uint64_t, size) * n
-    kind: uint32_t
-    freed: int64_t = 0
+    size: uint64_t = page_bytes(pg, pages[0])
     i: cython.int
-    data: bytes_p
     error: cython.int
     if pg.use_move:
-        error = uffd_move(pg.fd, cython.cast(uint64_t, ctx.frame), start, total)
+        error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size * n)
+        if error and n > 1:  # one of them is in use: the others can go
+            for i in range(n):
+                take_run(pg, to + size * i, pages + i, states + i, 1, data + i)
+            return
         if error:
-            if n > 1:  # one of them is in use: the others can go
-                for i in range(n):
-                    freed += evict_run(pg, ctx, pages + i, states + i, 1)
-                return freed
             add64(cython.address(pg.counters[C_BUSY_PAGES]), 1)
+            data[0] = cython.NULL
             store32(cython.address(pg.pages[pages[0]].state), states[0])
-            return 0
+            return
     else:
-        error = uffd_protect(pg.fd, start, total, True)
+        to = cython.cast(bytes_p, start)
+        error = uffd_protect(pg.fd, start, size * n, True)
         if error:
             die("UFFDIO_WRITEPROTECT", error)
     for i in range(n):
-        data = ctx.frame if pg.use_move else cython.cast(bytes_p, start)
-        data += cython.cast(uint64_t, size) * i
-        kind = RECORD_NONE
-        if not frontswap_store(pg, ctx, pages[i], data, cython.address(kind)):
-            put_back(pg, data, start + cython.cast(uint64_t, size) * i, size)
-            store32(cython.address(pg.pages[pages[i]].state), states[i])
-            continue
-        if not pg.use_move and madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED) != 0:
-            die("MADV_DONTNEED", errno)
-        freed += size
-        add64(cython.address(pg.evicted), size)
-        add64(cython.address(pg.counters[C_EVICTED_DIRTY]), 1)
-        store32(cython.address(pg.pages[pages[i]].state), out_word(pg, kind))
-    if pg.use_move and madvise(ctx.frame, total, MADV_DONTNEED) != 0:
-        die("MADV_DONTNEED", errno)
-    # Charged until here: the frames were still ours.
-    uncharge(pg, freed)
-    add64(cython.address(pg.resident), -freed)
-    return freed
+        data[i] = to + size * i
 
 
-def evict_dirty(pg, ctx, pages, states, n):
-    """Evict owned DIRTY pages, neighbours together; the bytes freed."""
+def evict_group(pg, ctx, pages, states, n):
+    """Evict owned DIRTY pages, sorted, that fit in the frame together; the bytes freed.
+
+    Pages that stay are DIRTY again. All frames are given back with one call, as they are taken.
+    """
+    data: bytes_p[64]
+    left: uint32_t[64]
+    words: uint32_t[64]
+    size: uint64_t
+    run: uint64_t
+    total: uint64_t = 0
+    kind: uint32_t
+    gone: cython.int = 0
     i: cython.int = 0
     j: cython.int
-    size: uint64_t
-    total: uint64_t
-    freed: int64_t = 0
     while i < n:
-        size = total = page_bytes(pg, pages[i])
+        size = run = page_bytes(pg, pages[i])
         j = i + 1
         while (
             j < n
-            and total + size <= FRAME
             and page_bytes(pg, pages[j]) == size
-            and page_address(pg, pages[j]) == page_address(pg, pages[i]) + total
+            and page_address(pg, pages[j]) == page_address(pg, pages[i]) + run
         ):
-            total += size
+            run += size
             j += 1
-        freed += evict_run(pg, ctx, pages + i, states + i, j - i)
+        take_run(pg, ctx.frame + total, pages + i, states + i, j - i, data + i)
+        total += run
+        i = j
+    for i in range(n):
+        if data[i] == cython.NULL:
+            continue
+        kind = RECORD_NONE
+        if not frontswap_store(pg, ctx, pages[i], data[i], cython.address(kind)):
+            put_back(pg, data[i], page_address(pg, pages[i]), page_bytes(pg, pages[i]))
+            store32(cython.address(pg.pages[pages[i]].state), states[i])
+            continue
+        left[gone] = pages[i]
+        words[gone] = out_word(pg, kind)
+        gone += 1
+    if pg.use_move and madvise(ctx.frame, total, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+    add64(cython.address(pg.counters[C_EVICTED_DIRTY]), gone)
+    return let_go(pg, left, words, gone, not pg.use_move)
+
+
+def evict_dirty(pg, ctx, pages, states, n):
+    """Evict owned DIRTY pages, neighbours together; the bytes freed. Sorts `pages` and `states`.
+
+    Sorted, because not all programs touch them upwards: glibc's memcpy goes down when source and target
+    have the same place in their pages.
+    """
+    i: cython.int
+    j: cython.int
+    page: uint32_t
+    state: uint32_t
+    total: uint64_t
+    freed: int64_t = 0
+    for i in range(1, n):
+        page = pages[i]
+        state = states[i]
+        j = i
+        while j > 0 and pages[j - 1] > page:
+            pages[j] = pages[j - 1]
+            states[j] = states[j - 1]
+            j -= 1
+        pages[j] = page
+        states[j] = state
+    i = 0
+    while i < n:
+        total = page_bytes(pg, pages[i])
+        j = i + 1
+        while j < n and total + page_bytes(pg, pages[j]) <= FRAME:
+            total += page_bytes(pg, pages[j])
+            j += 1
+        freed += evict_group(pg, ctx, pages + i, states + i, j - i)
         i = j
     return freed
 
@@ -243,7 +291,7 @@ def evict_page(pg, ctx, page):
         return 0
     if (state & STATE) == CLEAN:
         return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
-    return evict_run(pg, ctx, cython.address(page), cython.address(state), 1) > 0
+    return evict_group(pg, ctx, cython.address(page), cython.address(state), 1) > 0
 
 
 def reclaim_batch(pg, ctx, want):

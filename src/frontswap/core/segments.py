@@ -2,8 +2,7 @@
 
 A record is appended to the open segment of its stream and never changed. A page names it by
 (segment, offset), and the segment knows where it is; so a whole segment moves to the swap file in one
-write, and no page has to be told. Dead space is won back by moving the live records of a segment
-elsewhere ("Log-structured Memory for DRAM-based Storage", Rumble et al., FAST '14). No malloc.
+write, and no page has to be told. Dead space is won back by the cleaner. No malloc.
 
 What may enter: where records lie. What may not: which page leaves, what is refused (zcache), how
 bytes become a record (codec).
@@ -20,22 +19,15 @@ Races, and what prevents them:
 
 import cython
 from cython.cimports.frontswap.core.layout import (
-    BUSY,
-    C_CLEANED_BYTES,
     C_SLOT_ERRORS,
     C_WRITTEN_BACK_BYTES,
-    CLEAN,
     HEADER,
     IO_ALIGN,
-    OUT,
-    RECORD,
-    RECORD_LOG,
     SEG_DISK,
     SEG_FREE,
     SEG_MOVING,
     SEG_OPEN,
     SEG_SEALED,
-    STATE,
     STREAM_CLEAN,
     STREAM_POOL,
     STREAM_SLOT,
@@ -44,7 +36,6 @@ from cython.cimports.frontswap.core.layout import (
     length_of,
     offset_of,
     pack,
-    page_p,
     record_p,
     segment_of,
     segment_p,
@@ -56,15 +47,13 @@ from cython.cimports.frontswap.core.uapi import (
     add64,
     addi,
     backoff,
-    cas32,
     int32_t,
     int64_t,
-    load32,
+    load64,
     loadi,
     loadp,
     lock,
     madvise,
-    store32,
     storei,
     storep,
     uint32_t,
@@ -306,12 +295,46 @@ def record_append(pg, stream, header, data):
     return pack(number, offset, need)
 
 
-def record_get(pg, ctx, where, run_on, record):
-    """Make a record readable; 0 or an errno. record_put() ends it.
+def read_window(pg, ctx, page, more, start, end):
+    """Widen what is read of a segment, from `*start` to `*end`, to the records of the pages that are wanted next.
 
-    `run_on`: read what follows in the file too; a scan wants it next. The caller owns the page, so the
-    record cannot go; its segment can leave RAM meanwhile.
+    Those may lie on both sides: pages leave in the order in which they were touched, in batches of several
+    threads. What is looked at belongs to others and may change: it is a hint, every record is verified.
     """
+    number: uint32_t = segment_of(pg.pages[page].where)
+    fill: uint32_t = pg.segments[number].fill
+    low: uint32_t = start[0]
+    high: uint32_t = end[0]
+    gap: uint32_t = cython.cast(uint32_t, ctx.io_size) // 4
+    other: uint32_t = page
+    offset: uint32_t
+    length: uint32_t
+    where: uint64_t
+    while more != 0:
+        other = other + 1 if more > 0 else other - 1
+        more = more - 1 if more > 0 else more + 1
+        if other == 0 or other >= pg.max_pages:
+            break
+        where = load64(cython.cast(cython.pointer(int64_t), cython.address(pg.pages[other].where)))
+        offset = offset_of(where)
+        length = length_of(where)
+        if segment_of(where) != number or offset + length > fill:
+            continue
+        if offset < low and offset + length + gap >= low and high - (offset & ~(IO_ALIGN - 1)) <= ctx.io_size:
+            low = offset
+        elif offset + length > high and high + gap >= offset and offset + length - low <= ctx.io_size - IO_ALIGN:
+            high = offset + length
+    start[0] = low & ~(IO_ALIGN - 1)
+    end[0] = (high + IO_ALIGN - 1) & ~(IO_ALIGN - 1)
+
+
+def record_get(pg, ctx, page, more, record):
+    """Make a page's record readable; 0 or an errno. record_put() ends it.
+
+    `more`: how many pages after it (negative: before it) are wanted next, and read in the same go. The
+    caller owns the page, so the record cannot go; its segment can leave RAM meanwhile.
+    """
+    where: uint64_t = pg.pages[page].where
     number: uint32_t = segment_of(where)
     offset: uint32_t = offset_of(where)
     length: uint32_t = length_of(where)
@@ -329,12 +352,9 @@ def record_get(pg, ctx, where, run_on, record):
     if not (
         ctx.io_segment == number and ctx.io_serial == s.serial and ctx.io_at <= offset and offset + length <= ctx.io_end
     ):
-        start = offset & ~cython.cast(uint32_t, IO_ALIGN - 1)
-        end = (offset + length + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
-        if run_on and start + ctx.io_size > end:
-            end = start + cython.cast(uint32_t, ctx.io_size)
-            if end > (s.fill + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1):
-                end = (s.fill + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+        start = offset
+        end = offset + length
+        read_window(pg, ctx, page, more, cython.address(start), cython.address(end))
         ctx.io_end = 0
         error = slot_read(pg, s.slot, start, ctx.io, end - start)
         if error:
@@ -487,123 +507,3 @@ def write_slot_stream(pg):
     move_begin(pg, number)
     unlock(cython.address(pg.log_lock))
     return segment_write(pg, number, False)
-
-
-def records_move(pg, number, data, stream):
-    """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved.
-
-    Pages that somebody owns are skipped: their record stays, and so does the segment. Waiting for
-    them could be waiting for the thread that waits for the room we are making.
-    """
-    s: segment_p = cython.address(pg.segments[number])
-    at: uint32_t = 0
-    length: uint32_t
-    state: uint32_t
-    moved: int64_t = 0
-    header: record_p
-    p: page_p
-    where: uint64_t
-    place: uint64_t
-    while at + HEADER <= s.fill:
-        header = cython.cast(record_p, data + at)
-        if header.length > pg.segment_bytes or header.shift > 21:
-            break  # not what was written: its pages will find out when they load, and say so
-        length = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
-        if at + length > s.fill or header.page >= pg.max_pages:
-            break
-        p = cython.address(pg.pages[header.page])
-        where = pack(number, at, length)
-        state = load32(cython.address(p.state))
-        if (
-            (state & RECORD) == RECORD_LOG
-            and ((state & STATE) == OUT or (state & STATE) == CLEAN)
-            and p.where == where
-            and cas32(cython.address(p.state), state, BUSY)
-        ):
-            # Looked at again as its owner: it may have gone through a whole life since.
-            if p.where == where:
-                place = record_append(pg, stream, header, data + at + HEADER)
-                if place == 0:
-                    store32(cython.address(p.state), state)
-                    return moved
-                p.where = place
-                store32(cython.address(p.state), state)
-                add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
-                addi(cython.address(s.live), -cython.cast(int32_t, length))
-                moved += length
-            else:
-                store32(cython.address(p.state), state)
-        at += length
-    add64(cython.address(pg.counters[C_CLEANED_BYTES]), moved)
-    return moved
-
-
-def emptiest(pg, state):
-    """The segment with the least live part in `state`, taken for moving, or 0. The caller holds log_lock."""
-    best: uint32_t = 0
-    i: uint32_t
-    part: uint64_t
-    least: uint64_t = 15 << 16  # what is 15/16 alive is not worth moving
-    s: segment_p
-    for i in range(1, pg.next_segment):
-        s = cython.address(pg.segments[i])
-        if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
-            continue
-        part = (cython.cast(uint64_t, loadi(cython.address(s.live))) << 20) // (
-            s.fill if state == SEG_SEALED else pg.segment_bytes
-        )
-        if part < least:
-            least = part
-            best = i
-    if best:
-        move_begin(pg, best)
-    return best
-
-
-def clean_ram(pg):
-    """Move the live records of the emptiest pool segment together; the bytes won (0: nothing to win)."""
-    number: uint32_t
-    fill: uint32_t
-    moved: int64_t
-    turn: cython.int = 0
-    s: segment_p
-    lock(cython.address(pg.log_lock))
-    number = emptiest(pg, SEG_SEALED)
-    unlock(cython.address(pg.log_lock))
-    if number == 0:
-        return 0
-    s = cython.address(pg.segments[number])
-    fill = s.fill
-    while loadi(cython.address(s.writers)) != 0:
-        backoff(turn)
-        turn += 1
-    moved = records_move(pg, number, s.ram, STREAM_POOL)
-    if loadi(cython.address(s.live)) == 0:
-        move_end(pg, number, SEG_SEALED)
-        return fill - moved
-    move_end(pg, number, SEG_SEALED)
-    return 0
-
-
-def clean_disk(pg):
-    """Free the emptiest slot of the swap file; 1, 0 if that did not free it, -1 if there is none.
-
-    Only the writeback thread calls it: it owns clean_buffer and STREAM_CLEAN.
-    """
-    number: uint32_t
-    s: segment_p
-    error: cython.int
-    lock(cython.address(pg.log_lock))
-    number = emptiest(pg, SEG_DISK)
-    unlock(cython.address(pg.log_lock))
-    if number == 0:
-        return -1
-    s = cython.address(pg.segments[number])
-    error = slot_read(pg, s.slot, 0, pg.clean_buffer, (s.fill + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1))
-    if error:
-        add64(cython.address(pg.counters[C_SLOT_ERRORS]), 1)
-        s.unreadable = 1
-        move_end(pg, number, SEG_DISK)
-        return 0
-    records_move(pg, number, pg.clean_buffer, STREAM_CLEAN)
-    return move_end(pg, number, SEG_DISK)

@@ -6,6 +6,7 @@ compressed. Where records lie is the record log's business (segments), how they 
 """
 
 import cython
+from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram
 from cython.cimports.frontswap.core.codec import (
     CODEC_RAW,
     codec_checksum,
@@ -28,8 +29,6 @@ from cython.cimports.frontswap.core.layout import (
     segment_p,
 )
 from cython.cimports.frontswap.core.segments import (
-    clean_disk,
-    clean_ram,
     record_append,
     write_coldest,
     write_slot_stream,

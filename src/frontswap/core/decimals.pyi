@@ -1,0 +1,1 @@
+"""Compiled; its functions are for codec.py alone, see decimals.pxd."""
