@@ -17,7 +17,7 @@ from bench import cgroup, chart, metadata, native, report
 from bench.data import KINDS
 from bench.environment import choose_sort, environment
 from bench.missing import Missing
-from bench.run import STEPS, Plan, Record, run, warm_up
+from bench.run import STEPS, Plan, Record, run
 from bench.subjects import SUBJECTS, ZRAM, Subject, check, subject
 
 MIB = 1 << 20
@@ -157,7 +157,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="frontswap-bench-") as folder:
         try:
             library = native.build(Path(folder))
-            warm_up(2 * chosen_plan.size)
             records = run(chosen_plan, library, said)
             ours = any(member.keeper == "frontswap" for member in able)
             beside = metadata.measure() if ours and "metadata" in chosen_plan.steps else None

@@ -39,13 +39,17 @@ class Kind:
     dtype: str
     what: str
     numeric: bool
+    flip: int  # what a write changes in each word of 8 bytes: no compressor notices
 
+
+BITS = 0x0101010101010101  # repeats stay repeats, bit planes bit planes
+SIGN = 1 << 63  # measurements stay measurements: -20.13 for 20.13
 
 KINDS = (
-    Kind("float64", "f8", "random walks, rounded to 2 and 3 decimals in turn", True),
-    Kind("int32", "i4", "slow counters and random ids below 100,000 in turn", True),
-    Kind("text", "u1", "program sources and texts of this machine", False),
-    Kind("mixed", "u1", "64 KiB each of a float64 walk (3 decimals), int32 counters and text in turn", False),
+    Kind("float64", "f8", "random walks, rounded to 2 and 3 decimals in turn", True, SIGN),
+    Kind("int32", "i4", "slow counters and random ids below 100,000 in turn", True, BITS),
+    Kind("text", "u1", "program sources and texts of this machine", False, BITS),
+    Kind("mixed", "u1", "64 KiB each of a float64 walk (3 decimals), int32 counters and text in turn", False, SIGN),
 )
 
 

@@ -59,7 +59,7 @@ int64_t unsorted(const double *values, size_t count)
     return -1;
 }
 
-/* Reads and writes every word. The same byte flipped everywhere changes no compressor's result. */
+/* Reads and writes every word: the same bits flipped everywhere change no compressor's result. */
 void rmw(uint64_t *words, size_t count, uint64_t flip)
 {
     for (size_t at = 0; at < count; at++)

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from bench.missing import Missing
 
 LOOPS = Path(__file__).with_name("loops.c")
-# flipping the lowest bit of every byte keeps repeats repeats and bit planes bit planes: no compressor notices
-FLIP = 0x0101010101010101
 
 Words = NDArray[np.uint64]
 
@@ -69,26 +67,25 @@ class Loops:
     def unsorted(self, data: NDArray[np.float64]) -> int:
         return int(self._code.unsorted(data.ctypes.data, data.size))
 
-    def rmw(self, data: Words) -> None:
-        self._code.rmw(data.ctypes.data, data.size, FLIP)
+    def rmw(self, data: Words, flip: int) -> None:
+        self._code.rmw(data.ctypes.data, data.size, flip)
 
     def touch(
-        self, data: Words, places: Words, nanoseconds: Words, seconds: int = 0, *, write: bool
+        self, data: Words, places: Words, nanoseconds: Words, seconds: int = 0, *, flip: int = 0
     ) -> tuple[int, int]:
-        """Touch each place; fill in what each took; return how many were done and the sum of what was read."""
+        """Touch each place, with a write if `flip` is not 0; fill in what each took; return how many were done and the sum of what was read."""
         total = ctypes.c_uint64()
         done = self._code.touch(
             data.ctypes.data,
             places.ctypes.data,
             places.size,
-            FLIP if write else 0,
+            flip,
             seconds,
             nanoseconds.ctypes.data,
             ctypes.byref(total),
         )
         return int(done), total.value
 
-    def differ(self, data: Words, expected: Words, *, flipped: bool) -> int:
-        """First word that is not as expected, or -1."""
-        flip = FLIP if flipped else 0
+    def differ(self, data: Words, expected: Words, *, flip: int = 0) -> int:
+        """First word that is not as expected, flipped, or -1."""
         return int(self._code.differ(data.ctypes.data, expected.ctypes.data, data.size, flip))

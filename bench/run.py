@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench import cgroup, subjects
 from bench.child import Job
 from bench.data import Source
@@ -72,12 +70,6 @@ class Record:
     def ram(self) -> int:
         """All RAM that it used: what its group was charged, and zram's pool, which no group is charged for."""
         return self.group_peak + self.pool_peak
-
-
-def warm_up(size: int) -> None:
-    """Touch memory once, so that the host backs it before anything is measured."""
-    memory = np.empty(size, np.uint8)
-    memory[::4096] = 1
 
 
 def works(plan: Plan) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
@@ -150,6 +142,7 @@ def measure(
             dtype=source.kind.dtype,
             size=source.size,
             checksum=source.checksum,
+            flip=source.kind.flip,
             touches=plan.touches,
             touch_seconds=plan.touch_seconds,
             seed=record.round,

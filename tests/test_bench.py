@@ -115,19 +115,19 @@ class TestLoops:
         source = words(np.random.default_rng(1).integers(0, 255, 3 * MIB + 64, dtype=np.uint8))
         target = np.zeros_like(source)
         loops.fill(target, source)
-        assert loops.differ(target, source, flipped=False) == -1
-        loops.rmw(target)
-        assert loops.differ(target, source, flipped=True) == -1
+        assert loops.differ(target, source) == -1
+        loops.rmw(target, data.SIGN)
+        assert loops.differ(target, source, flip=data.SIGN) == -1
         target[77] ^= np.uint64(4)
-        assert loops.differ(target, source, flipped=True) == 77
+        assert loops.differ(target, source, flip=data.SIGN) == 77
 
     def test_touches_read_and_take_back(self, loops: Loops) -> None:
         array = words(np.arange(512, dtype=np.uint64))
         places, took = words(np.array([3, 500, 3], np.uint64)), np.zeros(3, np.uint64)
-        assert loops.touch(array, places, took, write=False) == (3, 506)
+        assert loops.touch(array, places, took) == (3, 506)
         assert took.all()
         for _ in range(2):
-            loops.touch(array, places, took, write=True)
+            loops.touch(array, places, took, flip=data.BITS)
         assert np.array_equal(array, np.arange(512))
 
     def test_mix_does_not_depend_on_the_order_and_unsorted_does(self, loops: Loops) -> None:
