@@ -1,7 +1,8 @@
 """`python -m bench.metadata`: what the pager keeps per page beside the record, and what a huge arena costs.
 
-Seen from outside: the process's own RSS, less what the statistics call resident and pool. The difference between
-two sizes of array cancels everything that does not grow with the pages. Needs no root and no cgroup."""
+Seen from outside: the process's own RSS, less what the statistics call resident and pool. The same array in pages of
+4 KiB and of 8 KiB differs in the number of pages alone, so the difference is what a page costs; what the addresses
+cost, whatever the pages, is the difference between two sizes of array. Needs no root and no cgroup."""
 
 import dataclasses
 import json
@@ -16,7 +17,8 @@ import numpy as np
 MIB = 1 << 20
 PAGE = 4096
 LIMIT = 128 * MIB
-SIZES = (512 * MIB, 2048 * MIB)
+SIZE = 2048 * MIB
+SHAPES = ((SIZE, PAGE), (SIZE, 2 * PAGE), (SIZE // 4, PAGE))  # bytes, page
 ARENA = "1T"
 MOST_PER_PAGE = 24
 MOST_FOR_ARENA = 16 * MIB
@@ -44,26 +46,27 @@ class Overhead:
     bytes: int
 
 
-def per_page(small: Overhead, large: Overhead) -> float:
+def per_page(many: Overhead, few: Overhead) -> float:
     """Bytes that one more page costs."""
-    return (large.bytes - small.bytes) / (large.pages - small.pages)
+    return (many.bytes - few.bytes) / (many.pages - few.pages)
 
 
-def overhead(size: int) -> Overhead:
+def overhead(size: int, page: int) -> Overhead:
     """Fill an array that is mostly out, and see what is used beside the pages."""
     import frontswap
 
     before = rss()
     memory = frontswap.Memory(limit=LIMIT)
-    array = memory.empty((size // 8,), "f8", page=PAGE)
+    largest = memory.ones((MIB,), "u1", page=2 * PAGE)  # the buffers of faults grow with the largest page
+    array = memory.empty((size // 8,), "f8", page=page)
     step = 4 * MIB // 8
     values = np.arange(step) * 0.5
     for at in range(0, array.size, step):
         array[at : at + step] = values
     used = _settled(memory) - before
-    del array
+    del array, largest
     memory.close()
-    return Overhead(size // PAGE, used)
+    return Overhead(size // page, used)
 
 
 def _settled(memory: Any) -> int:
@@ -98,12 +101,16 @@ def arena() -> dict[str, int]:
 def measure() -> dict[str, Any]:
     """Both checks, with the verdicts; each measurement in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
-        small, large = fresh.map(overhead, SIZES, chunksize=1)
+        many, few, small = fresh.starmap(overhead, SHAPES, chunksize=1)
         huge = fresh.apply(arena)
-    each = per_page(small, large)
+    each = per_page(many, few)
+    # RSS comes in whole pages: one more of them, on either side, is not what was asked
+    resolution = 2 * PAGE / (many.pages - few.pages)
+    addresses = many.bytes - small.bytes - each * (many.pages - small.pages)
     return {
-        "bytes_per_page": each,
-        "bytes_per_page_met": each <= MOST_PER_PAGE,
+        "bytes_per_page": round(each, 2),
+        "bytes_per_page_met": each <= MOST_PER_PAGE + resolution,
+        "bytes_per_2_mib_of_addresses": round(addresses / ((SIZE - SIZE // 4) // (2 * MIB)), 1),
         "fixed_bytes": round(small.bytes - each * small.pages),
         "arena": ARENA,
         **{f"arena_{name}_bytes": value for name, value in huge.items()},

@@ -73,7 +73,9 @@ class Loops:
     def touch(
         self, data: Words, places: Words, nanoseconds: Words, seconds: int = 0, *, flip: int = 0
     ) -> tuple[int, int]:
-        """Touch each place, with a write if `flip` is not 0; fill in what each took; return how many were done and the sum of what was read."""
+        """Touch each place, with a write if `flip` is not 0, and fill in what each took.
+
+        Return how many were done and the sum of what was read."""
         total = ctypes.c_uint64()
         done = self._code.touch(
             data.ctypes.data,

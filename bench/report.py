@@ -64,7 +64,8 @@ def metadata(beside: dict[str, Any]) -> str:
 
     return (
         f"Metadata: {number(beside['bytes_per_page'])} bytes per 4 KiB page beside the record "
-        f"(at most {MOST_PER_PAGE}: {judged('bytes_per_page')}). "
+        f"(at most {MOST_PER_PAGE}: {judged('bytes_per_page')}), "
+        f"and {number(beside['bytes_per_2_mib_of_addresses'])} bytes per 2 MiB of an array's addresses. "
         f"An arena of {beside['arena']} takes {number(beside['arena_reserved_bytes'] / MIB)} MiB of RAM "
         f"(at most {MOST_FOR_ARENA // MIB}: {judged('arena')})."
     )
