@@ -24,7 +24,6 @@ from cython.cimports.frontswap.core.layout import (
     CHUNK_SHIFT,
     CLEAN,
     DIRTY,
-    FAULT_IO,
     HIGH_SHIFT,
     NONE,
     OUT,
@@ -88,6 +87,7 @@ from cython.cimports.libc.stdio import snprintf
 from cython.cimports.libc.string import strerror, strlen
 
 ZAP_RUN = cython.declare(cython.uint, 256)
+FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
 
 
 def pager_fault(pg, address, write):
@@ -189,10 +189,7 @@ def fault(pg, spot, write, ctx):
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
-                # Records are half as large as pages, say: as many as one read of the swap file can bring.
-                more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * (
-                    2 * FAULT_IO >> spot.shift
-                )
+                more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
         frontswap_invalidate_page(pg, spot.page, state)
         error = uffd_protect(pg.fd, page_address(pg, spot.page), size, False)

@@ -203,32 +203,23 @@ def take_run(pg, to, pages, states, n, data):
 
 
 def evict_group(pg, ctx, pages, states, n):
-    """Evict owned DIRTY pages, sorted, that fit in the frame together; the bytes freed.
+    """Evict owned DIRTY pages of one size, sorted, that fit in the frame together; the bytes freed.
 
     Pages that stay are DIRTY again. All frames are given back with one call, as they are taken.
     """
     data: bytes_p[64]
     left: uint32_t[64]
     words: uint32_t[64]
-    size: uint64_t
-    run: uint64_t
-    total: uint64_t = 0
+    size: uint64_t = page_bytes(pg, pages[0])
     kind: uint32_t
     gone: cython.int = 0
     i: cython.int = 0
     j: cython.int
     while i < n:
-        size = run = page_bytes(pg, pages[i])
         j = i + 1
-        while (
-            j < n
-            and page_bytes(pg, pages[j]) == size
-            and page_address(pg, pages[j]) == page_address(pg, pages[i]) + run
-        ):
-            run += size
+        while j < n and page_address(pg, pages[j]) == page_address(pg, pages[i]) + size * (j - i):
             j += 1
-        take_run(pg, ctx.frame + total, pages + i, states + i, j - i, data + i)
-        total += run
+        take_run(pg, ctx.frame + size * i, pages + i, states + i, j - i, data + i)
         i = j
     for i in range(n):
         if data[i] == cython.NULL:
@@ -241,7 +232,7 @@ def evict_group(pg, ctx, pages, states, n):
         left[gone] = pages[i]
         words[gone] = out_word(pg, kind)
         gone += 1
-    if pg.use_move and madvise(ctx.frame, total, MADV_DONTNEED) != 0:
+    if pg.use_move and madvise(ctx.frame, size * n, MADV_DONTNEED) != 0:
         die("MADV_DONTNEED", errno)
     add64(cython.address(pg.counters[C_EVICTED_DIRTY]), gone)
     return let_go(pg, left, words, gone, not pg.use_move)
@@ -257,6 +248,7 @@ def evict_dirty(pg, ctx, pages, states, n):
     j: cython.int
     page: uint32_t
     state: uint32_t
+    size: uint64_t
     total: uint64_t
     freed: int64_t = 0
     for i in range(1, n):
@@ -271,10 +263,11 @@ def evict_dirty(pg, ctx, pages, states, n):
         states[j] = state
     i = 0
     while i < n:
-        total = page_bytes(pg, pages[i])
+        size = total = page_bytes(pg, pages[i])
         j = i + 1
-        while j < n and total + page_bytes(pg, pages[j]) <= FRAME:
-            total += page_bytes(pg, pages[j])
+        # Of one size: a small page and a large one together could be more than the reserve has for this context.
+        while j < n and total + size <= FRAME and page_bytes(pg, pages[j]) == size:
+            total += size
             j += 1
         freed += evict_group(pg, ctx, pages + i, states + i, j - i)
         i = j

@@ -36,6 +36,7 @@ from cython.cimports.frontswap.core.layout import (
     length_of,
     offset_of,
     pack,
+    page_bytes,
     record_p,
     segment_of,
     segment_p,
@@ -306,10 +307,16 @@ def read_window(pg, ctx, page, more, start, end):
     low: uint32_t = start[0]
     high: uint32_t = end[0]
     gap: uint32_t = cython.cast(uint32_t, ctx.io_size) // 4
+    # Records are half as large as pages, say: what lies further off is for another read.
+    most: cython.int = cython.cast(cython.int, 2 * ctx.io_size // page_bytes(pg, page))
     other: uint32_t = page
     offset: uint32_t
     length: uint32_t
     where: uint64_t
+    if more > most:
+        more = most
+    elif more < -most:
+        more = -most
     while more != 0:
         other = other + 1 if more > 0 else other - 1
         more = more - 1 if more > 0 else more + 1
@@ -322,7 +329,7 @@ def read_window(pg, ctx, page, more, start, end):
             continue
         if offset < low and offset + length + gap >= low and high - (offset & ~(IO_ALIGN - 1)) <= ctx.io_size:
             low = offset
-        elif offset + length > high and high + gap >= offset and offset + length - low <= ctx.io_size - IO_ALIGN:
+        elif offset + length > high and high + gap >= offset and offset + length - low + IO_ALIGN <= ctx.io_size:
             high = offset + length
     start[0] = low & ~(IO_ALIGN - 1)
     end[0] = (high + IO_ALIGN - 1) & ~(IO_ALIGN - 1)
