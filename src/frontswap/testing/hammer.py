@@ -2,7 +2,8 @@
 
 Memory is looked at in granules of 4 KiB (512 words). Words 0, 8, 16 .. 120 are counters, one for each of
 16 threads, which only its thread writes; a shadow in ordinary memory knows their values. All other words
-hold a pattern of the granule's number: constant, ramp, noise (which does not compress) or small numbers.
+hold a pattern of the granule's number: constant, ramp, noise (which does not compress), small numbers or, as
+float64, numbers of two decimals (among which the counters are exceptions).
 """
 
 import cython
@@ -27,14 +28,18 @@ def mixed(x):
 
 def pattern(granule, word, salt):
     """What a pattern word must be. Neighbouring granules, which share a page, are of the same kind."""
-    kind: uint64_t = mixed((granule >> 6) ^ salt) & 3
+    kind: uint64_t = mixed((granule >> 6) ^ salt) % 5
+    number: cython.double
     if kind == 0:
         return mixed(granule ^ salt)
     if kind == 1:
         return granule * 1000 + word + salt
     if kind == 2:
         return mixed(granule * 512 + word + salt)
-    return mixed(granule * 512 + word + salt) & 0xFFFF
+    if kind == 3:
+        return mixed(granule * 512 + word + salt) & 0xFFFF
+    number = cython.cast(cython.double, mixed(granule * 512 + word + salt) & 0xFFFF) / 100
+    return cython.cast(cython.pointer(uint64_t), cython.address(number))[0]
 
 
 def fill_granule(words, granule, salt):
