@@ -410,6 +410,22 @@ def test_decimals_do_not_depend_on_how_a_thread_rounds(rounding: int) -> None:
     assert again == (used, record)
 
 
+def test_pages_that_are_no_decimals_take_the_next_best_codec() -> None:
+    """Columns of one table, say: every other page is no decimals, and none is kept as it is for that."""
+    chooser = codec.Chooser(8)
+    counters = integers("i8", 1, 1000)
+    kinds = set()
+    for i in range(300):
+        data = (walk, counters)[i % 2](i, 16384)
+        stored = chooser.compress(data)
+        if i >= 8:
+            assert stored is not None, i
+            assert codec.decompress(*stored, 16384) == data.tobytes()
+            kinds.add((i % 2, stored[0] & 15))
+    assert (0, codec.DECIMALS) in kinds
+    assert (1, codec.DECIMALS) not in kinds
+
+
 def test_decimals_of_measurements_take_a_fifth() -> None:
     data = walk(0, 65536)
     assert len(codec.compress(data, 8, codec.DECIMALS)[1]) < 65536 // 5

@@ -1,5 +1,6 @@
-"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element. Before the latter,
-float64 with few decimals become whole numbers (decimals.py).
+"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element.
+
+float64 with few decimals become whole numbers first (decimals.py).
 
 What may enter: bytes to fewer bytes and back, and the choice between the ways to do it. What may not:
 where the bytes are kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the contract.
@@ -281,6 +282,27 @@ def measure(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def cheapest(c: cython.pointer[codec_choice], but: cython.int) -> cython.int:
+    """The best candidate by what samples have shown, `but` that one."""
+    i: cython.int
+    best: cython.int = c.best
+    least: uint32_t = 0xFFFFFFFF
+    for i in range(CANDIDATES):
+        size: uint32_t = c.size[i]
+        if size == 0 or i == but:
+            continue
+        # as fast as they come: shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
+        handicap: uint32_t = 2 if i >= BITSHUFFLES else 4 if i == 0 and size > SAMPLE_UNIT // 4 else 0
+        cost: uint32_t = size * (64 + handicap)
+        if cost < least:
+            least = cost
+            best = i
+    return best
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def sample(
     c: cython.pointer[codec_choice],
     page: uint32_t,
@@ -302,18 +324,7 @@ def sample(
     for i in range(CANDIDATES):
         if i != best and c.candidates >> i & 1 and (all_of_them or cython.cast(uint32_t, i) % 3 == turn):
             measure(c, i, state, src, piece, tmp, dst, cap)
-    least: uint32_t = 0xFFFFFFFF
-    for i in range(CANDIDATES):
-        size: uint32_t = c.size[i]
-        if size == 0:
-            continue
-        # as fast as they come: shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
-        handicap: uint32_t = 2 if i >= BITSHUFFLES else 4 if i == 0 and size > SAMPLE_UNIT // 4 else 0
-        cost: uint32_t = size * (64 + handicap)
-        if cost < least:
-            least = cost
-            best = i
-    c.best = cython.cast(uint8_t, best)
+    c.best = cython.cast(uint8_t, cheapest(c, CANDIDATES))
 
 
 def codec_compress(c, state, src, n, tmp, dst, cap, codec):
@@ -326,8 +337,16 @@ def codec_compress(c, state, src, n, tmp, dst, cap, codec):
         sample(c, page, state, src, n, tmp, dst, cap)
         if misses >= MISSES_MANY and c.size[c.best] == SAMPLE_UNIT:
             return 0
-    codec[0] = candidate(c.best)
+    best: cython.int = c.best
+    codec[0] = candidate(best)
     length: uint32_t = encode(codec[0], state, src, n, tmp, dst, cap)
+    if length == 0 and best == DECIMALS_CANDIDATE:
+        # Found out early. It says that these are other numbers, not that nothing makes them smaller.
+        codec[0] = candidate(cheapest(c, best))
+        length = encode(codec[0], state, src, n, tmp, dst, cap)
+        if length and misses < MISSES_LOOK:
+            c.misses = misses + 1
+            return length
     if length:
         c.misses = 0
     elif misses < MISSES_MANY:
