@@ -43,8 +43,10 @@ def source_of(n: int, page: int) -> Array:
     return data
 
 
-@pytest.mark.parametrize("page", [pytest.param(4096, marks=pytest.mark.slow), 65536])
-@pytest.mark.parametrize("back", ["up", "down", "strided"])
+SHAPES = [(65536, "up"), (65536, "down"), (65536, "strided"), pytest.param(4096, "strided", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("page", "back"), SHAPES)
 @pytest.mark.parametrize("out", ORDERS)
 def test_pages_come_back_in_any_order(mode: Mode, new_memory: NewMemory, out: str, back: str, page: int) -> None:
     n = 3 * LIMIT // page

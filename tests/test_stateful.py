@@ -323,4 +323,4 @@ def test_like_numpy() -> None:
 
 @pytest.mark.slow
 def test_like_numpy_for_longer() -> None:
-    run(400, 60)
+    run(120 if os.environ.get("CI") else 400, 60)
