@@ -63,9 +63,9 @@ def metadata(beside: dict[str, Any]) -> str:
         return "met" if beside[f"{name}_met"] else "missed"
 
     return (
-        f"Metadata: {number(beside['bytes_per_page'])} bytes per 4 KiB page beside the record "
+        f"Metadata: {beside['bytes_per_page']:.3f} bytes per 4 KiB page beside the record "
         f"(at most {MOST_PER_PAGE}: {judged('bytes_per_page')}), "
-        f"and {number(beside['bytes_per_2_mib_of_addresses'])} bytes per 2 MiB of an array's addresses. "
+        f"{beside['page_table_bytes_per_page']:.3f} of them in the page table. "
         f"An arena of {beside['arena']} takes {number(beside['arena_reserved_bytes'] / MIB)} MiB of RAM "
         f"(at most {MOST_FOR_ARENA // MIB}: {judged('arena')})."
     )

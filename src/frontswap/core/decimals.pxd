@@ -40,7 +40,6 @@ ctypedef struct decimals_head:   # 16 bytes, then `exceptions` uint32 places and
     int64_t base
 
 ctypedef decimals_head *head_p
-ctypedef const decimals_head *const_head_p
 ctypedef double *double_p
 ctypedef const double *const_double_p
 
