@@ -19,7 +19,7 @@ from conftest import NewMemory
 from helpers import ROOT, Array, Mode, ballast, census, left_since, run_child
 
 import frontswap
-from frontswap.memory.swap import default_directory, file_system
+from frontswap.swap import default_directory, file_system
 
 # --- parameters of a Memory ----------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     *(("arena", {"arena": wrong}, "size in bytes") for wrong in ("big", -1, None)),
     *(("arena", {"arena": wrong}, "between the limit and 32 TiB") for wrong in (0, "15M", "33T", "1P")),
     *(("threshold", {"threshold": wrong}, "size in bytes") for wrong in ("low", -1, None)),
-    *(("backends", {"backends": wrong}, "zcache") for wrong in ("tmem", "zcache/zcache", "zcache:codec=lz4", 3)),
+    *(("backends", {"backends": wrong}, "zcache") for wrong in ("tmem", "zcache/zcache", "zcache:codec=lz5", 3)),
     ("allocate", {"allocate": "1G"}, "swap=None"),
     ("allocate", {"allocate": "much", "swap": None}, "size in bytes"),
     ("allocate", {"allocate": -1, "swap": None}, "size in bytes"),

@@ -23,7 +23,7 @@ PROMISED = [
 def since(before: frontswap.Statistics, memory: frontswap.Memory) -> dict[str, int]:
     """The counters that have moved, once all that is on its way has been counted."""
     now = quiet(memory)
-    gauges = ("_bytes",)
+    gauges = ("_bytes", "frontswap_pages")
     names = [field.name for field in fields(now) if not field.name.endswith(gauges)]
     return {
         name: getattr(now, name) - getattr(before, name)

@@ -7,15 +7,21 @@
 >>> mem.close()
 """
 
+from .area import Frontswap, SwapArea
 from .errors import (
     ClosedError,
+    DrainError,
     DtypeError,
+    ExclusiveLoadError,
     FrontswapError,
     InUseError,
     KernelSupportError,
     OutOfMemoryError,
+    PageLostError,
     ParameterError,
     PinError,
+    SlotError,
+    SpecError,
     SwapDirectoryError,
 )
 from .memory import Memory, Statistics
@@ -24,15 +30,22 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClosedError",
+    "DrainError",
     "DtypeError",
+    "ExclusiveLoadError",
+    "Frontswap",
     "FrontswapError",
     "InUseError",
     "KernelSupportError",
     "Memory",
     "OutOfMemoryError",
+    "PageLostError",
     "ParameterError",
     "PinError",
+    "SlotError",
+    "SpecError",
     "Statistics",
+    "SwapArea",
     "SwapDirectoryError",
     "__version__",
 ]

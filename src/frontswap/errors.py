@@ -4,11 +4,16 @@
 
     FrontswapError
     ├── ParameterError(ValueError)         a parameter is wrong; nothing has happened yet
-    │   └── DtypeError(TypeError)          an array's dtype cannot live in swappable memory
+    │   ├── DtypeError(TypeError)          an array's dtype cannot live in swappable memory
+    │   └── SpecError                      a part of a stack of backends is wrong
     ├── OutOfMemoryError(MemoryError)      neither the limit nor the disk can back an allocation
     ├── PinError(MemoryError)              so much pinned memory does not fit in the limit
     ├── InUseError(RuntimeError)           closing while arrays still live in the memory
     ├── ClosedError(ValueError)            use of what has been closed
+    ├── DrainError(RuntimeError)           a backend could not give up all its pages in time
+    ├── PageLostError(OSError)             a backend does not give back a page that it accepted
+    ├── ExclusiveLoadError(LookupError)    the page was taken by an exclusive load
+    ├── SlotError(OSError)                 the slot of a page cannot be written or read
     ├── SwapDirectoryError(OSError)        the swap file cannot be where it was asked to be
     └── KernelSupportError(OSError)        the kernel has no userfaultfd, or does not let us use it
 
@@ -40,6 +45,19 @@ class DtypeError(ParameterError, TypeError):
     """An array's dtype cannot live in swappable memory: it holds references to Python objects."""
 
 
+class SpecError(ParameterError):
+    """A part of a stack of backends ("limit:size=2GiB / zcache") is wrong. Says which part and what is allowed."""
+
+    def __init__(self, part: str, given: object, allowed: str) -> None:
+        super().__init__("backends", given, allowed)
+        self.args = (part, given, allowed)
+        self.part = part
+
+    def __str__(self) -> str:
+        given = "" if self.given == self.part else f"{self.given!r} "
+        return f"backends={self.part!r}: {given}must be {self.allowed}"
+
+
 class OutOfMemoryError(FrontswapError, MemoryError):
     """Neither the limit nor the disk can back an allocation."""
 
@@ -54,6 +72,29 @@ class InUseError(FrontswapError, RuntimeError):
 
 class ClosedError(FrontswapError, ValueError):
     """The memory has been closed."""
+
+
+class DrainError(FrontswapError, RuntimeError):
+    """A backend could not give up all its pages within the deadline. It goes on serving them; ``left``: how many."""
+
+    def __init__(self, message: str, left: int) -> None:
+        super().__init__(message, left)
+        self.left = left
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class PageLostError(FrontswapError, OSError):
+    """A backend does not give back a page that it accepted, or gives back other bytes. Never zeros, never old bytes."""
+
+
+class ExclusiveLoadError(FrontswapError, LookupError):
+    """The page was taken by an exclusive load: who loaded it has the only copy."""
+
+
+class SlotError(FrontswapError, OSError):
+    """The slot of a page cannot be written or read, or the area has none."""
 
 
 class SwapDirectoryError(FrontswapError, OSError):

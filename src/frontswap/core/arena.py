@@ -224,7 +224,7 @@ def place(pg, bytes, page, typesize, kind, error):
     block.chunk = cython.cast(uint32_t, at)
     block.chunks = cython.cast(uint32_t, chunks)
     block.shift = cython.cast(uint8_t, shift)
-    codec_choice_init(cython.address(block.choice), typesize, kind)
+    codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
     store32(cython.address(block.serial), pg.serial)
     store32(cython.address(block.live), 1)
     pg.allocated += cython.cast(int64_t, pages << shift)
@@ -328,7 +328,7 @@ def contexts_make(pg):
     for i in range(MAX_CONTEXTS):
         ctx = cython.address(pg.contexts[i])
         ctx.frame = at
-        ctx.plain = at + pg.max_page
+        ctx.plain = ctx.into = at + pg.max_page
         ctx.scratch = ctx.plain + room
         ctx.packed = ctx.scratch + room
         ctx.io = ctx.packed + room
@@ -336,7 +336,9 @@ def contexts_make(pg):
         ctx.io_size = read_on(pg, FAULT_IO, 512)
         if i > READAHEAD_CONTEXT - READAHEAD_THREADS:
             ctx.io_size = read_on(pg, READAHEAD_IO, 128) if i != RECLAIM_CONTEXT else 0
-        if uffd_register(pg.fd, cython.cast(uint64_t, ctx.frame), pg.max_page, UFFDIO_REGISTER_MODE_MISSING):
+        if pg.fd >= 0 and uffd_register(
+            pg.fd, cython.cast(uint64_t, ctx.frame), pg.max_page, UFFDIO_REGISTER_MODE_MISSING
+        ):
             return ENOMEM
         at += one
     return 0
@@ -363,10 +365,10 @@ def contexts_back(pg, page):
     need: uint64_t = page + 2 * IO_ALIGN + HEADER
     if page <= pg.context_page:
         return 0
-    while n > 1 and n * 5 * cython.cast(int64_t, page) > pg.limit // 20:
+    while pg.areas == cython.NULL and n > 1 and n * 5 * cython.cast(int64_t, page) > pg.limit // 20:
         n -= 1
     for i in range(MAX_CONTEXTS):
-        if n <= i <= READAHEAD_CONTEXT - READAHEAD_THREADS:
+        if n <= i <= READAHEAD_CONTEXT - READAHEAD_THREADS or (pg.areas != cython.NULL and n <= i < RECLAIM_CONTEXT):
             continue
         ctx = cython.address(pg.contexts[i])
         populate(ctx.plain, page)
@@ -384,6 +386,8 @@ def contexts_back(pg, page):
         madvise(ctx.plain, cython.cast(uint64_t, ctx.state) - cython.cast(uint64_t, ctx.plain), MADV_DONTNEED)
     pg.fault_contexts = n
     pg.context_page = page
+    if pg.areas != cython.NULL:
+        return 0
     store64(cython.address(pg.budget), pg.limit - reserve_bytes(pg, page, n))
     pg.low = pg.budget // 32
     pg.high = pg.budget // 16
@@ -391,5 +395,7 @@ def contexts_back(pg, page):
     # Pages that compress fill up to three quarters before the coldest are written out; without a
     # swap file there is no other place for them.
     pg.pool_soft = pg.budget // 4 * 3 if pg.file >= 0 else pg.budget - pg.budget // 16
+    if pg.pool_most and pg.pool_most < pg.pool_soft:
+        pg.pool_soft = pg.pool_most
     pg.pool_hard = pg.pool_soft + (4 * cython.cast(int64_t, pg.segment_bytes) if pg.file >= 0 else 0)
     return 0

@@ -12,8 +12,8 @@ from cython.cimports.frontswap.core.layout import (
     CLEAN,
     HEADER,
     IO_ALIGN,
+    KIND,
     OUT,
-    RECORD,
     RECORD_LOG,
     SEG_DISK,
     SEG_SEALED,
@@ -21,6 +21,8 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_CLEAN,
     STREAM_POOL,
     UNIT,
+    bytes_p,
+    length_of,
     pack,
     page_p,
     record_p,
@@ -45,51 +47,66 @@ from cython.cimports.frontswap.core.uapi import (
 )
 
 
-def records_move(pg, number, data, stream):
-    """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved.
+def record_claim(pg, number, data, fill, at, state):
+    """Own the page of the next live record in `data`, from `*at` on; its header, or NULL at the end.
 
-    Pages that somebody owns are skipped: their record stays, and so does the segment. Waiting for
-    them could be waiting for the thread that waits for the room we are making.
+    `*at` is where the record after it begins, `*state` the word that its page had. Pages that somebody owns are
+    skipped: their record stays, and so does the segment. Waiting for them could be waiting for the thread that
+    waits for the room we are making.
     """
-    s: segment_p = cython.address(pg.segments[number])
-    at: uint32_t = 0
-    length: uint32_t
-    state: uint32_t
-    moved: int64_t = 0
     header: record_p
+    length: uint32_t
     p: page_p
     where: uint64_t
-    place: uint64_t
-    while at + HEADER <= s.fill:
-        header = cython.cast(record_p, data + at)
+    while at[0] + HEADER <= fill:
+        header = cython.cast(record_p, data + at[0])
         if header.length > pg.segment_bytes or header.shift > 21:
             break  # not what was written: its pages will find out when they load, and say so
         length = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
-        if at + length > s.fill or header.page >= pg.max_pages:
+        if at[0] + length > fill or header.page >= pg.max_pages:
             break
         p = cython.address(pg.pages[header.page])
-        where = pack(number, at, length)
-        state = load32(cython.address(p.state))
+        where = pack(number, at[0], length)
+        at[0] += length
+        state[0] = load32(cython.address(p.state))
         if (
-            (state & RECORD) == RECORD_LOG
-            and ((state & STATE) == OUT or (state & STATE) == CLEAN)
+            (state[0] & KIND) == RECORD_LOG
+            and ((state[0] & STATE) == OUT or (state[0] & STATE) == CLEAN)
             and p.where == where
-            and cas32(cython.address(p.state), state, BUSY)
+            and cas32(cython.address(p.state), state[0], BUSY)
         ):
             # Looked at again as its owner: it may have gone through a whole life since.
             if p.where == where:
-                place = record_append(pg, stream, header, data + at + HEADER)
-                if place == 0:
-                    store32(cython.address(p.state), state)
-                    return moved
-                p.where = place
-                store32(cython.address(p.state), state)
-                add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
-                addi(cython.address(s.live), -cython.cast(int32_t, length))
-                moved += length
-            else:
-                store32(cython.address(p.state), state)
-        at += length
+                return header
+            store32(cython.address(p.state), state[0])
+    return cython.NULL
+
+
+def records_move(pg, number, data, stream):
+    """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved."""
+    s: segment_p = cython.address(pg.segments[number])
+    at: uint32_t = 0
+    length: uint32_t
+    state: uint32_t = 0
+    moved: int64_t = 0
+    header: record_p
+    p: page_p
+    place: uint64_t
+    while True:
+        header = record_claim(pg, number, data, s.fill, cython.address(at), cython.address(state))
+        if header == cython.NULL:
+            break
+        p = cython.address(pg.pages[header.page])
+        length = length_of(p.where)
+        place = record_append(pg, stream, header, cython.cast(bytes_p, header) + HEADER)
+        if place == 0:
+            store32(cython.address(p.state), state)
+            return moved
+        p.where = place
+        store32(cython.address(p.state), state)
+        add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
+        addi(cython.address(s.live), -cython.cast(int32_t, length))
+        moved += length
     add64(cython.address(pg.counters[C_CLEANED_BYTES]), moved)
     return moved
 

@@ -1,6 +1,6 @@
-# What the data plane keeps in memory: one page_t a page, one block_t an array, one segment_t a
-# stretch of the record log, one pager_t a Memory. All of it lies in mappings of its own, never in
-# the arena: a fault must not fault.
+# What the data plane keeps in memory: one page_t a page, one block_t an array or a swap area, one segment_t a
+# stretch of the record log, one backend_t a backend or filter, one pager_t a Memory or a Frontswap. All of it
+# lies in mappings of its own, never in the arena: a fault must not fault.
 #
 # THE PAGE PROTOCOL (DESIGN.md 5.2). page_t.state is one word:
 #
@@ -9,9 +9,13 @@
 #               DIRTY   resident and writable, has no record
 #               OUT     not resident, its record is valid
 #               BUSY    one thread owns the page and is changing it
-#               POISON  not resident, its record is lost; every access ends in SIGBUS
+#               POISON  not resident, its record is lost; every access ends in SIGBUS or EIO
+#               GONE    swap areas: an exclusive load took it, its reader has the only copy
 #   bit  4      REF     came back soon after it left: one more round in the queue
-#   bits 6-7    what `where` is: RECORD_NONE, RECORD_SAME (the fill word), RECORD_LOG (a place)
+#   bit  5      SLOT    the slot has the page. In an area that is beside what bits 6-7 say (writethrough); behind
+#                       the memory door the record itself is the slot's, and no backend has the page
+#   bits 6-7    what `where` is: RECORD_NONE, RECORD_SAME (the fill word), RECORD_LOG (a place),
+#               RECORD_BACKEND (the number of the stack that has the page)
 #   bits 16-31  resident: number of pins; OUT: the reclaim epoch in which it left
 #
 # * Whoever changes a page first swaps its word to BUSY, and decides by the word it replaced, not by
@@ -22,14 +26,22 @@
 # * Eviction of a DIRTY page: BUSY, UFFDIO_MOVE into a frame of our own, store, OUT. Writers after the
 #   move fault and find BUSY. Without MOVE: BUSY, write-protect, store, MADV_DONTNEED, OUT.
 # * Freeing takes BUSY too: an eviction in flight would bring freed data back.
-# * Nobody who owns a page waits for another page. Cleaners skip what is BUSY.
+# * Nobody who owns a page waits for another page. Cleaners skip what is BUSY. (A batch does, upwards only,
+#   and after it has its context: those it waits for never wait for it.)
 #
-# LOCKS (futex locks, leaves: none is taken while another is held):
+# LOCKS (futex locks, leaves: none is taken while another is held; nothing is compressed under one):
 #   queue_lock   the reclaim queue        log_lock   segments, slots, free lists
 #   arena_lock   extents and blocks; taken by allocation and free only, never in a fault
+#
+# BACKENDS COME AND GO while pages are stored: a store counts itself in stack_users first and looks at
+# stack_state then; unregistering clears the state first and waits for the users then. So no store reaches a
+# backend that is being drained. (The other way round: the store finds it active, the drain finds nothing and
+# ends, the store succeeds: its page is lost with the backend.) Loads and invalidations need no count: they own a
+# page that the drain has not come to.
 
 from frontswap.core.codec cimport codec_choice
-from frontswap.core.uapi cimport int32_t, int64_t, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t
+from frontswap.core.uapi cimport (
+    int32_t, int64_t, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
 
 cdef enum:
     NONE = 0
@@ -38,12 +50,16 @@ cdef enum:
     OUT = 3
     BUSY = 4
     POISON = 5
+    GONE = 6
     STATE = 15
     REF = 16
+    SLOT = 32
     RECORD_NONE = 0
     RECORD_SAME = 64
     RECORD_LOG = 128
-    RECORD = 192
+    RECORD_BACKEND = 192
+    KIND = 192                # which of these it is
+    RECORD = 224              # what a page keeps when it comes and goes clean: KIND and SLOT
     HIGH_SHIFT = 16
     STREAMS_SEEN = 4
 
@@ -81,6 +97,26 @@ cdef enum:                    # streams of the log
     STREAM_CLEAN = 2          # records that the writeback thread, and nobody else, moves within the file
     STREAMS = 3
 
+cdef enum:                    # why a backend refused a page: frontswap.backends.Refusal
+    ACCEPTED = 0
+    REFUSED_OTHER = 1
+    REFUSED_INCOMPRESSIBLE
+    REFUSED_POOL_FULL
+    REFUSED_LIMIT             # the filter `limit`
+    REFUSED_INACTIVE          # the filter `active_only`
+    REFUSED_SLOW              # the filter `latency`
+    REFUSED_PRESSURE          # memory is short: pressure("critical")
+    REFUSED_STOPPED           # area.stop()
+    REFUSED_INJECTED          # the filter `inject`
+    REFUSED_ERROR             # a backend in Python raised
+    REFUSALS
+
+cdef enum:                    # pressure levels
+    PRESSURE_NONE = 0
+    PRESSURE_LOW = 1
+    PRESSURE_MEDIUM = 2
+    PRESSURE_CRITICAL = 3
+
 cdef enum:                    # kernel names where the kernel has one; they count pages
     C_FAULTS = 0
     C_REFAULTS
@@ -95,9 +131,8 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_EVICTED_DIRTY
     C_DIRECT_RECLAIMS
     C_SAME_FILLED
-    C_REJECT_INCOMPRESSIBLE
-    C_REJECT_POOL_FULL
-    C_SLOT_STORES
+    C_REJECT                  # and one for each reason, in the order of REFUSED_*
+    C_SLOT_STORES = C_REJECT + REFUSALS
     C_SLOT_LOADS
     C_SLOT_ERRORS
     C_WRITTEN_BACK_BYTES
@@ -163,6 +198,7 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     int32_t taken
     uint8_t *frame            # registered, max_page (FRAME at least): MOVE brings evicted pages here
     uint8_t *plain            # a page, decompressed
+    uint8_t *into             # where a load puts it: `plain`, or the buffer of who reads a swap area
     uint8_t *scratch          # a page, shuffled
     uint8_t *packed           # a record on its way out
     uint8_t *io               # records read from the swap file
@@ -174,6 +210,8 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     uint64_t io_size
     record_t header           # of what is in `packed`
     bint is_packed
+    bint through              # the filter `latency` wants this page in its slot too
+    bint from_slot            # the last load was answered by the slot
 
 ctypedef struct extents_t:    # free ranges, sorted, first fit
     uint64_t *start
@@ -187,14 +225,79 @@ ctypedef struct request_t:    # readahead: `count` pages from `first`, upwards o
     int32_t direction
 
 cdef enum:
-    MAX_BACKENDS = 4
+    MAX_STACKS = 8            # backends behind one set of hooks, each with its filters
+    MAX_AREAS = 64
     REQUESTS = 64
 
-cdef struct pager_t
+cdef enum:                    # counters of one backend or filter
+    B_SUCC_STORES = 0
+    B_FAILED_STORES
+    B_LOADS
+    B_FAILED_LOADS
+    B_INVALIDATES
+    B_REJECT                  # one for each reason
+    B_COUNTERS = B_REJECT + REFUSALS
 
-ctypedef struct backend_t:    # a native backend: what stands behind the hooks; every function nogil
-    # 1: accepted, *kind and page_t.where/check are set; 0: refused, and no older copy is left
-    int (*store)(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil
+cdef enum:                    # counters of one area
+    A_LOADS = 0
+    A_SUCC_STORES
+    A_FAILED_STORES
+    A_INVALIDATES
+    A_SLOT_STORES
+    A_SLOT_LOADS
+    A_POISONED
+    A_CURR_PAGES              # a gauge: bits of the map
+    A_COUNTERS
+
+cdef enum:                    # stack_state
+    STACK_FREE = 0
+    STACK_ACTIVE = 1
+    STACK_LEAVING = 2         # loads and invalidations only: it is being drained
+
+cdef struct pager_t
+cdef struct backend_t
+
+# THE CONTRACT OF A NATIVE BACKEND (frontswap.backends.Backend is the same one in Python). The caller owns `page`:
+# nobody else stores, loads or invalidates it meanwhile. Nothing here may take the GIL, allocate, or wait for
+# another page, because all of it may run inside a page fault; the one exception (core/adapter.py) is refused behind
+# the memory door. A filter calls the same function of `lower` through offer(), fetch() and forget(), which count.
+#
+# store   ACCEPTED: the backend has made its own copy of `data` and guarantees that it comes back; `*kind` is set, and
+#         page_t.where as the kind wants it. Or REFUSED_*, at any time: page_t is as it was.
+# load    0: ctx.plain has the bytes, all of them verified. Else LOAD_* or an errno: the copy is lost.
+# forget  the copy is of no use any more; cannot fail.
+# NULL is allowed for all below. init and forget_area: a swap area comes and goes. pressure: shed, refuse; lasts
+# until the next call. refault: a page that no backend has came back from its slot. held: bytes of RAM it takes.
+ctypedef int (*store_function)(
+    backend_t *b, pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil
+ctypedef int (*load_function)(
+    backend_t *b, pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, int more) noexcept nogil
+ctypedef void (*forget_function)(backend_t *b, pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
+ctypedef void (*area_function)(backend_t *b, pager_t *pg, uint32_t type) noexcept nogil
+ctypedef void (*pressure_function)(backend_t *b, pager_t *pg, int level) noexcept nogil
+ctypedef int64_t (*held_function)(backend_t *b, pager_t *pg) noexcept nogil
+
+cdef struct backend_t:
+    store_function store
+    load_function load
+    forget_function forget
+    area_function init
+    area_function forget_area
+    pressure_function pressure
+    forget_function refault
+    held_function held
+    backend_t *lower          # NULL: a backend, else a filter
+    uint32_t number           # of its stack
+    void *own                 # what the functions need
+    uint32_t *table           # a word for each page, if the filter needs one
+    int64_t counters[B_COUNTERS]
+
+ctypedef struct area_t:       # a swap area: pages without addresses, each with a slot of its own
+    int fd                    # of the slots, -1: none
+    bint direct               # it is open with O_DIRECT
+    int32_t stopped           # stop(): nothing is sent to the backends
+    int32_t users             # operations on their way; swapoff waits for them
+    int64_t counters[A_COUNTERS]
 
 cdef struct pager_t:
     # arena
@@ -210,7 +313,7 @@ cdef struct pager_t:
     uint32_t free_block       # stack through block_t.first
     extents_t space           # in chunks
     extents_t ids
-    int32_t arena_lock
+    lock_t arena_lock
     int64_t allocated
     int64_t reserved_for      # allocated bytes that the swap file is reserved for
     # the seam
@@ -240,7 +343,7 @@ cdef struct pager_t:
     uint32_t max_page         # largest page they have room for
     uint8_t *zeros
     # reclaim
-    int32_t queue_lock
+    lock_t queue_lock
     uint32_t head
     uint32_t tail
     uint32_t queued
@@ -251,14 +354,30 @@ cdef struct pager_t:
     request_t requests[REQUESTS]
     uint32_t requests_in
     uint32_t requests_out
-    int32_t request_lock
+    lock_t request_lock
     int32_t readahead_threads
     int32_t readahead_event
     # hooks
-    backend_t backends[MAX_BACKENDS]
-    int backend_count
+    backend_t *stacks[MAX_STACKS]       # the topmost filter of each
+    int32_t stack_state[MAX_STACKS]
+    int32_t stack_users[MAX_STACKS]     # stores on their way
+    int64_t stack_pages[MAX_STACKS]     # pages that it has
+    int64_t stack_bytes[MAX_STACKS]     # the same, uncompressed
+    int64_t order             # numbers + 1 of the active stacks, a byte each, the first lowest; 0: not used
+    int zcache_number         # of the stack above zcache: the holder of records that are SAME or LOG; -1: none
+    int32_t writethrough
+    int32_t exclusive
+    int32_t refaults_wanted   # some filter has a `refault`
+    int32_t through           # `latency` of some stack wants writethrough
+    int32_t pressure          # the level, for zcache
+    int codec_kind            # zcache:codec=, -1: chosen by sampling
+    int64_t pool_most         # zcache:size=, 0: three quarters of the limit
+    int64_t clock_skew        # added to the clock that filters see: for drills that do not sleep
+    area_t *areas             # by type + 1; NULL behind the memory door
+    uint32_t *map             # areas: the frontswap map, a bit for each page; an area starts a word of it
+    int pool_closing
     # the record log
-    int32_t log_lock
+    lock_t log_lock
     uint32_t segment_bytes
     segment_t *segments
     uint32_t max_segments
@@ -296,6 +415,8 @@ cdef struct pager_t:
     char message[512]
 
 ctypedef pager_t *pager_p
+ctypedef backend_t *backend_p
+ctypedef area_t *area_p
 ctypedef page_t *page_p
 ctypedef block_t *block_p
 ctypedef stream_t *stream_p
@@ -324,3 +445,38 @@ cdef inline uint32_t offset_of(uint64_t where) noexcept nogil:
 
 cdef inline uint32_t length_of(uint64_t where) noexcept nogil:
     return <uint32_t>(where & 0x3FFFF) * UNIT
+
+# --- who has a page ----------------------------------------------------------------------------------------------
+
+cdef inline int holder(pager_t *pg, uint32_t page, uint32_t state) noexcept nogil:
+    """The number of the stack that has a page's copy, by the state word that its owner replaced; -1: none."""
+    cdef uint32_t kind = state & KIND
+    if kind == RECORD_NONE:
+        return -1
+    if kind == RECORD_BACKEND:
+        return <int>(pg.pages[page].where >> 56)
+    if pg.areas == NULL and (state & SLOT) != 0:
+        return -1
+    return pg.zcache_number
+
+cdef inline void holder_change(pager_t *pg, uint32_t page, int old, int new) noexcept nogil:
+    """Account for a page that goes from one stack to another (-1: none), in the map too. The caller owns it."""
+    cdef area_t *area
+    cdef int64_t size
+    if old == new:
+        return
+    size = page_bytes(pg, page)
+    if old >= 0:
+        add64(&pg.stack_pages[old], -1)
+        add64(&pg.stack_bytes[old], -size)
+    if new >= 0:
+        add64(&pg.stack_pages[new], 1)
+        add64(&pg.stack_bytes[new], size)
+    if pg.areas != NULL and (old < 0 or new < 0):
+        area = &pg.areas[pg.pages[page].block]
+        if new >= 0:
+            or32(&pg.map[page // 32], <uint32_t>1 << (page % 32))
+            add64(&area.counters[A_CURR_PAGES], 1)
+        else:
+            and32(&pg.map[page // 32], ~(<uint32_t>1 << (page % 32)))
+            add64(&area.counters[A_CURR_PAGES], -1)

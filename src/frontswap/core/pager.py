@@ -4,13 +4,7 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 """
 
 import cython
-from cython.cimports.frontswap.core.frontswap import (
-    LOAD_CHECKSUM,
-    LOAD_CODEC,
-    LOAD_HEADER,
-    frontswap_invalidate_page,
-    frontswap_load,
-)
+from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
@@ -25,6 +19,7 @@ from cython.cimports.frontswap.core.layout import (
     CLEAN,
     DIRTY,
     HIGH_SHIFT,
+    KIND,
     NONE,
     OUT,
     POISON,
@@ -35,6 +30,7 @@ from cython.cimports.frontswap.core.layout import (
     RECORD_SAME,
     REF,
     REQUESTS,
+    SLOT,
     STATE,
     STREAMS_SEEN,
     block_p,
@@ -58,6 +54,7 @@ from cython.cimports.frontswap.core.reclaim import (
     reclaim_batch,
     uncharge,
 )
+from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
@@ -70,6 +67,7 @@ from cython.cimports.frontswap.core.uapi import (
     errno,
     int64_t,
     load32,
+    loadi,
     lock,
     madvise,
     sleep_on,
@@ -84,7 +82,7 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_protect
 from cython.cimports.libc.stdio import snprintf
-from cython.cimports.libc.string import strerror, strlen
+from cython.cimports.libc.string import strlen
 
 ZAP_RUN = cython.declare(cython.uint, 256)
 FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
@@ -217,9 +215,10 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
     error: cython.int
     turn: cython.int = 0
     if (state & STATE) == NONE:
-        # A page that is read before it is written is a same-filled page of zeros: leaving costs nothing.
+        # A page that is read before it is written is a same-filled page of zeros: leaving costs nothing. No backend
+        # has been asked, so it is none's.
         p.where = 0
-        kind = RECORD_NONE if write else RECORD_SAME
+        kind = RECORD_NONE if write else RECORD_SAME | SLOT
         add64(cython.address(pg.counters[C_FIRST_TOUCHES]), 1)
     else:
         add64(cython.address(pg.counters[C_REFAULTS]), 1)
@@ -230,14 +229,20 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
             return LOST
         if error:
             return page_lost(pg, page, state, error)
-        if not write and kind == RECORD_LOG and record_on_disk(pg, p.where) and swap_tight(pg):
-            write = True  # slots are short: the page gives its record up, as a written one would
-        if write:
-            frontswap_invalidate_page(pg, page, state)
-            kind = RECORD_NONE
         # Refault distance below what fits: it would have stayed with a little more room.
         if ((out_word(pg, 0) >> HIGH_SHIFT) - (state >> HIGH_SHIFT)) & 0xFFFF <= 16:
             word |= REF
+        if not write and (kind & KIND) == RECORD_LOG:
+            if ctx.from_slot:
+                # What a filter has refused as inactive and now is active must be offered again when it leaves.
+                write = (word & REF) != 0 and loadi(cython.address(pg.refaults_wanted)) != 0
+            if record_on_disk(pg, p.where) and swap_tight(pg):
+                write = True  # slots are short: the page gives its record up, as a written one would
+        if not write and not ctx.from_slot and loadi(cython.address(pg.exclusive)):
+            write = True
+        if write:
+            frontswap_invalidate_page(pg, page, state)
+            kind = RECORD_NONE
     if write:
         word = (word & ~cython.cast(uint32_t, STATE)) | DIRTY
     while True:
@@ -261,15 +266,6 @@ def lost_message(pg, page, on_disk, cause):
     text: cython.char[512]
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     offset: uint64_t = cython.cast(uint64_t, page - block.first) << block.shift
-    why: cython.p_const_char
-    if cause == LOAD_CHECKSUM:
-        why = cython.cast(cython.p_const_char, "its checksum does not match")
-    elif cause == LOAD_HEADER:
-        why = cython.cast(cython.p_const_char, "its header names another page or length")
-    elif cause == LOAD_CODEC:
-        why = cython.cast(cython.p_const_char, "it does not decompress")
-    else:
-        why = strerror(cause)
     snprintf(
         text,
         512,
@@ -280,7 +276,7 @@ def lost_message(pg, page, on_disk, cause):
         cython.cast(cython.ulonglong, offset),
         cython.cast(cython.ulonglong, offset + page_bytes(pg, page) - 1),
         cython.cast(cython.p_char, "swap file") if on_disk else cython.cast(cython.p_char, "compressed pool"),
-        why,
+        load_cause(cause),
     )
     if write_fd(2, text, strlen(text)) < 0:
         pass
@@ -289,7 +285,7 @@ def lost_message(pg, page, on_disk, cause):
 def page_lost(pg, page, state, cause):
     """The record of an owned page is unusable: never zeros, never old bytes (rule 5)."""
     add64(cython.address(pg.counters[C_POISONED]), 1)
-    lost_message(pg, page, (state & RECORD) == RECORD_LOG and record_on_disk(pg, pg.pages[page].where), cause)
+    lost_message(pg, page, (state & KIND) == RECORD_LOG and record_on_disk(pg, pg.pages[page].where), cause)
     uncharge(pg, page_bytes(pg, page))
     store32(cython.address(pg.pages[page].state), POISON | (state & RECORD))
     return LOST
@@ -525,7 +521,7 @@ def prefetch(pg, ctx, page, more):
 def out_on_disk(pg, page):
     """True if a page is out and its record seems to be in the swap file only (a hint: nobody owns it here)."""
     state: uint32_t = load32(cython.address(pg.pages[page].state))
-    if (state & STATE) != OUT or (state & RECORD) != RECORD_LOG:
+    if (state & STATE) != OUT or (state & KIND) != RECORD_LOG:
         return False
     return segment_of(pg.pages[page].where) < pg.max_segments and record_on_disk(pg, pg.pages[page].where)
 

@@ -6,7 +6,7 @@ Arguments are checked by frontswap.memory; this module checks only what would br
 import os
 
 import cython
-from cython.cimports.cpython.ref import Py_INCREF, Py_XDECREF, PyObject
+from cython.cimports.cpython.ref import Py_INCREF, PyObject
 from cython.cimports.frontswap.core.arena import (
     NO_ADDRESSES,
     NO_ALLOCATION,
@@ -16,8 +16,8 @@ from cython.cimports.frontswap.core.arena import (
     buffers_bytes,
     contexts_back,
     contexts_make,
-    map_memory,
 )
+from cython.cimports.frontswap.core.drain import pages_in_backends
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     ADVICE_RANDOM,
@@ -27,13 +27,9 @@ from cython.cimports.frontswap.core.layout import (
     SEG_FREE,
     STREAM_POOL,
     block_p,
-    block_t,
     bytes_p,
-    page_t,
     pager_p,
-    pager_t,
     segment_p,
-    segment_t,
 )
 from cython.cimports.frontswap.core.pager import (
     NO_MEMORY,
@@ -58,54 +54,22 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_WP,
     UFFDIO_REGISTER_MODE_MISSING,
     UFFDIO_REGISTER_MODE_WP,
-    backoff,
     block_signals,
     close,
-    eventfd_write,
     int64_t,
     load32,
     load64,
     loadi,
     madvise,
     mmap,
-    munmap,
-    pthread_create,
-    pthread_join,
     restore_signals,
     sigset_t,
     uint32_t,
     uint64_t,
-    wake,
 )
 from cython.cimports.frontswap.core.uffd import uffd_features, uffd_open, uffd_register
-from cython.cimports.frontswap.core.zcache import writeback_thread, zcache_store
-from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.frontswap.core.writeback import writeback_thread
 
-COUNTER_NAMES = (
-    "faults",
-    "refaults",
-    "loads",
-    "succ_stores",
-    "failed_stores",
-    "invalidates",
-    "poisoned",
-    "first_touches",
-    "write_upgrades",
-    "evicted_clean",
-    "evicted_dirty",
-    "direct_reclaims",
-    "same_filled_pages",
-    "reject_incompressible",
-    "reject_pool_full",
-    "slot_stores",
-    "slot_loads",
-    "slot_errors",
-    "written_back_bytes",
-    "cleaned_bytes",
-    "readaheads",
-    "overshoots",
-    "busy_pages",
-)
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate() and pin(): a negative number that is no errno.
 REFUSED_ADDRESSES: int = NO_ADDRESSES
@@ -125,7 +89,7 @@ def kernel_features() -> dict[str, bool]:
     }
 
 
-class Plane:
+class Plane(Hooks):
     """Pager, hooks, zcache and swap file of one Memory, with their threads.
 
     `keep` is what must live as long as the plane does: the owner of `file`.
@@ -145,20 +109,17 @@ class Plane:
         overcommit: bool,
         sigbus: bool,
         move: bool,
-        zcache: bool,
+        codec: int,
+        pool: int,
         keep: object,
     ):
-        pg: pager_p = cython.cast(pager_p, calloc(1, cython.sizeof(pager_t)))
+        pg: pager_p = self.pg
         features: uint64_t
         have: uint64_t
         user_mode: cython.bint = False
         error: cython.int
-        self.pg = pg
         Py_INCREF(keep)
         self.keep = cython.cast(cython.pointer(PyObject), keep)
-        if pg == cython.NULL:
-            raise MemoryError("frontswap: no memory for a pager")
-        pg.fd = pg.file = pg.stop_fd = -1
         pg.limit = limit
         pg.budget = limit
         pg.size = arena
@@ -170,6 +131,8 @@ class Plane:
         pg.overcommit = overcommit
         pg.sigbus = sigbus
         pg.use_move = move
+        pg.codec_kind = codec
+        pg.pool_most = pool
         have = uffd_features()
         pg.use_poison = (have & UFFD_FEATURE_POISON) != 0
         features = UFFD_FEATURE_WP | (have & (UFFD_FEATURE_POISON | UFFD_FEATURE_MOVE))
@@ -180,9 +143,6 @@ class Plane:
             raise OSError(-pg.fd, "userfaultfd: " + os.strerror(-pg.fd))
         self.map_tables()
         pg.file = file
-        if zcache:
-            pg.backends[0].store = zcache_store
-            pg.backend_count = 1
         pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg)))
         if contexts_make(pg) != 0 or contexts_back(pg, 4096) != 0:
             raise MemoryError("frontswap: no memory for the fault contexts")
@@ -202,85 +162,30 @@ class Plane:
             self.start(readahead_thread)
         self.open = True
 
-    def map(self, length):
-        """Private memory that is unmapped with the plane; an error when the addresses cannot be had."""
-        at: cython.p_void = map_memory(length)
-        if at == cython.NULL:
-            raise MemoryError(f"frontswap: cannot reserve {length} bytes of addresses")
-        self.mapped[self.mappings] = cython.cast(uint64_t, at)
-        self.lengths[self.mappings] = length
-        self.mappings += 1
-        return at
-
     def map_tables(self):
         """Reserve the arena and the tables beside it; only what is used of them costs RAM."""
         pg: pager_p = self.pg
         arena_pages: uint64_t = pg.size // 4096
-        slots: uint64_t = pg.size // pg.segment_bytes * 5 // 4 + 64
-        i: uint32_t
         largest: uint64_t = pg.max_page
         pg.max_pages = cython.cast(uint32_t, min(arena_pages + 1, 0xFFFFFFF0))
         pg.max_blocks = cython.cast(uint32_t, min(pg.size >> CHUNK_SHIFT, 1 << 22)) + 2
-        pg.max_slots = cython.cast(uint32_t, slots)
+        pg.max_slots = cython.cast(uint32_t, pg.size // pg.segment_bytes * 5 // 4 + 64)
         pg.ram_slots = cython.cast(uint32_t, pg.limit // pg.segment_bytes) * 2 + 16
-        pg.max_segments = pg.max_slots + pg.ram_slots + 16
         # One largest page more than the arena: it starts at a multiple of it.
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
-        pg.pages = cython.cast(
-            cython.pointer(page_t), self.map(cython.cast(uint64_t, pg.max_pages) * cython.sizeof(page_t))
-        )
-        pg.blocks = cython.cast(
-            cython.pointer(block_t), self.map(cython.cast(uint64_t, pg.max_blocks) * cython.sizeof(block_t))
-        )
-        pg.segments = cython.cast(
-            cython.pointer(segment_t),
-            self.map(cython.cast(uint64_t, pg.max_segments) * cython.sizeof(segment_t)),
-        )
-        pg.free_slots = cython.cast(cython.pointer(uint32_t), self.map(slots * 4))
-        pg.free_ram = cython.cast(cython.pointer(uint32_t), self.map(pg.ram_slots * 4))
-        pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
-        pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
+        self.map_pages()
+        self.map_log()
         pg.zeros = cython.cast(bytes_p, self.map(largest))
-        pg.space.capacity = pg.ids.capacity = pg.max_blocks
+        pg.space.capacity = pg.max_blocks
         pg.space.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
         pg.space.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
-        pg.ids.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
-        pg.ids.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
         pg.base = (pg.base + largest - 1) // largest * largest
         madvise(pg.zeros, largest, MADV_POPULATE_READ)
         pg.space.start[0] = 0
         pg.space.count[0] = pg.size >> CHUNK_SHIFT
         pg.space.n = 1
-        pg.ids.start[0] = 1  # 0 is "no page" in the queue
-        pg.ids.count[0] = pg.max_pages - 1
-        pg.ids.n = 1
-        pg.next_segment = 1
-        for i in range(pg.ram_slots):
-            pg.free_ram[i] = pg.ram_slots - 1 - i
-        pg.free_ram_n = pg.ram_slots
         return 0
-
-    def start(self, function):
-        """Start a thread that takes no signals: it must never run a handler of the program."""
-        pg: pager_p = self.pg
-        signals: sigset_t
-        error: cython.int
-        block_signals(cython.address(signals))
-        error = pthread_create(
-            cython.address(pg.threads[pg.thread_count]), cython.NULL, function, cython.cast(cython.p_void, pg)
-        )
-        restore_signals(cython.address(signals))
-        if error:
-            raise OSError(error, "pthread_create: " + os.strerror(error))
-        pg.thread_count += 1
-        return 0
-
-    def pager(self):
-        """The pager; an error when it is closed, since its tables are gone then."""
-        if not self.open:
-            raise ValueError("the plane is closed")
-        return self.pg
 
     def allocate(self, size: int, page: int, typesize: int, kind: int) -> tuple[int, int]:
         """(address, 0), or (0, error): an errno of the swap file or REFUSED_*."""
@@ -446,7 +351,7 @@ class Plane:
         swapped: int64_t = 0
         refused: int64_t = 0
         state: uint32_t
-        found = {name: load64(cython.address(pg.counters[i])) for i, name in enumerate(COUNTER_NAMES)}
+        found = self.hook_counters()
         for i in range(1, pg.next_segment):
             s = cython.address(pg.segments[i])
             state = load32(cython.address(s.state))
@@ -472,6 +377,7 @@ class Plane:
             swap_buffer_bytes=refused,
             swap_reserved_bytes=cython.cast(int64_t, pg.slots) * pg.segment_bytes,
             used_bytes=load64(cython.address(pg.used)),
+            frontswap_pages=pages_in_backends(pg),
         )
         return found
 
@@ -488,23 +394,6 @@ class Plane:
         """Descriptor of the swap file, -1 without one."""
         return self.pager().file
 
-    def stop(self, pg):
-        """End the threads; no fault may be on its way."""
-        i: cython.int
-        turn: cython.int = 0
-        with cython.nogil:
-            pg.closing = 1
-            wake(cython.address(pg.reclaim_event))
-            wake(cython.address(pg.writeback_event))
-            wake(cython.address(pg.readahead_event))
-            if pg.stop_fd >= 0:
-                eventfd_write(pg.stop_fd, 1)
-            for i in range(pg.thread_count):
-                pthread_join(pg.threads[i], cython.NULL)
-            while loadi(cython.address(pg.inflight)) != 0:
-                backoff(turn)
-                turn += 1
-
     def abandon(self) -> None:
         """In a forked child: neither threads nor tables are here; forget them."""
         self.open = False
@@ -520,12 +409,10 @@ class Plane:
         """Undo __cinit__, as far as it came. The swap file's descriptor is the caller's."""
         pg: pager_p = self.pg
         kept: uint64_t = 0
-        i: cython.int
-        self.pg = cython.NULL
         if pg == cython.NULL:
             return
         # The threads first: an eviction on its way must not find the arena gone.
-        self.stop(pg)
+        self.stop()
         if pg.allocated > 0:
             # Then the arena of arrays that live on: an access from now on ends loudly, not in zeros. These
             # addresses are never used again, or the old arrays would see the bytes of new ones.
@@ -543,14 +430,10 @@ class Plane:
             close(pg.fd)
         if pg.stop_fd >= 0:
             close(pg.stop_fd)
-        for i in range(self.mappings):
-            if not kept or not self.mapped[i] <= kept < self.mapped[i] + self.lengths[i]:
-                munmap(cython.cast(cython.p_void, self.mapped[i]), self.lengths[i])
-        free(pg)
+        self.give_back(kept)
 
     def __dealloc__(self):
         # No array and no thread of the program can reach it any more, or they would hold it. In a forked
         # child there is nothing to stop.
         if self.pg != cython.NULL and not self.pg.forked:
             self.tear_down()
-        Py_XDECREF(self.keep)

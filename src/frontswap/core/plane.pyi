@@ -1,11 +1,12 @@
+from .hooks import Hooks
+
 REFUSED_ADDRESSES: int
 REFUSED_ALLOCATION: int
 REFUSED_MEMORY: int
-COUNTER_NAMES: tuple[str, ...]
 
 def kernel_features() -> dict[str, bool]: ...
 
-class Plane:
+class Plane(Hooks):
     def __init__(
         self,
         *,
@@ -20,7 +21,8 @@ class Plane:
         overcommit: bool,
         sigbus: bool,
         move: bool,
-        zcache: bool,
+        codec: int,
+        pool: int,
         keep: object,
     ) -> None: ...
     def allocate(self, size: int, page: int, typesize: int, kind: int) -> tuple[int, int]: ...

@@ -11,7 +11,7 @@ after its state is stored, so a resident page is always in the list or in the ha
 """
 
 import cython
-from cython.cimports.frontswap.core.frontswap import frontswap_store
+from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_BUSY_PAGES,
@@ -225,7 +225,7 @@ def evict_group(pg, ctx, pages, states, n):
         if data[i] == cython.NULL:
             continue
         kind = RECORD_NONE
-        if not frontswap_store(pg, ctx, pages[i], data[i], cython.address(kind)):
+        if frontswap_store(pg, ctx, pages[i], data[i], states[i], cython.address(kind)) <= NOWHERE:
             put_back(pg, data[i], page_address(pg, pages[i]), page_bytes(pg, pages[i]))
             store32(cython.address(pg.pages[pages[i]].state), states[i])
             continue

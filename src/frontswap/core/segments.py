@@ -222,6 +222,22 @@ def segment_seal(pg, number):
     return 0
 
 
+def segment_close(pg, stream):
+    """Seal the open segment of a stream, so that it can leave."""
+    number: uint32_t
+    fill: uint32_t = 0
+    released: uint32_t = 0
+    lock(cython.address(pg.log_lock))
+    number = pg.open_segment[stream]
+    if number:
+        pg.open_segment[stream] = 0
+        fill = pg.segments[number].fill
+        released = segment_seal(pg, number)
+    unlock(cython.address(pg.log_lock))
+    if released:
+        ram_release(pg, released - 1, stream, fill)
+
+
 def record_append(pg, stream, header, data):
     """Append a record; its place, or 0 when there is no room.
 

@@ -1,5 +1,5 @@
-from frontswap.core.layout cimport context_t, pager_t
-from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
+from frontswap.core.layout cimport area_t, context_t, pager_t
+from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef int64_t slot_take(pager_t *pg, bint cleaning) noexcept nogil
 cdef bint swap_tight(pager_t *pg) noexcept nogil
@@ -8,3 +8,10 @@ cdef int slot_write(pager_t *pg, int64_t slot, const void *data, uint32_t length
 cdef int slot_read(pager_t *pg, int64_t slot, uint32_t offset, void *into, uint32_t length) noexcept nogil
 cdef int swap_grow(pager_t *pg, uint32_t slots) noexcept nogil
 cdef int back_slots(pager_t *pg, uint32_t start, uint32_t end) noexcept nogil
+
+cdef int area_slot_write(
+    area_t *area, context_t *ctx, uint32_t offset, const uint8_t *data, uint32_t size) noexcept nogil
+cdef int area_slot_read(area_t *area, context_t *ctx, uint32_t offset, uint8_t *into, uint32_t size) noexcept nogil
+cdef int write_all(int fd, const void *data, uint32_t length, int64_t at) noexcept nogil
+cdef int read_all(int fd, void *into, uint32_t length, int64_t at) noexcept nogil
+cdef int write_out(int fd, int64_t at, uint32_t length) noexcept nogil

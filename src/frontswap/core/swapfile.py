@@ -33,8 +33,10 @@ from cython.cimports.frontswap.core.uapi import (
     storei,
     sync_file_range,
     uint32_t,
+    uint64_t,
     unlock,
 )
+from cython.cimports.libc.string import memcpy
 
 # Slots that only the cleaner may take: it needs somewhere to put live records before it can free any.
 CLEANING_SLOTS = cython.declare(cython.uint, 4)
@@ -67,51 +69,32 @@ def disk_rests(pg):
     return error if error != 0 and clock_ns() < load64(cython.address(pg.disk_retry)) else 0
 
 
-def slot_write(pg, slot, data, length):
-    """Write `length` bytes from `data` (page aligned) to the start of `slot`; 0 or an errno.
+def write_all(fd, data, length, at):
+    """Write `length` bytes (a multiple of IO_ALIGN) at `at`; 0 or an errno.
 
     Short writes are continued; a write that makes no progress is an I/O error.
     """
-    at: int64_t = slot * pg.segment_bytes
-    total: uint32_t = (length + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
-    done: uint32_t = 0
-    got: cython.Py_ssize_t
-    error: cython.int
-    store64(cython.address(pg.disk_retry), clock_ns() + 10000000)
-    while done < total:
-        got = pwrite(pg.file, cython.cast(cython.p_char, data) + done, total - done, at + done)
-        if got <= 0:
-            error = errno if got < 0 else EIO
-            if error == EINTR:
-                continue
-            storei(cython.address(pg.disk_error), error)
-            return error
-        # O_DIRECT goes on from an aligned place only; the bytes between are simply written again.
-        done = (done + cython.cast(uint32_t, got)) & ~cython.cast(uint32_t, IO_ALIGN - 1)
-        if got < IO_ALIGN and done < total:
-            storei(cython.address(pg.disk_error), EIO)
-            return EIO
-    if not pg.direct:
-        if sync_file_range(
-            pg.file,
-            at,
-            total,
-            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER,
-        ):
-            storei(cython.address(pg.disk_error), errno)
-            return errno
-        posix_fadvise(pg.file, at, total, POSIX_FADV_DONTNEED)
-    storei(cython.address(pg.disk_error), 0)
-    return 0
-
-
-def slot_read(pg, slot, offset, into, length):
-    """Read [offset, offset + length) of `slot`, all aligned to IO_ALIGN; 0 or an errno."""
-    at: int64_t = slot * pg.segment_bytes + offset
     done: uint32_t = 0
     got: cython.Py_ssize_t
     while done < length:
-        got = pread(pg.file, cython.cast(cython.p_char, into) + done, length - done, at + done)
+        got = pwrite(fd, cython.cast(cython.p_char, data) + done, length - done, at + done)
+        if got < 0 and errno == EINTR:
+            continue
+        if got <= 0:
+            return errno if got < 0 else EIO
+        # O_DIRECT goes on from an aligned place only; the bytes between are simply written again.
+        done = (done + cython.cast(uint32_t, got)) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+        if got < IO_ALIGN and done < length:
+            return EIO
+    return 0
+
+
+def read_all(fd, into, length, at):
+    """Read `length` bytes at `at`, all aligned to IO_ALIGN; 0 or an errno."""
+    done: uint32_t = 0
+    got: cython.Py_ssize_t
+    while done < length:
+        got = pread(fd, cython.cast(cython.p_char, into) + done, length - done, at + done)
         if got < 0 and errno == EINTR:
             continue
         if got < 0:
@@ -119,9 +102,67 @@ def slot_read(pg, slot, offset, into, length):
         if got == 0 or (got & (IO_ALIGN - 1)) != 0:
             return EIO  # the file is shorter than what was reserved: somebody truncated it
         done += cython.cast(uint32_t, got)
-    if not pg.direct:
-        posix_fadvise(pg.file, at, length, POSIX_FADV_DONTNEED)
     return 0
+
+
+def write_out(fd, at, length):
+    """Have the page cache write a range now and forget it: it would be charged to the cgroup that we keep small."""
+    if sync_file_range(
+        fd, at, length, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER
+    ):
+        return errno
+    posix_fadvise(fd, at, length, POSIX_FADV_DONTNEED)
+    return 0
+
+
+def slot_write(pg, slot, data, length):
+    """Write `length` bytes from `data` (page aligned) to the start of `slot`; 0 or an errno."""
+    at: int64_t = slot * pg.segment_bytes
+    total: uint32_t = (length + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
+    error: cython.int
+    store64(cython.address(pg.disk_retry), clock_ns() + 10000000)
+    error = write_all(pg.file, data, total, at)
+    if error == 0 and not pg.direct:
+        error = write_out(pg.file, at, total)
+    storei(cython.address(pg.disk_error), error)
+    return error
+
+
+def slot_read(pg, slot, offset, into, length):
+    """Read [offset, offset + length) of `slot`, all aligned to IO_ALIGN; 0 or an errno."""
+    at: int64_t = slot * pg.segment_bytes + offset
+    error: cython.int = read_all(pg.file, into, length, at)
+    if error == 0 and not pg.direct:
+        posix_fadvise(pg.file, at, length, POSIX_FADV_DONTNEED)
+    return error
+
+
+# --- swap areas: a slot for each page, at its offset -------------------------------------------------------------
+
+
+def area_slot_write(area, ctx, offset, data, size):
+    """Write a page to its slot; 0 or an errno. O_DIRECT wants aligned memory: other bytes go by way of `ctx`."""
+    at: int64_t = cython.cast(int64_t, offset) * size
+    error: cython.int
+    if area.direct and (cython.cast(uint64_t, data) & (IO_ALIGN - 1)) != 0:
+        memcpy(ctx.scratch, data, size)
+        data = ctx.scratch
+    error = write_all(area.fd, data, size, at)
+    if error == 0 and not area.direct:
+        error = write_out(area.fd, at, size)
+    return error
+
+
+def area_slot_read(area, ctx, offset, into, size):
+    """Read a page from its slot; 0 or an errno."""
+    at: int64_t = cython.cast(int64_t, offset) * size
+    bounce: cython.bint = area.direct and (cython.cast(uint64_t, into) & (IO_ALIGN - 1)) != 0
+    error: cython.int = read_all(area.fd, ctx.scratch if bounce else into, size, at)
+    if error == 0 and bounce:
+        memcpy(into, ctx.scratch, size)
+    if error == 0 and not area.direct:
+        posix_fadvise(area.fd, at, size, POSIX_FADV_DONTNEED)
+    return error
 
 
 def back_slots(pg, start, end):

@@ -30,6 +30,8 @@ cdef extern from * nogil:
     #define FS_LOAD(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     #define FS_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
     #define FS_ADD(p, v) __atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST)
+    #define FS_OR(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+    #define FS_AND(p, v) __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
     #define FS_XCHG(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
     #define FS_CAS(p, old, new_) __extension__({ __typeof__(*(p)) fs_old_ = (old); \\
         __atomic_compare_exchange_n((p), &fs_old_, (new_), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); })
@@ -59,15 +61,46 @@ cdef extern from * nogil:
     /* A futex lock (Drepper, "Futexes Are Tricky", mutex 2): pthread mutexes are not
        async-signal-safe by the standard's word. Whoever takes one outside of a fault has all
        signals blocked, or a handler of the program that faults would wait for its own thread. */
-    static inline void fs_lock(int32_t *l) {
+    typedef struct {
+        int32_t word;
+    #ifdef FS_LOCK_TIMES /* for bench/locks.py: how long it was held, by the bits of the nanoseconds and the longest */
+        int64_t since, held[64], longest;
+    #endif
+    } fs_lock_t;
+    static inline int64_t fs_clock(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return t.tv_sec * 1000000000LL + t.tv_nsec;
+    }
+    static inline void fs_take(int32_t *l) {
         for (int i = 0; i < 64; i++) {
             if (FS_LOAD(l) == 0 && FS_CAS(l, 0, 1)) return;
             FS_PAUSE();
         }
         while (FS_XCHG(l, 2) != 0) syscall(SYS_futex, l, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
     }
-    static inline void fs_unlock(int32_t *l) {
-        if (FS_XCHG(l, 0) == 2) syscall(SYS_futex, l, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    static inline void fs_lock(fs_lock_t *l) {
+        fs_take(&l->word);
+    #ifdef FS_LOCK_TIMES
+        l->since = fs_clock();
+    #endif
+    }
+    static inline void fs_unlock(fs_lock_t *l) {
+    #ifdef FS_LOCK_TIMES
+        int64_t held = fs_clock() - l->since;
+        l->held[held > 0 ? 64 - __builtin_clzll(held) : 0]++;
+        if (held > l->longest) l->longest = held;
+    #endif
+        if (FS_XCHG(&l->word, 0) == 2) syscall(SYS_futex, &l->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+    /* Bucket `i` of the time a lock was held, -1: the longest; -1 where nobody has measured. */
+    static inline int64_t fs_lock_time(fs_lock_t *l, int i) {
+    #ifdef FS_LOCK_TIMES
+        return i < 0 ? l->longest : l->held[i];
+    #else
+        (void)l, (void)i;
+        return -1;
+    #endif
     }
     /* A wake-up that is never lost: 1 stays until the sleeper takes it. */
     static inline void fs_wake(int32_t *e) {
@@ -87,10 +120,9 @@ cdef extern from * nogil:
         struct timespec t = {0, 50000};
         nanosleep(&t, NULL);
     }
-    static inline int64_t fs_clock(void) {
-        struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return t.tv_sec * 1000000000LL + t.tv_nsec;
+    static inline void fs_pause_for(int64_t nanoseconds) {
+        struct timespec t = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+        nanosleep(&t, NULL);
     }
     static inline void fs_block_signals(sigset_t *old) {
         sigset_t all;
@@ -132,6 +164,8 @@ cdef extern from * nogil:
     void store32 "FS_STORE"(uint32_t *p, uint32_t v)
     bint cas32 "FS_CAS"(uint32_t *p, uint32_t old, uint32_t new)
     uint32_t add32 "FS_ADD"(uint32_t *p, int v)
+    uint32_t or32 "FS_OR"(uint32_t *p, uint32_t v)
+    uint32_t and32 "FS_AND"(uint32_t *p, uint32_t v)
     int32_t loadi "FS_LOAD"(int32_t *p)
     void storei "FS_STORE"(int32_t *p, int32_t v)
     bint casi "FS_CAS"(int32_t *p, int32_t old, int32_t new)
@@ -144,12 +178,16 @@ cdef extern from * nogil:
     void storep "FS_STORE"(uint8_t **p, uint8_t *v)
     void cpu_pause "FS_PAUSE"()
 
-    void lock "fs_lock"(int32_t *l)
-    void unlock "fs_unlock"(int32_t *l)
+    ctypedef struct lock_t "fs_lock_t":
+        pass
+    void lock "fs_lock"(lock_t *l)
+    void unlock "fs_unlock"(lock_t *l)
+    int64_t lock_time "fs_lock_time"(lock_t *l, int bucket)
     void wake "fs_wake"(int32_t *e)
     void sleep_on "fs_sleep"(int32_t *e, int64_t nanoseconds)
     void backoff "fs_backoff"(int turn)
     int64_t clock_ns "fs_clock"()
+    void pause_ns "fs_pause_for"(int64_t nanoseconds)
     ctypedef struct sigset_t:
         pass
     void block_signals "fs_block_signals"(sigset_t *old)

@@ -14,6 +14,7 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.stack import Spec
 from ..core.allocator import Allocator
 from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, Plane
 from ..errors import (
@@ -25,10 +26,11 @@ from ..errors import (
     ParameterError,
     PinError,
 )
+from ..hooks import Backends
 from ..sizes import format_size
+from ..swap import SwapFile
 from .settings import Settings
 from .statistics import Statistics
-from .swap import SwapFile
 
 Array = npt.NDArray[Any]
 Shape = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
@@ -56,7 +58,7 @@ class Memory:
         *,
         swap: str | os.PathLike[str] | None = "auto",
         page: int | str = "auto",
-        backends: str | None = "zcache",
+        backends: Spec = "zcache",
         allocate: int | str | None = None,
         arena: int | str = "1T",
         overcommit: bool = False,
@@ -69,7 +71,8 @@ class Memory:
             swap: directory (or new file) for the swap file; "auto": TMPDIR or /var/tmp; None: no disk.
             page: unit of eviction, 4096 to 2 MiB and a power of two; "auto": by the size of each array.
                 A page of 2 MiB needs a limit of 256 MiB or more, smaller ones in proportion.
-            backends: "zcache" (compressed RAM), or None: pages go straight to the swap file.
+            backends: stacks in front of the swap file, first to last: "zcache" (compressed RAM), "limit:size=1GiB /
+                zcache:codec=lz4", or objects of frontswap.backends; None: pages go straight to the swap file.
             allocate: with ``swap=None``, how many bytes of arrays are handed out (default: ``limit``).
                 Data that does not compress into the limit then ends in SIGBUS at the fault.
             arena: addresses to reserve; costs RAM only for what is touched.
@@ -97,6 +100,15 @@ class Memory:
         try:
             self._plane = _plane(settings, self._swap)
         except BaseException:
+            if self._swap is not None:
+                self._swap.close()
+            raise
+        #: backends that come and go: register, unregister, pressure, statistics
+        self.backends = Backends(self._plane, why_left=self._why_left)
+        try:
+            self.backends.register(settings.stacks)
+        except BaseException:
+            self._plane.close()
             if self._swap is not None:
                 self._swap.close()
             raise
@@ -342,6 +354,7 @@ class Memory:
                     f"close: arrays of {format_size(held)} still live in this Memory; delete them, or force=True"
                 )
             self._closed = "has been closed"
+            self.backends.close("have been closed")
             self._allocator.close()
             self._plane.close()
             if self._swap is not None:
@@ -356,6 +369,12 @@ class Memory:
         self._closed = "belongs to the parent process of a fork"
         self._allocator.close()
         self._plane.abandon()
+        self.backends._closed = "belong to the parent process of a fork"
+
+    def _why_left(self) -> str:
+        if self._swap is None:
+            return "without a swap file pages have nowhere to go"
+        return "the swap file does not take them" if self.statistics().slot_errors else ""
 
     def _why(self, refused: int, shape: Shape | None, dtype: np.dtype[Any] | None) -> str:
         what = "the array"
@@ -394,7 +413,8 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             overcommit=settings.overcommit,
             sigbus=settings.sigbus,
             move=settings.move,
-            zcache=settings.zcache,
+            codec=settings.zcache.codec_kind,
+            pool=settings.zcache.size,
             keep=swap,
         )
     except MemoryError as error:

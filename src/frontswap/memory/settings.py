@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from ..backends.stack import Spec, Stack, stacks_of
+from ..backends.zcache import Zcache
 from ..core.plane import kernel_features
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
@@ -28,10 +30,15 @@ class Settings:
     allocate: int
     threshold: int
     contexts: int
-    zcache: bool
+    stacks: tuple[Stack, ...]
     overcommit: bool
     sigbus: bool
     move: bool
+
+    @property
+    def zcache(self) -> Zcache:
+        """The settings of the zcache among the stacks; the defaults without one."""
+        return next((stack.backend for stack in self.stacks if isinstance(stack.backend, Zcache)), Zcache())
 
     @classmethod
     def check(
@@ -39,7 +46,7 @@ class Settings:
         *,
         limit: int | str,
         page: int | str,
-        backends: str | None,
+        backends: Spec,
         allocate: int | str | None,
         arena: int | str,
         threshold: int | str,
@@ -73,7 +80,7 @@ class Settings:
             allocate=bytes_limit if allocate is None else parse_size(allocate, "allocate"),
             threshold=parse_size(threshold, "threshold"),
             contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
-            zcache=_has_zcache(backends),
+            stacks=tuple(stacks_of(backends)),
             overcommit=overcommit,
             sigbus=_choice("FRONTSWAP_FAULTS", ("sigbus", "thread")) == "sigbus",
             move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
@@ -92,15 +99,6 @@ class Settings:
                 "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
             )
         return size
-
-
-def _has_zcache(backends: str | None) -> bool:
-    if backends is not None and not isinstance(backends, str):
-        raise ParameterError("backends", backends, '"zcache", or None for the swap file alone')
-    names = [name.strip() for name in (backends or "").split("/") if name.strip()]
-    if names not in ([], ["zcache"]):
-        raise ParameterError("backends", backends, '"zcache", or None for the swap file alone')
-    return bool(names)
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:

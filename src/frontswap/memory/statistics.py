@@ -24,6 +24,9 @@ class Statistics:
     swapped_bytes: int  #: records in the swap file
     swap_buffer_bytes: int  #: refused pages on their way to the swap file (inside the reserve)
     swap_reserved_bytes: int  #: size of the swap file
+    frontswap_pages: (
+        int  #: pages that backends have (frontswap_curr_pages), those in zcache's written-back segments too
+    )
     used_bytes: int  #: what is charged to the limit beside the reserve: resident + pool, and pages on their way
 
     # counters
@@ -35,8 +38,16 @@ class Statistics:
     succ_stores: int  #: pages that a backend accepted
     failed_stores: int  #: stores that a backend refused
     invalidates: int  #: records dropped because the page was written or freed
+    reject_refused: int  #: refused by a backend without a reason
     reject_incompressible: int  #: refused by zcache: does not shrink
     reject_pool_full: int  #: refused by zcache: the pool is full and cannot be written back
+    reject_limit: int  #: refused by the filter limit
+    reject_inactive: int  #: refused by the filter active_only
+    reject_slow: int  #: refused by the filter latency
+    reject_pressure: int  #: refused because memory is short
+    reject_stopped: int  #: refused because a backend is on its way out
+    reject_injected: int  #: refused by the filter inject
+    reject_error: int  #: refused because a backend raised (none behind the memory door)
     same_filled_pages: int  #: stores of pages filled with one word: they take no room
     slot_stores: int  #: refused pages written to their slot
     slot_loads: int  #: pages loaded from the swap file

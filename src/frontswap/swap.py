@@ -12,8 +12,8 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from ..errors import SwapDirectoryError
-from ..sizes import format_size
+from .errors import SwapDirectoryError
+from .sizes import format_size
 
 _RAM_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
 _OCTAL = re.compile(r"\\([0-7]{3})")

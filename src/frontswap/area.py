@@ -1,0 +1,508 @@
+"""Swap areas and the hooks in front of them: the frontswap interface for who brings pages himself.
+
+A block device, a host's daemon or a test stores pages here by (type, offset); the memory door has the same hooks under
+its page faults. The path of a page is in ``frontswap.core``; see docs/frontswap.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends.contract import Pressure
+from .backends.stack import Spec, stacks_of
+from .core.area import Areas
+from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
+from .hooks import Backends, Registered, Relief, StackStatistics
+from .sizes import format_size, parse_size
+from .swap import SwapFile
+from .times import parse_duration
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+MIN_PAGE = 4096
+MAX_PAGE = 2 << 20
+#: pages of all areas behind one set of hooks
+MOST_PAGES = 1 << 28
+_living: weakref.WeakSet[Frontswap] = weakref.WeakSet()
+
+Results = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class AreaStatistics:
+    """What has happened to one area. Counters count pages and mean what they mean in mm/frontswap.c."""
+
+    type: int
+    page: int  #: bytes
+    pages: int
+    curr_pages: int  #: pages that backends have: bits of the map
+    loads: int  #: pages that backends gave
+    succ_stores: int
+    failed_stores: int  #: stores that every backend refused
+    invalidates: int
+    slot_stores: int
+    slot_loads: int
+    poisoned: int  #: pages lost
+
+
+@dataclass(frozen=True, slots=True)
+class HooksStatistics:
+    """All areas and all backends behind one set of hooks, at one moment."""
+
+    loads: int
+    succ_stores: int
+    failed_stores: int
+    invalidates: int
+    curr_pages: int
+    slot_stores: int
+    slot_loads: int
+    slot_errors: int
+    poisoned: int
+    refusals: dict[str, int]  #: pages refused, by reason; one page may be refused by several backends
+    pool_bytes: int  #: RAM that zcache takes
+    pool_limit_bytes: int
+    areas: tuple[AreaStatistics, ...]
+    backends: tuple[StackStatistics, ...]
+
+
+class Frontswap:
+    """The hooks of swap areas, and the backends behind them.
+
+    ``store`` offers a page to the backends in order; what all refuse goes to the page's slot. Many threads may use it
+    at once. A forked child does not have it: pages stay the parent's.
+    """
+
+    def __init__(self, backends: Spec = None, *, workers: int = 0) -> None:
+        """Make hooks without areas.
+
+        Args:
+            backends: stacks to register: "limit:size=1GiB / zcache", objects, or a list of these. None: none yet.
+            workers: operations that run at the same time, others wait; 0: four for each processor. Each takes four
+                pages of RAM of the largest page size in use.
+        """
+        if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= 7:
+            raise ParameterError("workers", workers, "0 to 7")
+        stacks = stacks_of(backends)
+        self._closed = ""
+        self._areas: dict[int, SwapArea] = {}
+        self._core = Areas(contexts=workers or min(7, 4 * (os.cpu_count() or 1)), pages=MOST_PAGES)
+        #: register, unregister, pressure, statistics
+        self.backends = Backends(self._core, areas=lambda: list(self._areas.values()), why_left=self._why_left)
+        _living.add(self)
+        try:
+            self.backends.register(stacks)
+        except BaseException:
+            self._core.close()
+            raise
+
+    # --- areas -----------------------------------------------------------------------------------
+
+    def swapon(self, pages: int | None = None, **settings: Any) -> SwapArea:
+        """A new :class:`SwapArea` in front of these hooks."""
+        return SwapArea(self, pages, **settings)
+
+    def init(self, type: int) -> None:
+        """frontswap_init: an area is on. swapon and register do it; calling it again changes nothing.
+
+        Raises:
+            ParameterError: there is no such area.
+        """
+        self._area(type)
+
+    @property
+    def areas(self) -> tuple[SwapArea, ...]:
+        """The areas that are on."""
+        return tuple(self._areas.values())
+
+    def _area(self, type: int) -> SwapArea:
+        self._check_open()
+        if type not in self._areas:
+            raise ParameterError("type", type, "the type of a swap area that is on")
+        return self._areas[type]
+
+    # --- the hooks -------------------------------------------------------------------------------
+
+    def store(self, type: int, offset: int, page: ReadableBuffer) -> bool:
+        """Keep a page. True: a backend has it. False: all refused it, or there is none, and it is in its slot.
+
+        Args:
+            type: of the area.
+            offset: of the page in its area, in pages.
+            page: its bytes, contiguous; not copied by the hooks, and not to be changed meanwhile.
+
+        Raises:
+            ParameterError: no such area, no such page, or a buffer that is not one page.
+            SlotError: refused, and its slot cannot be written. Until it is stored again, loading it is an error too.
+        """
+        return self._core.store(type, offset, page)
+
+    def load(self, type: int, offset: int, into: WriteableBuffer) -> bool:
+        """Fill `into` with a page. True: a backend had it. False: it comes from its slot, or was never stored: zeros.
+
+        Raises:
+            PageLostError: the backend that accepted it does not give it back, or gives back other bytes. `into` is
+                undefined then, and the page stays lost until it is stored again or invalidated.
+            ExclusiveLoadError: an exclusive load took it.
+            SlotError: its slot cannot be read.
+        """
+        return self._core.load(type, offset, into)
+
+    def invalidate_page(self, type: int, offset: int) -> bool:
+        """The page is of no use any more: it reads as zeros. True if a backend had it."""
+        return self._core.invalidate_page(type, offset)
+
+    def invalidate_area(self, type: int) -> None:
+        """No page of the area is of any use any more. The area stays on."""
+        self._core.invalidate_area(type)
+
+    def store_many(self, type: int, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
+        """Store pages that lie one after the other in `pages`.
+
+        For each, in the order given: 1 it is in a backend, 0 in its slot, or -errno: it is lost. From the moment of
+        the call a load of any of them waits for these bytes, and never sees those of before.
+        """
+        at = self._offsets(type, offsets)
+        order = np.argsort(at, kind="stable")
+        ascending = at[order]
+        if len(at) and (ascending[1:] == ascending[:-1]).any():
+            raise ParameterError("offsets", "one of them twice", "different: the last of two stores would be a guess")
+        results = np.full(len(at), -errno.ENOENT, np.int32)
+        self._core.store_many(type, at, order, pages, results)
+        return results
+
+    def load_many(self, type: int, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
+        """Load pages one after the other into `into`.
+
+        For each: 1 from a backend, 0 from its slot or never stored, or -errno: -EIO lost, -ENOENT taken by an
+        exclusive load; its part of `into` is undefined then.
+        """
+        at = self._offsets(type, offsets)
+        results = np.full(len(at), -errno.ENOENT, np.int32)
+        self._core.load_many(type, at, into, results)
+        return results
+
+    def invalidate_many(self, type: int, offsets: npt.ArrayLike) -> Results:
+        """Invalidate pages. For each: 1 a backend had it, else 0."""
+        at = self._offsets(type, offsets)
+        results = np.zeros(len(at), np.int32)
+        self._core.invalidate_many(type, at, results)
+        return results
+
+    def _offsets(self, type: int, offsets: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+        pages = self._area(type).pages
+        at = np.atleast_1d(np.asarray(offsets))
+        if at.ndim != 1 or (at.size and at.dtype.kind not in "iu"):
+            raise ParameterError("offsets", f"{at.dtype} of shape {at.shape}", "a sequence of whole numbers")
+        if at.size and (at.min() < 0 or at.max() >= pages):
+            wrong = at.min() if at.min() < 0 else at.max()
+            raise ParameterError("offsets", int(wrong), f"0 to {pages - 1} in area {type}")
+        return np.ascontiguousarray(at, np.uint32)
+
+    # --- modes, shrink ---------------------------------------------------------------------------
+
+    def writethrough(self, on: bool) -> None:
+        """Stores go to a backend and to the slot, so that the backend may lose them (frontswap_writethrough)."""
+        self._core.writethrough(_switch(on))
+
+    def exclusive_loads(self, on: bool) -> None:
+        """A load takes the page out of its backend; who loaded it has the only copy (tmem_exclusive_gets)."""
+        self._core.exclusive_loads(_switch(on))
+
+    def shrink(self, pages: int, *, deadline: float | str = 60.0) -> int:
+        """Partial swapoff: reduce the pages in backends to `pages` by moving them to their slots (frontswap_shrink).
+
+        Returns how many have moved: fewer than asked for where an area has no slots, or after the deadline.
+        """
+        if not isinstance(pages, int) or isinstance(pages, bool) or pages < 0:
+            raise ParameterError("pages", pages, "a number of pages from 0 on")
+        return self._core.shrink(pages, parse_duration(deadline, "deadline") / 1e9)
+
+    def curr_pages(self) -> int:
+        """Pages that backends have, in all areas: exact when no store is on its way (frontswap_curr_pages)."""
+        return self._core.curr_pages()
+
+    def frontswap_map(self, type: int) -> npt.NDArray[np.bool_]:
+        """For each page of an area: is it in a backend? The map of this moment (one bit a page inside)."""
+        area = self._area(type)
+        bits = np.frombuffer(self._core.map_bits(type), np.uint8)
+        found: npt.NDArray[np.bool_] = np.unpackbits(bits, count=area.pages, bitorder="little").view(np.bool_)
+        return found
+
+    def register(self, spec: Spec) -> list[Registered]:
+        """Shorthand for ``backends.register``."""
+        return self.backends.register(spec)
+
+    def unregister(self, registered: Registered, *, deadline: float | str = 30.0) -> None:
+        """Shorthand for ``backends.unregister``."""
+        self.backends.unregister(registered, deadline=deadline)
+
+    def pressure(self, level: Pressure | str | int) -> Relief:
+        """Shorthand for ``backends.pressure``."""
+        return self.backends.pressure(level)
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def statistics(self) -> HooksStatistics:
+        """Counters and gauges of this moment."""
+        with self.backends.lock:
+            self._check_open()
+            counted = self._core.hook_counters()
+            pool, limit = self._core.pool()
+            return HooksStatistics(
+                **{field.name: counted[field.name] for field in fields(HooksStatistics) if field.name in counted},
+                curr_pages=self._core.curr_pages(),
+                refusals={n.removeprefix("reject_"): counted[n] for n in counted if n.startswith("reject_")},
+                pool_bytes=pool,
+                pool_limit_bytes=limit,
+                areas=tuple(area.statistics() for area in self._areas.values()),
+                backends=self.backends.statistics(),
+            )
+
+    def close(self, *, force: bool = False) -> None:
+        """Give everything back. Closing twice is no error.
+
+        Raises:
+            InUseError: areas are on, and `force` is not given.
+        """
+        with self.backends.lock:
+            if self._closed:
+                return
+            if self._areas and not force:
+                raise InUseError(f"close: {len(self._areas)} swap areas are on; swapoff() them, or force=True")
+            for area in list(self._areas.values()):
+                area.swapoff()
+            self._closed = "have been closed"
+            self.backends.close(self._closed)
+            self._core.close()
+
+    def __enter__(self) -> Frontswap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(force=True)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"these hooks {self._closed}")
+
+    def _abandon(self) -> None:
+        self._closed = "belong to the parent process of a fork"
+        self._core.abandon()
+        self.backends._closed = self._closed
+
+    def _why_left(self) -> str:
+        without = [area.type for area in self._areas.values() if not area.has_slots]
+        return f"areas without slots (swap=None): {', '.join(map(str, without))}" if without else ""
+
+
+class SwapArea:
+    """A swap area: pages of one size at offsets from 0, each with a slot of its own (rule 2).
+
+    ``area.store(offset, page)`` is ``hooks.store(area.type, offset, page)``, and so on.
+    """
+
+    def __init__(
+        self,
+        hooks: Frontswap,
+        pages: int | None = None,
+        *,
+        size: int | str | None = None,
+        page: int | str = 4096,
+        swap: str | os.PathLike[str] | None = "auto",
+        overcommit: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        """Swap on.
+
+        Args:
+            hooks: the hooks in front of it.
+            pages: how many pages, or
+            size: bytes, a multiple of the page size.
+            page: bytes of a page, 4096 to 2 MiB and a power of two.
+            swap: directory (or new file) for the slots; "auto": TMPDIR or /var/tmp; None: no slots. Then a page that
+                every backend refuses is lost, loudly, and no backend can be drained.
+            overcommit: do not reserve the disk space of the slots.
+            dtype: of what is in the pages, if it is known: the codec need not find out.
+
+        Raises:
+            ParameterError: a value that is not allowed.
+            SwapDirectoryError: the slots cannot be there.
+            OutOfMemoryError: the disk cannot back them (rule 2), or too many pages in all.
+            InUseError: 63 areas are on.
+        """
+        self.page = _page(page)  #: bytes of a page
+        self.pages = _pages(pages, size, self.page)  #: pages, of which offsets count
+        typesize = 0 if dtype is None else np.dtype(dtype).itemsize
+        self._hooks = hooks
+        hooks._check_open()
+        self._swap = None if swap is None else SwapFile(swap, 0)
+        try:
+            if self._swap is not None:
+                self._reserve(self._swap, overcommit)
+            with hooks.backends.lock:
+                hooks._check_open()
+                self.type = hooks._core.swapon(
+                    self.pages,
+                    self.page,
+                    -1 if self._swap is None else self._swap.fd,
+                    self._swap is not None and self._swap.direct,
+                    typesize if typesize in (1, 2, 4, 8, 16) else 0,
+                    self._swap,
+                )  #: its number
+                if self.type == -1:
+                    raise InUseError("swapon: 63 areas are on behind these hooks already")
+                if self.type < 0:
+                    raise OutOfMemoryError(f"swapon: more than {MOST_PAGES} pages in all behind these hooks")
+                try:
+                    hooks.backends.init(self)
+                except BaseException:
+                    hooks._core.swapoff(self.type)
+                    raise
+                hooks._areas[self.type] = self
+        except BaseException:
+            if self._swap is not None:
+                self._swap.close()
+            raise
+        self._stopped = ""
+
+    def _reserve(self, swap: SwapFile, overcommit: bool) -> None:
+        try:
+            if overcommit:
+                os.ftruncate(swap.fd, self.pages * self.page)
+            else:
+                os.posix_fallocate(swap.fd, 0, self.pages * self.page)
+        except OSError as error:
+            raise OutOfMemoryError(
+                f"swapon: the slots need {format_size(self.pages * self.page)} in {swap.directory}: {error.strerror} "
+                f"({format_size(swap.free_bytes())} free). Give swap= a directory with more space, or overcommit=True"
+            ) from error
+
+    @property
+    def has_slots(self) -> bool:
+        """False with swap=None."""
+        return self._swap is not None
+
+    @property
+    def hooks(self) -> Frontswap:
+        """The hooks in front of it."""
+        return self._hooks
+
+    def store(self, offset: int, page: ReadableBuffer) -> bool:
+        """See :meth:`Frontswap.store`."""
+        return self._hooks._core.store(self.type, offset, page)
+
+    def load(self, offset: int, into: WriteableBuffer) -> bool:
+        """See :meth:`Frontswap.load`."""
+        return self._hooks._core.load(self.type, offset, into)
+
+    def invalidate_page(self, offset: int) -> bool:
+        """See :meth:`Frontswap.invalidate_page`."""
+        return self._hooks._core.invalidate_page(self.type, offset)
+
+    def invalidate_area(self) -> None:
+        """See :meth:`Frontswap.invalidate_area`."""
+        self._hooks._core.invalidate_area(self.type)
+
+    def store_many(self, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
+        """See :meth:`Frontswap.store_many`."""
+        return self._hooks.store_many(self.type, offsets, pages)
+
+    def load_many(self, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
+        """See :meth:`Frontswap.load_many`."""
+        return self._hooks.load_many(self.type, offsets, into)
+
+    def invalidate_many(self, offsets: npt.ArrayLike) -> Results:
+        """See :meth:`Frontswap.invalidate_many`."""
+        return self._hooks.invalidate_many(self.type, offsets)
+
+    @property
+    def frontswap_map(self) -> npt.NDArray[np.bool_]:
+        """See :meth:`Frontswap.frontswap_map`."""
+        return self._hooks.frontswap_map(self.type)
+
+    def curr_pages(self) -> int:
+        """Pages of this area that backends have."""
+        return self.statistics().curr_pages
+
+    def stop(self, reason: str) -> None:
+        """Send nothing to the backends any more: stores go to the slots. What the backends have stays there.
+
+        For backends that know that the next pages are not worth sending, and for people. Loads are as before.
+        """
+        if not isinstance(reason, str) or not reason:
+            raise ParameterError("reason", reason, "a few words that statistics and logs can show")
+        self._hooks._core.set_stopped(self.type, True)
+        self._stopped = reason
+
+    def resume(self) -> None:
+        """Offer pages to the backends again."""
+        self._hooks._core.set_stopped(self.type, False)
+        self._stopped = ""
+
+    @property
+    def stopped(self) -> str:
+        """The reason given to stop(), or ""."""
+        return self._stopped
+
+    def statistics(self) -> AreaStatistics:
+        """Counters of this moment."""
+        return AreaStatistics(
+            type=self.type, page=self.page, pages=self.pages, **self._hooks._core.area_counters(self.type)
+        )
+
+    def swapoff(self) -> None:
+        """The area goes with all its pages. Waits for operations on their way. Twice is no error."""
+        hooks = self._hooks
+        with hooks.backends.lock:
+            if hooks._areas.get(self.type) is not self:
+                return
+            del hooks._areas[self.type]
+            hooks._core.swapoff(self.type)
+            hooks.backends.forget_area(self.type)
+            if self._swap is not None:
+                self._swap.close()
+
+    def __repr__(self) -> str:
+        return f"<frontswap area {self.type}: {self.pages} pages of {format_size(self.page)}>"
+
+
+def _switch(on: bool) -> bool:
+    if not isinstance(on, bool | np.bool_):
+        raise ParameterError("on", on, "True or False")
+    return bool(on)
+
+
+def _page(page: int | str) -> int:
+    size = parse_size(page, "page")
+    if size < MIN_PAGE or size > MAX_PAGE or size & (size - 1):
+        raise ParameterError("page", page, "a power of two from 4096 to 2 MiB")
+    return size
+
+
+def _pages(pages: int | None, size: int | str | None, page: int) -> int:
+    if (pages is None) == (size is None):
+        raise ParameterError("pages", pages, "given, or size= instead of it")
+    if size is not None:
+        found = parse_size(size, "size")
+        if found == 0 or found % page:
+            raise ParameterError("size", size, f"a multiple of the page size, {format_size(page)}")
+        pages = found // page
+    if not isinstance(pages, int | np.integer) or isinstance(pages, bool) or not 0 < pages <= MOST_PAGES:
+        raise ParameterError("pages" if size is None else "size", pages, f"1 to {MOST_PAGES} pages")
+    return int(pages)
+
+
+def _abandon_all() -> None:
+    for hooks in list(_living):
+        hooks._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,71 @@
+"""``zcache``: compressed RAM.
+
+Refuses what does not shrink by a sixteenth, and everything when memory is critically short. What is above its size
+leaves for the slots, coldest first. Source: drivers/staging/zcache (2011-12) and its heirs, zswap and zram.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..core import codec
+from ..core.native import Native, make_zcache
+from ..errors import ParameterError
+from ..sizes import format_size
+from .layers import Layer, choice, setting, size
+
+SMALLEST = 4 << 20
+_KINDS = {
+    "auto": -1,
+    "lz4": codec.LZ4,
+    "shuffle": codec.SHUFFLE,
+    "bitshuffle": codec.BITSHUFFLE,
+    "decimals": codec.DECIMALS,
+}
+
+
+def _size(value: int | str, parameter: str) -> int:
+    if value in ("auto", 0):
+        return 0
+    found = size(value, parameter)
+    if found < SMALLEST:
+        raise ParameterError(parameter, value, f'"auto" or at least {format_size(SMALLEST)}')
+    return found
+
+
+@dataclass(frozen=True)
+class Zcache(Layer):
+    """Compressed RAM in front of the slots.
+
+    Args:
+        codec: "auto" chooses by sampling; or one of the codecs for all pages: "lz4", "shuffle", "bitshuffle",
+            "decimals" (float64 only).
+        size: bytes of RAM that the pool may take, all overhead counted. "auto": in a Memory three quarters of its
+            limit, in front of swap areas a fifth of the machine's memory, as zswap's default.
+    """
+
+    name: ClassVar[str] = "zcache"
+
+    codec: str = setting("auto", choice(*_KINDS))
+    size: int = setting("auto", _size)
+
+    @property
+    def codec_kind(self) -> int:
+        """The number of the codec, -1 for "auto"."""
+        return _KINDS[self.codec]
+
+    @property
+    def area_size(self) -> int:
+        """Bytes of the pool in front of swap areas."""
+        return self.size or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 5
+
+    @property
+    def segment(self) -> int:
+        """Bytes of a segment in front of swap areas: a largest page must fit, and the pool needs some of them."""
+        return max(256 << 10, min((2 << 20) + 8192, self.area_size // 32 // 4096 * 4096))
+
+    def native(self) -> Native:
+        """A new one."""
+        return make_zcache()

@@ -1,0 +1,540 @@
+"""Swap areas: pages without addresses, each with a slot of its own; the hooks for who brings pages himself.
+
+The page protocol of layout.pxd without the resident states: NONE (never stored: reads as zeros), OUT (in a backend, in
+its slot, or both), GONE, POISON, and BUSY while one thread works on it. Who wants a page that is BUSY waits, holding
+nothing but a context, and never the GIL: the owner may need it for a backend in Python.
+"""
+
+import os
+
+import cython
+from cython.cimports.cpython.buffer import (
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, PyObject
+from cython.cimports.frontswap.core.arena import (
+    buffers_bytes,
+    contexts_back,
+    contexts_make,
+    extent_give,
+    extent_take,
+)
+from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.frontswap import (
+    IN_BACKEND,
+    IN_SLOT,
+    frontswap_invalidate_page,
+    frontswap_load,
+    frontswap_store,
+    page_poison,
+)
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    GONE,
+    MAX_AREAS,
+    MAX_STACKS,
+    NONE,
+    OUT,
+    SLOT,
+    STATE,
+    area_p,
+    area_t,
+    backend_p,
+    block_p,
+    bytes_p,
+    context_p,
+    holder,
+    page_p,
+    pager_p,
+)
+from cython.cimports.frontswap.core.reclaim import context_give, context_take
+from cython.cimports.frontswap.core.record import load_cause
+from cython.cimports.frontswap.core.uapi import (
+    EIO,
+    ENOENT,
+    ENOSPC,
+    addi,
+    backoff,
+    cas32,
+    int32_t,
+    int64_t,
+    load32,
+    load64,
+    loadi,
+    lock,
+    store32,
+    storei,
+    uint8_t,
+    uint32_t,
+    uint64_t,
+    unlock,
+)
+from cython.cimports.libc.string import memset
+
+from frontswap.errors import ExclusiveLoadError, PageLostError, ParameterError, SlotError
+
+AREA_COUNTERS = (
+    "loads",
+    "succ_stores",
+    "failed_stores",
+    "invalidates",
+    "slot_stores",
+    "slot_loads",
+    "poisoned",
+    "curr_pages",
+)
+NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+
+
+def area_enter(pg, number):
+    """Begin an operation on an area; False if it has gone. Counted first, looked at then: swapoff does the reverse."""
+    addi(cython.address(pg.areas[number].users), 1)
+    if load32(cython.address(pg.blocks[number].live)) == 1:
+        return True
+    area_leave(pg, number)
+    return False
+
+
+def area_leave(pg, number):
+    """End of area_enter()."""
+    addi(cython.address(pg.areas[number].users), -1)
+
+
+def page_own(pg, page):
+    """Wait for a page and own it; the state word that it had."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t
+    turn: cython.int = 0
+    while True:
+        state = load32(cython.address(p.state))
+        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
+            return state
+        if (state & STATE) == BUSY:
+            backoff(turn)
+            turn += 1
+
+
+def store_owned(pg, ctx, number, page, state, data):
+    """Store an owned page and let go of it; 1 in a backend, 0 in its slot, -errno."""
+    kind: uint32_t = 0
+    result: cython.int
+    pg.pages[page].block = number  # a page learns its area at its first store: an unused one costs nothing
+    result = frontswap_store(pg, ctx, page, data, state, cython.address(kind))
+    if kind:
+        store32(cython.address(pg.pages[page].state), OUT | kind)
+    else:
+        # Nobody has it: neither the bytes of before nor zeros may be the answer from now on.
+        page_poison(pg, page)
+    if result < 0:
+        return result
+    return 1 if result == IN_BACKEND else 0 if result == IN_SLOT else -ENOSPC
+
+
+def area_store(pg, number, offset, data):
+    """frontswap_store for a page of an area; see store_owned()."""
+    ctx: context_p = context_take(pg)
+    page: uint32_t = pg.blocks[number].first + offset
+    result: cython.int = store_owned(pg, ctx, number, page, page_own(pg, page), data)
+    context_give(ctx)
+    return result
+
+
+def area_load(pg, ctx, number, offset, into, error):
+    """frontswap_load for a page of an area: 1 from a backend, 0 from its slot or never stored, -1 with `*error`."""
+    block: block_p = cython.address(pg.blocks[number])
+    page: uint32_t = block.first + offset
+    state: uint32_t = page_own(pg, page)
+    new: uint32_t = state
+    held: cython.bint = False
+    error[0] = 0
+    if (state & STATE) == NONE:
+        memset(into, 0, cython.cast(cython.size_t, 1) << block.shift)
+    elif (state & STATE) != OUT:
+        error[0] = LOAD_GONE if (state & STATE) == GONE else LOAD_POISONED
+    else:
+        held = holder(pg, page, state) >= 0
+        ctx.into = into
+        error[0] = frontswap_load(pg, ctx, page, state, 0)
+        ctx.into = ctx.plain
+        if error[0] and held:
+            # Its backend has lost it, or gives back what is not it. The slot's error may pass: that page stays.
+            frontswap_invalidate_page(pg, page, state)
+            page_poison(pg, page)
+            return -1
+        held = held and not ctx.from_slot
+        if error[0] == 0 and held and loadi(cython.address(pg.exclusive)):
+            frontswap_invalidate_page(pg, page, state)
+            new = OUT | SLOT if (state & SLOT) != 0 else GONE
+    store32(cython.address(pg.pages[page].state), new)
+    return -1 if error[0] else 1 if held else 0
+
+
+def area_invalidate(pg, number, offset):
+    """frontswap_invalidate_page for a page of an area: True if a backend had it. It reads as zeros now."""
+    page: uint32_t = pg.blocks[number].first + offset
+    state: uint32_t = page_own(pg, page)
+    held: cython.bint = frontswap_invalidate_page(pg, page, state)
+    store32(cython.address(pg.pages[page].state), NONE)
+    return 1 if held else 0
+
+
+def area_empty(pg, number):
+    """Invalidate every page that is not NONE."""
+    block: block_p = cython.address(pg.blocks[number])
+    offset: uint32_t
+    for offset in range(block.pages):
+        if load32(cython.address(pg.pages[block.first + offset].state)) != NONE:
+            area_invalidate(pg, number, offset)
+
+
+def area_store_many(pg, number, offsets, order, n, data, results):
+    """Store `n` pages, `offsets[order[i]]` ascending. All are owned before the first is stored.
+
+    So whoever looks for any of them from then on waits for this batch's bytes, and never sees those of before
+    (rule 10). Ascending, and after the context is taken: two batches wait for each other in one direction only.
+    """
+    ctx: context_p = context_take(pg)
+    block: block_p = cython.address(pg.blocks[number])
+    size: uint64_t = cython.cast(uint64_t, 1) << block.shift
+    i: int64_t
+    at: int64_t
+    for i in range(n):
+        at = order[i]
+        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))
+    for i in range(n):
+        at = order[i]
+        results[at] = store_owned(
+            pg, ctx, number, block.first + offsets[at], cython.cast(uint32_t, results[at]), data + at * size
+        )
+    context_give(ctx)
+
+
+class Areas(Hooks):
+    """Swap areas behind one set of hooks. Types are numbers from 0, offsets are pages."""
+
+    def __cinit__(self, *, contexts: int, pages: int):
+        """`contexts`: operations that run at a time, others wait; `pages`: of all areas together, at most."""
+        pg: pager_p = self.pg
+        pg.max_page = 2 << 20
+        pg.fault_contexts = contexts
+        pg.max_blocks = MAX_AREAS + 1
+        pg.max_pages = pages + 1
+        pg.areas = cython.cast(area_p, self.map((MAX_AREAS + 1) * cython.sizeof(area_t)))
+        self.map_pages()
+        pg.map = cython.cast(cython.pointer(uint32_t), self.map((pages // 32 + 2) * 4))
+        pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg)))
+        if contexts_make(pg) != 0:
+            raise MemoryError("frontswap: no memory for the contexts")
+        self.open = True
+
+    def swapon(self, pages: int, page: int, fd: int, direct: bool, typesize: int, keep: object) -> int:
+        """A new area, empty; its type, or -1: no type, -2: no room for so many pages.
+
+        `keep` owns `fd`, and lives until nothing can be written to it any more.
+        """
+        pg: pager_p = self.pager()
+        number: uint32_t = 1
+        first: uint64_t
+        shift: cython.int = 12
+        block: block_p
+        area: area_p
+        layer: backend_p
+        i: cython.int
+        while number < MAX_AREAS and pg.blocks[number].pages:
+            number += 1
+        if number == MAX_AREAS:
+            return -1
+        while (1 << shift) < page:
+            shift += 1
+        contexts_back(pg, page)
+        lock(cython.address(pg.arena_lock))
+        first = extent_take(cython.address(pg.ids), pages, 32)
+        unlock(cython.address(pg.arena_lock))
+        if first == NOWHERE:
+            return -2
+        block = cython.address(pg.blocks[number])
+        area = cython.address(pg.areas[number])
+        memset(block, 0, cython.sizeof(block[0]))
+        memset(area, 0, cython.sizeof(area[0]))
+        area.fd = fd
+        area.direct = direct
+        Py_INCREF(keep)
+        self.kept[number] = cython.cast(cython.pointer(PyObject), keep)
+        block.first = cython.cast(uint32_t, first)
+        block.pages = pages
+        block.bytes = cython.cast(uint64_t, pages) << shift
+        block.shift = cython.cast(uint8_t, shift)
+        codec_choice_init(cython.address(block.choice), typesize, pg.codec_kind)
+        if number > pg.used_blocks:
+            pg.used_blocks = number
+        pg.serial += 1
+        store32(cython.address(block.serial), pg.serial)
+        for i in range(MAX_STACKS):
+            layer = pg.stacks[i]
+            while layer != cython.NULL:
+                if layer.init != cython.NULL:
+                    layer.init(layer, pg, number)
+                layer = layer.lower
+        store32(cython.address(block.live), 1)
+        return number - 1
+
+    def swapoff(self, type: int) -> None:
+        """Take an area away with all its pages. Waits for operations on their way."""
+        pg: pager_p = self.pager()
+        number: uint32_t = type + 1
+        block: block_p = cython.address(pg.blocks[number])
+        area: area_p = cython.address(pg.areas[number])
+        layer: backend_p
+        turn: cython.int = 0
+        i: cython.int
+        store32(cython.address(block.live), 0)
+        with cython.nogil:
+            while loadi(cython.address(area.users)) != 0:
+                backoff(turn)
+                turn += 1
+            area_empty(pg, number)
+        for i in range(MAX_STACKS):
+            layer = pg.stacks[i]
+            while layer != cython.NULL:
+                if layer.forget_area != cython.NULL:
+                    layer.forget_area(layer, pg, number)
+                layer = layer.lower
+        lock(cython.address(pg.arena_lock))
+        extent_give(cython.address(pg.ids), block.first, block.pages)
+        unlock(cython.address(pg.arena_lock))
+        block.pages = 0
+        area.fd = -1
+        Py_CLEAR(self.kept[number])
+
+    # --- the hooks -----------------------------------------------------------------------------------------------
+
+    def checked(self, type, offset):
+        """The block of an area that is on, after a look at the offset."""
+        pg: pager_p = self.pager()
+        if not 0 <= type < MAX_AREAS - 1 or not pg.blocks[type + 1].live:
+            raise ParameterError("type", type, "the type of a swap area that is on")
+        if not 0 <= offset < pg.blocks[type + 1].pages:
+            raise ParameterError("offset", offset, f"0 to {pg.blocks[type + 1].pages - 1} in area {type}")
+        return type + 1
+
+    def view(self, number, parameter, buffer, pages, writable, view):
+        """Get at the bytes of `pages` pages; ParameterError if they are not what the area takes."""
+        size: int64_t = cython.cast(int64_t, pages) << self.pg.blocks[number].shift
+        try:
+            PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+        except (BufferError, ValueError, TypeError) as error:
+            kind = "a writable" if writable else "a"
+            raise ParameterError(parameter, buffer.__class__.__name__, f"{kind} contiguous buffer ({error})") from None
+        if view.len != size:
+            given = view.len
+            PyBuffer_Release(view)
+            raise ParameterError(parameter, f"{given} bytes", f"{size} bytes: {pages} pages of the area")
+        return 0
+
+    def store(self, type: object, offset: object, page: object) -> bool:
+        """True: a backend has the page; False: all refused it (or there is none), and it is in its slot."""
+        number: uint32_t = self.checked(type, offset)
+        at: uint32_t = offset
+        view: Py_buffer
+        pg: pager_p = self.pg
+        result: cython.int = LOAD_NO_AREA
+        self.view(number, "page", page, 1, False, cython.address(view))
+        with cython.nogil:
+            if area_enter(pg, number):
+                result = area_store(pg, number, at, cython.cast(bytes_p, view.buf))
+                area_leave(pg, number)
+            else:
+                result = -ENOENT
+        PyBuffer_Release(cython.address(view))
+        if result < 0:
+            self.store_failed(type, offset, -result)
+        return result == 1
+
+    def load(self, type: object, offset: object, into: object) -> bool:
+        """True: a backend has given the page; False: it is from its slot, or zeros when it was never stored."""
+        number: uint32_t = self.checked(type, offset)
+        at: uint32_t = offset
+        view: Py_buffer
+        pg: pager_p = self.pg
+        result: cython.int = -1
+        error: cython.int = LOAD_NO_AREA
+        self.view(number, "into", into, 1, True, cython.address(view))
+        with cython.nogil:
+            if area_enter(pg, number):
+                ctx = context_take(pg)
+                result = area_load(pg, ctx, number, at, cython.cast(bytes_p, view.buf), cython.address(error))
+                context_give(ctx)
+                area_leave(pg, number)
+        PyBuffer_Release(cython.address(view))
+        if result < 0:
+            self.load_failed(type, offset, error)
+        return result == 1
+
+    def invalidate_page(self, type: object, offset: object) -> bool:
+        """Drop a page: it reads as zeros. True if a backend had it."""
+        number: uint32_t = self.checked(type, offset)
+        at: uint32_t = offset
+        pg: pager_p = self.pg
+        held: cython.bint = False
+        with cython.nogil:
+            if area_enter(pg, number):
+                held = area_invalidate(pg, number, at)
+                area_leave(pg, number)
+        return held
+
+    def invalidate_area(self, type: object) -> None:
+        """Drop all pages of an area; it stays on."""
+        number: uint32_t = self.checked(type, 0)
+        pg: pager_p = self.pg
+        with cython.nogil:
+            if area_enter(pg, number):
+                area_empty(pg, number)
+                area_leave(pg, number)
+
+    def store_many(
+        self,
+        type: object,
+        offsets: cython.const[uint32_t][::1],
+        order: cython.const[int64_t][::1],
+        pages: object,
+        results: int32_t[::1],
+    ) -> None:
+        """Store pages that lie one after the other; `order` sorts the offsets, which are all different and checked.
+
+        `results` gets 1 (in a backend), 0 (in its slot) or -errno for each.
+        """
+        number: uint32_t = self.checked(type, 0)
+        n: int64_t = offsets.shape[0]
+        view: Py_buffer
+        pg: pager_p = self.pg
+        if n == 0:
+            return
+        self.view(number, "pages", pages, n, False, cython.address(view))
+        with cython.nogil:
+            if area_enter(pg, number):
+                area_store_many(
+                    pg,
+                    number,
+                    cython.address(offsets[0]),
+                    cython.address(order[0]),
+                    n,
+                    cython.cast(bytes_p, view.buf),
+                    cython.address(results[0]),
+                )
+                area_leave(pg, number)
+        PyBuffer_Release(cython.address(view))
+
+    def load_many(
+        self, type: object, offsets: cython.const[uint32_t][::1], into: object, results: int32_t[::1]
+    ) -> None:
+        """Load pages one after the other into a buffer; results as of store_many."""
+        number: uint32_t = self.checked(type, 0)
+        n: int64_t = offsets.shape[0]
+        i: int64_t
+        size: uint64_t = cython.cast(uint64_t, 1) << self.pg.blocks[number].shift
+        view: Py_buffer
+        pg: pager_p = self.pg
+        error: cython.int = 0
+        if n == 0:
+            return
+        self.view(number, "into", into, n, True, cython.address(view))
+        with cython.nogil:
+            if area_enter(pg, number):
+                ctx = context_take(pg)
+                for i in range(n):
+                    results[i] = area_load(
+                        pg, ctx, number, offsets[i], cython.cast(bytes_p, view.buf) + i * size, cython.address(error)
+                    )
+                    if error:
+                        results[i] = -error if error > 0 else -ENOENT if error == LOAD_GONE else -EIO
+                context_give(ctx)
+                area_leave(pg, number)
+        PyBuffer_Release(cython.address(view))
+
+    def invalidate_many(self, type: object, offsets: cython.const[uint32_t][::1], results: int32_t[::1]) -> None:
+        """Drop pages; results: 1 if a backend had it, else 0."""
+        number: uint32_t = self.checked(type, 0)
+        n: int64_t = offsets.shape[0]
+        i: int64_t
+        pg: pager_p = self.pg
+        with cython.nogil:
+            if area_enter(pg, number):
+                for i in range(n):
+                    results[i] = area_invalidate(pg, number, offsets[i])
+                area_leave(pg, number)
+
+    def store_failed(self, type, offset, error):
+        """Say why a page could not be kept."""
+        if error == ENOSPC and self.pg.areas[type + 1].fd < 0:
+            raise SlotError(
+                error,
+                f"type {type}, offset {offset}: every backend refused the page, and the area has no slots (swap=None); "
+                "the page is lost: loading it is an error until it is stored again",
+            )
+        raise SlotError(error, f"type {type}, offset {offset}: the slot cannot be written: {os.strerror(error)}")
+
+    def load_failed(self, type, offset, error):
+        """Say why a page cannot be had."""
+        where = f"type {type}, offset {offset}"
+        if error == LOAD_NO_AREA:
+            raise ParameterError("type", type, "the type of a swap area that is on")
+        if error == LOAD_GONE:
+            raise ExclusiveLoadError(f"{where}: an exclusive load took the page; who loaded it has the only copy")
+        if error > 0:
+            raise SlotError(error, f"{where}: the slot cannot be read: {os.strerror(error)}")
+        why = "it was lost before" if error == LOAD_POISONED else load_cause(error).decode()
+        raise PageLostError(EIO, f"{where}: page lost: {why}")
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def set_stopped(self, type: object, stopped: bool) -> None:
+        """Send nothing to the backends any more, or again."""
+        number: uint32_t = self.checked(type, 0)
+        storei(cython.address(self.pg.areas[number].stopped), 1 if stopped else 0)
+
+    def area_counters(self, type: object) -> dict[str, int]:
+        """What has happened to one area, and curr_pages."""
+        number: uint32_t = self.checked(type, 0)
+        return {name: load64(cython.address(self.pg.areas[number].counters[i])) for i, name in enumerate(AREA_COUNTERS)}
+
+    def map_bits(self, type: object) -> bytes:
+        """The frontswap map of this moment: bit `offset % 8` of byte `offset // 8`."""
+        number: uint32_t = self.checked(type, 0)
+        block: block_p = cython.address(self.pg.blocks[number])
+        return PyBytes_FromStringAndSize(
+            cython.cast(cython.p_char, self.pg.map + block.first // 32), (block.pages + 7) // 8
+        )
+
+    def pool(self) -> tuple[int, int]:
+        """(bytes that zcache takes, bytes that it may take); (0, 0) without one."""
+        pg: pager_p = self.pager()
+        if pg.zcache_number < 0:
+            return 0, 0
+        return load64(cython.address(pg.pool_bytes)), pg.limit
+
+    def close(self) -> None:
+        """Give everything back; areas and pages are gone."""
+        if self.open:
+            self.open = False
+            self.tear_down()
+
+    def abandon(self) -> None:
+        """In a forked child: neither threads nor tables are here; forget them."""
+        self.open = False
+        self.pg = cython.NULL
+
+    def tear_down(self):
+        """End the thread and unmap; the slots' descriptors last."""
+        i: cython.int
+        if self.pg != cython.NULL:
+            self.stop()
+            self.give_back(0)
+        for i in range(MAX_AREAS + 1):
+            Py_CLEAR(self.kept[i])
+
+    def __dealloc__(self):
+        self.tear_down()

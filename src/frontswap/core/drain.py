@@ -1,0 +1,163 @@
+"""Draining: pages leave a backend that goes (the kernel's never could), and shrink, the partial swapoff.
+
+What a swap area's backend had goes to the slots. Behind the memory door a page that is resident gives its copy up, and
+one that is out goes to the swap file; shrink brings it back into RAM, if there is room without evicting others.
+"""
+
+import cython
+from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    CLEAN,
+    DIRTY,
+    MAX_STACKS,
+    OUT,
+    RECORD,
+    REF,
+    STATE,
+    context_p,
+    holder,
+    page_address,
+    page_bytes,
+    page_p,
+)
+from cython.cimports.frontswap.core.pager import RESOLVED, bring_in
+from cython.cimports.frontswap.core.reclaim import BRIEF, charge, context_give, context_take, uncharge
+from cython.cimports.frontswap.core.uapi import (
+    backoff,
+    cas32,
+    clock_ns,
+    int64_t,
+    load32,
+    load64,
+    store32,
+    uint32_t,
+)
+from cython.cimports.frontswap.core.uffd import die, uffd_protect
+
+
+def pages_in_backends(pg):
+    """Pages that any backend has (frontswap_curr_pages)."""
+    total: int64_t = 0
+    i: cython.int
+    for i in range(MAX_STACKS):
+        total += load64(cython.address(pg.stack_pages[i]))
+    return total
+
+
+def last_page(pg):
+    """One more than the highest page in use."""
+    last: uint32_t = 0
+    i: uint32_t
+    for i in range(1, pg.used_blocks + 1):
+        if load32(cython.address(pg.blocks[i].live)) == 1:
+            if pg.blocks[i].first + pg.blocks[i].pages > last:
+                last = pg.blocks[i].first + pg.blocks[i].pages
+    return last
+
+
+def drain_page(pg, ctx, page, number):
+    """Have one page leave stack `number`; 1 if it has, 0 if it was not there, or -errno of its slot."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t
+    kind: uint32_t = 0
+    error: cython.int = 0
+    turn: cython.int = 0
+    while True:
+        state = load32(cython.address(p.state))
+        if (state & STATE) == BUSY:
+            backoff(turn)
+            turn += 1
+            continue
+        if (state & RECORD) == 0 or holder(pg, page, state) != number:
+            return 0
+        if cas32(cython.address(p.state), state, BUSY):
+            break
+    if holder(pg, page, state) != number:  # `where` belongs to the owner: now it can be trusted
+        store32(cython.address(p.state), state)
+        return 0
+    if (state & STATE) == CLEAN:
+        frontswap_invalidate_page(pg, page, state)
+        error = uffd_protect(pg.fd, page_address(pg, page), page_bytes(pg, page), False)
+        if error:
+            die("UFFDIO_WRITEPROTECT", error)
+        store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
+        return 1
+    if (state & STATE) != OUT:
+        frontswap_invalidate_page(pg, page, state)  # poisoned: its copy is of no use to anybody
+        store32(cython.address(p.state), state & ~cython.cast(uint32_t, RECORD))
+        return 1
+    error = frontswap_evacuate(pg, ctx, page, state, cython.address(kind))
+    if error < 0:
+        frontswap_invalidate_page(pg, page, state)
+        page_poison(pg, page)
+        return 1
+    if error > 0:
+        store32(cython.address(p.state), state)
+        return -error
+    store32(cython.address(p.state), (state & ~cython.cast(uint32_t, RECORD)) | kind)
+    return 1
+
+
+def drain_pass(pg, number, until):
+    """Once over all pages; how many have left stack `number`. Ends at `until` (fs_clock), and when slots are full."""
+    ctx: context_p = context_take(pg)
+    page: uint32_t
+    done: int64_t = 0
+    got: cython.int
+    for page in range(1, last_page(pg)):
+        got = drain_page(pg, ctx, page, number)
+        if got < 0 or (page % 64 == 0 and clock_ns() > until):
+            break
+        done += got
+        if got and load64(cython.address(pg.stack_pages[number])) == 0:
+            break
+    context_give(ctx)
+    return done
+
+
+def pull_back(pg, ctx, page):
+    """Memory door: bring a page that a backend has into RAM, where it is dirty; 1, 0: not this one, -1: no room."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t = load32(cython.address(p.state))
+    own: context_p = ctx
+    size: int64_t
+    if (state & STATE) != OUT or holder(pg, page, state) < 0:
+        return 0
+    size = page_bytes(pg, page)
+    if load64(cython.address(pg.used)) + size > pg.budget - pg.low or charge(pg, cython.address(own), size, BRIEF) != 0:
+        return -1
+    if not cas32(cython.address(p.state), state, BUSY):
+        uncharge(pg, size)
+        return 0
+    if page_bytes(pg, page) != size or holder(pg, page, state) < 0:
+        uncharge(pg, size)
+        store32(cython.address(p.state), state)
+        return 0
+    # Readahead's kind of bringing in: an error is left to who reads the page.
+    return 1 if bring_in(pg, ctx, page, state & ~cython.cast(uint32_t, REF), True, 0, True) == RESOLVED else 0
+
+
+def shrink_to(pg, target, until):
+    """Reduce the pages in backends to `target`, as far as there is room for them elsewhere; how many have left."""
+    ctx: context_p = context_take(pg)
+    page: uint32_t
+    done: int64_t = 0
+    got: cython.int = 0
+    state: uint32_t
+    number: cython.int
+    for page in range(1, last_page(pg)):
+        if pages_in_backends(pg) <= target or (page % 64 == 0 and clock_ns() > until):
+            break
+        state = load32(cython.address(pg.pages[page].state))
+        if (state & STATE) != OUT or (state & RECORD) == 0:
+            continue
+        number = holder(pg, page, state)
+        if number < 0 or number >= MAX_STACKS:
+            continue
+        got = pull_back(pg, ctx, page) if pg.areas == cython.NULL else drain_page(pg, ctx, page, number)
+        if got < 0:
+            break
+        done += got
+    context_give(ctx)
+    return done

@@ -1,0 +1,436 @@
+"""The hooks as the control plane sees them: backends that come and go, and what all doors have in common.
+
+Plane (the memory door) and Areas (swap areas) are hooks. Arguments are checked by the control plane, which also makes
+sure that one thread at a time changes the backends.
+"""
+
+import os
+
+import cython
+from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from cython.cimports.frontswap.core.arena import map_memory
+from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
+from cython.cimports.frontswap.core.layout import (
+    COUNTERS,
+    MAX_AREAS,
+    MAX_STACKS,
+    STACK_ACTIVE,
+    STACK_FREE,
+    STACK_LEAVING,
+    backend_p,
+    block_t,
+    bytes_p,
+    page_t,
+    pager_p,
+    pager_t,
+    segment_t,
+)
+from cython.cimports.frontswap.core.reclaim import context_give, context_take
+from cython.cimports.frontswap.core.uapi import (
+    backoff,
+    block_signals,
+    clock_ns,
+    eventfd_write,
+    int64_t,
+    load64,
+    loadi,
+    lock_time,
+    munmap,
+    pthread_create,
+    pthread_join,
+    restore_signals,
+    sigset_t,
+    store64,
+    storei,
+    uint32_t,
+    uint64_t,
+    wake,
+)
+from cython.cimports.frontswap.core.writeback import pool_relieve, writeback_thread
+from cython.cimports.libc.stdlib import calloc, free
+
+from frontswap.core.native import REFUSAL_NAMES
+
+COUNTER_NAMES = (
+    "faults",
+    "refaults",
+    "loads",
+    "succ_stores",
+    "failed_stores",
+    "invalidates",
+    "poisoned",
+    "first_touches",
+    "write_upgrades",
+    "evicted_clean",
+    "evicted_dirty",
+    "direct_reclaims",
+    "same_filled_pages",
+    "accepted",  # the place of ACCEPTED among the reasons: always 0
+    *("reject_" + name for name in REFUSAL_NAMES),
+    "slot_stores",
+    "slot_loads",
+    "slot_errors",
+    "written_back_bytes",
+    "cleaned_bytes",
+    "readaheads",
+    "overshoots",
+    "busy_pages",
+)
+
+if len(COUNTER_NAMES) != COUNTERS:
+    raise AssertionError("COUNTER_NAMES does not name every counter")
+
+
+class Hooks:
+    """Pages, backends and counters; put together by its subclasses."""
+
+    def __cinit__(self, *_args, **_settings):
+        self.pg = cython.cast(pager_p, calloc(1, cython.sizeof(pager_t)))
+        if self.pg == cython.NULL:
+            raise MemoryError("frontswap: no memory for a pager")
+        self.pg.fd = self.pg.file = self.pg.stop_fd = -1
+        self.pg.zcache_number = self.pg.codec_kind = -1
+
+    def map(self, length):
+        """Private memory that is unmapped with the hooks; an error when the addresses cannot be had."""
+        at: cython.p_void = map_memory(length)
+        if at == cython.NULL:
+            raise MemoryError(f"frontswap: cannot reserve {length} bytes of addresses")
+        self.mapped[self.mappings] = cython.cast(uint64_t, at)
+        self.lengths[self.mappings] = length
+        self.mappings += 1
+        return at
+
+    def map_pages(self):
+        """Reserve the tables of `max_pages` pages in `max_blocks` blocks; only what is used of them costs RAM."""
+        pg: pager_p = self.pg
+        pg.pages = cython.cast(
+            cython.pointer(page_t), self.map(cython.cast(uint64_t, pg.max_pages) * cython.sizeof(page_t))
+        )
+        pg.blocks = cython.cast(
+            cython.pointer(block_t), self.map(cython.cast(uint64_t, pg.max_blocks) * cython.sizeof(block_t))
+        )
+        pg.ids.capacity = pg.max_blocks
+        pg.ids.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
+        pg.ids.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
+        pg.ids.start[0] = 1  # 0 is "no page" in the queue
+        pg.ids.count[0] = pg.max_pages - 1
+        pg.ids.n = 1
+        return 0
+
+    def map_log(self):
+        """Reserve the record log: `ram_slots` segments in RAM, `max_slots` in the swap file."""
+        pg: pager_p = self.pg
+        i: uint32_t
+        pg.max_segments = pg.max_slots + pg.ram_slots + 16
+        pg.segments = cython.cast(
+            cython.pointer(segment_t),
+            self.map(cython.cast(uint64_t, pg.max_segments) * cython.sizeof(segment_t)),
+        )
+        pg.free_slots = cython.cast(cython.pointer(uint32_t), self.map(cython.cast(uint64_t, pg.max_slots) * 4 + 4))
+        pg.free_ram = cython.cast(cython.pointer(uint32_t), self.map(pg.ram_slots * 4))
+        pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
+        pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
+        pg.next_segment = 1
+        for i in range(pg.ram_slots):
+            pg.free_ram[i] = pg.ram_slots - 1 - i
+        pg.free_ram_n = pg.ram_slots
+        return 0
+
+    def start(self, function):
+        """Start a thread that takes no signals: it must never run a handler of the program."""
+        pg: pager_p = self.pg
+        signals: sigset_t
+        error: cython.int
+        block_signals(cython.address(signals))
+        error = pthread_create(
+            cython.address(pg.threads[pg.thread_count]), cython.NULL, function, cython.cast(cython.p_void, pg)
+        )
+        restore_signals(cython.address(signals))
+        if error:
+            raise OSError(error, "pthread_create: " + os.strerror(error))
+        pg.thread_count += 1
+        return 0
+
+    def pager(self):
+        """The pager; an error when it is closed, since its tables are gone then."""
+        if not self.open:
+            raise ValueError("the plane is closed")
+        return self.pg
+
+    def stop(self):
+        """End the threads; no fault may be on its way."""
+        pg: pager_p = self.pg
+        i: cython.int
+        turn: cython.int = 0
+        with cython.nogil:
+            pg.closing = 1
+            wake(cython.address(pg.reclaim_event))
+            wake(cython.address(pg.writeback_event))
+            wake(cython.address(pg.readahead_event))
+            if pg.stop_fd >= 0:
+                eventfd_write(pg.stop_fd, 1)
+            for i in range(pg.thread_count):
+                pthread_join(pg.threads[i], cython.NULL)
+            pg.thread_count = 0
+            while loadi(cython.address(pg.inflight)) != 0:
+                backoff(turn)
+                turn += 1
+
+    def unmap(self, first, kept):
+        """Give back the mappings from number `first` on, but for the one that contains `kept` (0: none)."""
+        i: cython.int
+        for i in range(first, self.mappings):
+            if not kept or not self.mapped[i] <= kept < self.mapped[i] + self.lengths[i]:
+                munmap(cython.cast(cython.p_void, self.mapped[i]), self.lengths[i])
+        self.mappings = first
+
+    def give_back(self, kept):
+        """The end of hooks whose threads have ended: stacks, mappings but that of `kept`, the pager."""
+        pg: pager_p = self.pg
+        number: cython.int
+        native: Native
+        self.pg = cython.NULL
+        for number in range(MAX_STACKS):
+            if self.natives[number] != cython.NULL:
+                native = cython.cast(Native, self.natives[number])
+                self.natives[number] = cython.NULL
+                native.detach()
+                Py_DECREF(native)
+        self.unmap(0, kept)
+        free(pg)
+
+    def __dealloc__(self):
+        # Subclasses come first. What is here still: __cinit__ has failed early, or this is a forked child.
+        if self.pg != cython.NULL and not self.pg.forked:
+            self.give_back(0)
+        Py_XDECREF(self.keep)
+
+    # --- backends ----------------------------------------------------------------------------------------------------
+
+    def pool_open(self, size, segment):
+        """Make the pool of a zcache in front of swap areas: `size` bytes of RAM at most."""
+        pg: pager_p = self.pg
+        pg.limit = pg.budget = size
+        pg.pool_soft = size - size // 16
+        pg.pool_hard = size
+        pg.segment_bytes = cython.cast(uint32_t, segment)
+        pg.ram_slots = cython.cast(uint32_t, size // segment) + 2
+        pg.next_segment = pg.free_segment = pg.oldest = pg.newest = pg.warm = 0
+        pg.open_segment[0] = pg.open_segment[1] = pg.open_segment[2] = 0
+        pg.pool_bytes = pg.used = 0
+        pg.pressure = 0
+        pg.pool_closing = 0
+        self.pool_mappings = self.mappings
+        self.map_log()
+        self.start(writeback_thread)
+        return 0
+
+    def pool_close(self):
+        """Take it apart; no page has a record any more."""
+        pg: pager_p = self.pg
+        with cython.nogil:
+            pg.pool_closing = 1
+            wake(cython.address(pg.writeback_event))
+            pthread_join(pg.threads[0], cython.NULL)
+            pg.thread_count = 0
+        self.unmap(self.pool_mappings, 0)
+        pg.segments = cython.NULL
+        pg.pool = cython.NULL
+        pg.max_segments = pg.next_segment = pg.ram_slots = 0
+
+    def register(self, native: Native, size: int = 0, segment: int = 0) -> int:
+        """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
+
+        `size`, `segment`: of the pool, when a zcache comes to swap areas.
+        """
+        pg: pager_p = self.pager()
+        number: cython.int = 0
+        bottom: Native = native
+        layer: backend_p
+        type: uint32_t
+        order: uint64_t
+        shift: cython.int = 0
+        while number < MAX_STACKS and loadi(cython.address(pg.stack_state[number])) != STACK_FREE:
+            number += 1
+        if number == MAX_STACKS:
+            return -1
+        while bottom.lower is not None:
+            bottom = bottom.lower
+        if bottom.is_zcache and pg.zcache_number >= 0:
+            return -2
+        try:
+            native.attach(pg, number)
+            if bottom.is_zcache and pg.areas != cython.NULL:
+                self.pool_open(size, segment)
+        except BaseException:
+            native.detach()
+            raise
+        if bottom.is_zcache:
+            pg.zcache_number = number
+        Py_INCREF(native)
+        self.natives[number] = cython.cast(cython.pointer(PyObject), native)
+        pg.stacks[number] = cython.address(native.b)
+        pg.stack_pages[number] = pg.stack_bytes[number] = 0
+        layer = cython.address(native.b)
+        while layer != cython.NULL:
+            if layer.refault != cython.NULL:
+                storei(cython.address(pg.refaults_wanted), loadi(cython.address(pg.refaults_wanted)) + 1)
+            if layer.init != cython.NULL and pg.areas != cython.NULL:
+                for type in range(1, MAX_AREAS):
+                    if pg.blocks[type].live:
+                        layer.init(layer, pg, type)
+            layer = layer.lower
+        storei(cython.address(pg.stack_state[number]), STACK_ACTIVE)
+        order = cython.cast(uint64_t, load64(cython.address(pg.order)))
+        while (order >> shift) & 255:
+            shift += 8
+        store64(cython.address(pg.order), cython.cast(int64_t, order | (cython.cast(uint64_t, number + 1) << shift)))
+        return number
+
+    def unregister(self, number: int, seconds: float) -> int:
+        """Take a stack out: no more stores, and its pages leave. How many are left after `seconds`; 0: it is gone.
+
+        With pages left it keeps serving loads, and can be unregistered again.
+        """
+        pg: pager_p = self.pager()
+        n: cython.int = number
+        order: uint64_t
+        kept: uint64_t = 0
+        shift: cython.int = 0
+        left: int64_t
+        until: int64_t
+        turn: cython.int = 0
+        signals: sigset_t
+        layer: backend_p
+        until = clock_ns() + cython.cast(int64_t, seconds * 1e9)
+        if loadi(cython.address(pg.stack_state[n])) == STACK_ACTIVE:
+            # State first, order then, users last: see BACKENDS COME AND GO in layout.pxd.
+            storei(cython.address(pg.stack_state[n]), STACK_LEAVING)
+            order = cython.cast(uint64_t, load64(cython.address(pg.order)))
+            while order:
+                if (order & 255) != n + 1:
+                    kept |= (order & 255) << shift
+                    shift += 8
+                order >>= 8
+            store64(cython.address(pg.order), cython.cast(int64_t, kept))
+        with cython.nogil:
+            while loadi(cython.address(pg.stack_users[n])) != 0 and clock_ns() < until:
+                backoff(turn)
+                turn += 1
+            while load64(cython.address(pg.stack_pages[n])) != 0:
+                block_signals(cython.address(signals))
+                left = drain_pass(pg, n, until)
+                restore_signals(cython.address(signals))
+                if left == 0 or clock_ns() > until:
+                    break
+            left = load64(cython.address(pg.stack_pages[n])) + loadi(cython.address(pg.stack_users[n]))
+        if left:
+            return left
+        layer = pg.stacks[n]
+        while layer != cython.NULL:
+            if layer.refault != cython.NULL:
+                storei(cython.address(pg.refaults_wanted), loadi(cython.address(pg.refaults_wanted)) - 1)
+            layer = layer.lower
+        self.release(n)
+        return 0
+
+    def release(self, number):
+        """Forget a stack that has no pages."""
+        pg: pager_p = self.pg
+        native: Native = cython.cast(Native, self.natives[number])
+        if pg.zcache_number == number:
+            pg.zcache_number = -1
+            if pg.areas != cython.NULL:
+                self.pool_close()
+        pg.stacks[number] = cython.NULL
+        storei(cython.address(pg.stack_state[number]), STACK_FREE)
+        native.detach()
+        self.natives[number] = cython.NULL
+        Py_DECREF(native)
+
+    def writethrough(self, on: bool) -> None:
+        """From now on stores go to the backend and to the slot (swap areas only)."""
+        storei(cython.address(self.pager().writethrough), 1 if on else 0)
+
+    def exclusive_loads(self, on: bool) -> None:
+        """From now on a load takes the page out of its backend."""
+        storei(cython.address(self.pager().exclusive), 1 if on else 0)
+
+    def pressure(self, level: int) -> int:
+        """Tell every native layer, and shed what zcache may not keep; bytes of its pool that could not go."""
+        pg: pager_p = self.pager()
+        number: cython.int
+        c_level: cython.int = level
+        layer: backend_p
+        signals: sigset_t
+        over: int64_t = 0
+        for number in range(MAX_STACKS):
+            layer = pg.stacks[number]
+            while layer != cython.NULL:
+                if layer.pressure != cython.NULL:
+                    layer.pressure(layer, pg, c_level)
+                layer = layer.lower
+        if pg.zcache_number >= 0:
+            with cython.nogil:
+                block_signals(cython.address(signals))
+                ctx = context_take(pg)
+                over = pool_relieve(pg, ctx)
+                context_give(ctx)
+                restore_signals(cython.address(signals))
+        return over
+
+    def shrink(self, pages: int, seconds: float) -> int:
+        """Reduce the pages in backends to `pages`, if there is room elsewhere (frontswap_shrink); how many left."""
+        pg: pager_p = self.pager()
+        target: int64_t = pages
+        until: int64_t = clock_ns() + cython.cast(int64_t, seconds * 1e9)
+        done: int64_t
+        signals: sigset_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            done = shrink_to(pg, target, until)
+            restore_signals(cython.address(signals))
+        return done
+
+    def curr_pages(self) -> int:
+        """Pages that backends have (frontswap_curr_pages)."""
+        return pages_in_backends(self.pager())
+
+    def stack_pages(self, number: int) -> tuple[int, int]:
+        """(pages, bytes uncompressed) that one stack has."""
+        pg: pager_p = self.pager()
+        n: cython.int = number
+        return load64(cython.address(pg.stack_pages[n])), load64(cython.address(pg.stack_bytes[n]))
+
+    def skip_time(self, nanoseconds: int) -> None:
+        """Push the clock that filters see forward."""
+        pg: pager_p = self.pager()
+        store64(cython.address(pg.clock_skew), load64(cython.address(pg.clock_skew)) + nanoseconds)
+
+    def hook_counters(self) -> dict[str, int]:
+        """All counters by name."""
+        pg: pager_p = self.pager()
+        found = {name: load64(cython.address(pg.counters[i])) for i, name in enumerate(COUNTER_NAMES)}
+        del found["accepted"]
+        return found
+
+    def lock_times(self) -> dict[str, list[int]]:
+        """How long each lock was held: counts by the bits of the nanoseconds, the longest last.
+
+        Empty unless the core was compiled with -DFS_LOCK_TIMES (bench/locks.py does).
+        """
+        pg: pager_p = self.pager()
+        if lock_time(cython.address(pg.log_lock), 0) < 0:
+            return {}
+        return {
+            "queue_lock": times_of(cython.address(pg.queue_lock)),
+            "request_lock": times_of(cython.address(pg.request_lock)),
+            "log_lock": times_of(cython.address(pg.log_lock)),
+            "arena_lock": times_of(cython.address(pg.arena_lock)),
+        }
+
+
+def times_of(of):
+    """What one lock has measured."""
+    return [lock_time(of, i) for i in range(64)] + [lock_time(of, -1)]

@@ -1,0 +1,16 @@
+from frontswap.core.layout cimport context_t, pager_t, record_t
+from frontswap.core.uapi cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:                    # why a load failed; positive values are errno of the read
+    LOAD_HEADER = -1
+    LOAD_CHECKSUM = -2
+    LOAD_CODEC = -3
+    LOAD_BACKEND = -4         # the backend that had the page does not give it back
+    LOAD_SHORT = -5           # it gives a part of it back
+
+cdef int record_make(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
+cdef void record_plain(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
+cdef int record_load(
+    pager_t *pg, context_t *ctx, uint32_t page, const record_t *record, uint64_t where) noexcept nogil
+cdef int log_load(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, int more) noexcept nogil
+cdef const char *load_cause(int cause) noexcept nogil

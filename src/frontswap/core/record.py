@@ -1,0 +1,144 @@
+"""Records: a page's bytes, compressed and checked, and back.
+
+What may enter: how a page becomes a record of the log and how a record becomes the page again, verified. What may
+not: where records lie (segments), and who keeps which page (the hooks).
+"""
+
+import cython
+from cython.cimports.frontswap.core.codec import CODEC_RAW, codec_checksum, codec_compress, codec_decompress
+from cython.cimports.frontswap.core.layout import (
+    C_LOADS,
+    C_SLOT_LOADS,
+    HEADER,
+    KIND,
+    RECORD_SAME,
+    STREAM_POOL,
+    block_p,
+    const_record_p,
+    length_of,
+    page_bytes,
+    page_p,
+    segment_of,
+)
+from cython.cimports.frontswap.core.segments import record_get, record_put
+from cython.cimports.frontswap.core.uapi import add64, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy, strerror
+
+
+def record_make(pg, ctx, page, data):
+    """Compress a page into `ctx.packed`; 1, or 0 when it does not shrink by a sixteenth at least."""
+    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
+    size: uint32_t = cython.cast(uint32_t, 1) << block.shift
+    codec: uint8_t = CODEC_RAW
+    length: uint32_t = codec_compress(
+        cython.address(block.choice),
+        ctx.state,
+        data,
+        size,
+        ctx.scratch,
+        ctx.packed,
+        size - size // 16,
+        cython.address(codec),
+    )
+    if length == 0:
+        return 0
+    ctx.header.page = page
+    ctx.header.length = length
+    ctx.header.codec = codec
+    ctx.header.shift = block.shift
+    ctx.header.unused = 0
+    ctx.header.check = codec_checksum(
+        ctx.packed, length, page | (cython.cast(uint64_t, length) << 32) | (cython.cast(uint64_t, codec) << 56)
+    )
+    ctx.is_packed = True
+    return 1
+
+
+def record_plain(pg, ctx, page, data):
+    """Make `ctx.header` that of the page as it is."""
+    ctx.header.page = page
+    ctx.header.length = page_bytes(pg, page)
+    ctx.header.codec = CODEC_RAW
+    ctx.header.shift = pg.blocks[pg.pages[page].block].shift
+    ctx.header.unused = 0
+    ctx.header.check = codec_checksum(data, ctx.header.length, page | (cython.cast(uint64_t, ctx.header.length) << 32))
+
+
+def record_load(pg, ctx, page, record, where):
+    """Verify a record and decompress it into `ctx.into`; 0 or LOAD_*."""
+    p: page_p = cython.address(pg.pages[page])
+    size: uint32_t = page_bytes(pg, page)
+    length: uint32_t = record.length
+    codec: uint8_t = record.codec
+    if record.page != page or HEADER + cython.cast(uint64_t, length) > length_of(where):
+        return LOAD_HEADER
+    if (cython.cast(uint32_t, 1) << record.shift) != size or (codec == CODEC_RAW and length != size):
+        return LOAD_HEADER
+    # Compared with the page's own word, not with the header's: a whole old record that a lost write
+    # left behind would agree with its own header.
+    if (
+        codec_checksum(
+            cython.cast(cython.pointer(uint8_t), record) + HEADER,
+            length,
+            page | (cython.cast(uint64_t, length) << 32) | (cython.cast(uint64_t, codec) << 56),
+        )
+        != p.check
+    ):
+        return LOAD_CHECKSUM
+    if codec == CODEC_RAW:
+        memcpy(ctx.into, cython.cast(cython.pointer(uint8_t), record) + HEADER, size)
+        return 0
+    if codec_decompress(
+        codec, cython.cast(cython.pointer(uint8_t), record) + HEADER, length, ctx.scratch, ctx.into, size
+    ):
+        return LOAD_CODEC
+    return 0
+
+
+def log_load(pg, ctx, page, state, more):
+    """Bring a page whose record is SAME or LOG into `ctx.into`, verified; 0, LOAD_* or an errno. The record stays.
+
+    `more`: see record_get().
+    """
+    p: page_p = cython.address(pg.pages[page])
+    where: uint64_t = p.where
+    got: const_record_p = cython.NULL
+    words: cython.pointer(uint64_t)
+    i: uint32_t
+    error: cython.int
+    in_ram: cython.bint
+    in_pool: cython.bint = False  # else the page is in its slot, or in RAM on its way there
+    if (state & KIND) == RECORD_SAME:
+        words = cython.cast(cython.pointer(uint64_t), ctx.into)
+        for i in range(page_bytes(pg, page) // 8):
+            words[i] = where
+        add64(cython.address(pg.counters[C_LOADS]), 1)
+        return 0
+    error = record_get(pg, ctx, page, more, cython.address(got))
+    if error:
+        return error
+    error = record_load(pg, ctx, page, got, where)
+    in_ram = cython.cast(cython.p_char, got) >= cython.cast(cython.p_char, pg.pool) and (
+        cython.cast(cython.p_char, got)
+        < cython.cast(cython.p_char, pg.pool) + cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes
+    )
+    if in_ram:
+        in_pool = pg.segments[segment_of(where)].stream == STREAM_POOL
+        record_put(pg, where)
+    add64(cython.address(pg.counters[C_LOADS if in_pool else C_SLOT_LOADS]), 1)
+    return error
+
+
+def load_cause(cause):
+    """Why a load failed, for people."""
+    if cause == LOAD_CHECKSUM:
+        return cython.cast(cython.p_const_char, "its checksum does not match")
+    if cause == LOAD_HEADER:
+        return cython.cast(cython.p_const_char, "its header names another page or length")
+    if cause == LOAD_CODEC:
+        return cython.cast(cython.p_const_char, "it does not decompress")
+    if cause == LOAD_BACKEND:
+        return cython.cast(cython.p_const_char, "the backend that accepted it does not give it back")
+    if cause == LOAD_SHORT:
+        return cython.cast(cython.p_const_char, "the backend gives a part of it back")
+    return strerror(cause)

@@ -1,0 +1,142 @@
+"""Writeback: the coldest pages of zcache leave for the disk.
+
+Behind the memory door whole segments go to the swap file as they are. A swap area has a slot for each page: there a
+segment's pages are decompressed and written to their slots, as zswap does it.
+"""
+
+import cython
+from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
+from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
+from cython.cimports.frontswap.core.layout import (
+    C_WRITTEN_BACK_BYTES,
+    OUT,
+    PRESSURE_CRITICAL,
+    RECLAIM_CONTEXT,
+    SEG_SEALED,
+    STREAM_POOL,
+    context_p,
+    length_of,
+    pager_p,
+    record_p,
+    segment_p,
+)
+from cython.cimports.frontswap.core.segments import (
+    move_begin,
+    move_end,
+    segment_close,
+    write_coldest,
+    write_slot_stream,
+)
+from cython.cimports.frontswap.core.swapfile import swap_tight
+from cython.cimports.frontswap.core.uapi import (
+    ENOSPC,
+    add64,
+    backoff,
+    int64_t,
+    load64,
+    loadi,
+    lock,
+    sleep_on,
+    store32,
+    storei,
+    uint32_t,
+    unlock,
+)
+from cython.cimports.frontswap.core.zcache import pool_is_sparse, pool_limit
+
+
+def shed_coldest(pg, ctx):
+    """Write the pages of the oldest segment to their slots, in front of areas; 0, -1: nothing left, or an errno.
+
+    A page that cannot be written stays in the pool, and so does the segment.
+    """
+    number: uint32_t
+    s: segment_p
+    header: record_p
+    page: uint32_t
+    length: uint32_t
+    at: uint32_t = 0
+    state: uint32_t = 0
+    kind: uint32_t = 0
+    error: cython.int = 0
+    turn: cython.int = 0
+    done: int64_t = 0
+    lock(cython.address(pg.log_lock))
+    number = pg.oldest
+    if number:
+        move_begin(pg, number)
+    unlock(cython.address(pg.log_lock))
+    if number == 0:
+        return -1
+    s = cython.address(pg.segments[number])
+    while loadi(cython.address(s.writers)) != 0:
+        backoff(turn)
+        turn += 1
+    while error == 0:
+        header = record_claim(pg, number, s.ram, s.fill, cython.address(at), cython.address(state))
+        if header == cython.NULL:
+            break
+        page = header.page
+        length = length_of(pg.pages[page].where)
+        error = frontswap_evacuate(pg, ctx, page, state, cython.address(kind))
+        if error < 0:
+            # Its record cannot be used. Left here it would keep the segment, and all behind it, for good.
+            frontswap_invalidate_page(pg, page, state)
+            page_poison(pg, page)
+            error = 0
+            done += length
+            continue
+        if error == 0:
+            done += length
+            state = OUT | kind
+        store32(cython.address(pg.pages[page].state), state)
+    add64(cython.address(pg.counters[C_WRITTEN_BACK_BYTES]), done)
+    if not move_end(pg, number, SEG_SEALED) and error == 0 and done == 0:
+        return ENOSPC  # all that is left of it is in use or broken: no progress
+    return error
+
+
+def pool_lighten(pg, ctx):
+    """One segment less in the pool; 0, or why not."""
+    return write_coldest(pg) if pg.areas == cython.NULL else shed_coldest(pg, ctx)
+
+
+def pool_relieve(pg, ctx):
+    """Bring the pool below what it may take now; the bytes that it is still above (0: done). Never waits."""
+    over: int64_t = 0
+    left: cython.int
+    # No more turns than there are segments: what cannot leave ends this, it does not hold it.
+    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+        segment_close(pg, STREAM_POOL)
+    for left in range(cython.cast(cython.int, pg.ram_slots) + 1):
+        over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
+        if over <= 0 or pool_lighten(pg, ctx) != 0:
+            break
+    over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
+    return over if over > 0 else 0
+
+
+def writeback_thread(argument):
+    """Background: keeps the pool within its share and dense, and slots of the swap file free."""
+    pg: pager_p = cython.cast(pager_p, argument)
+    ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])  # areas have no reclaim thread
+    working: cython.bint
+    found: cython.int
+    while not (pg.closing or pg.pool_closing):
+        sleep_on(cython.address(pg.writeback_event), -1)
+        working = True
+        while working and not (pg.closing or pg.pool_closing):
+            working = False
+            if write_slot_stream(pg) == 0:
+                working = True
+            if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft) and pool_lighten(pg, ctx) == 0:
+                working = True
+            elif pool_is_sparse(pg) and clean_ram(pg) > 0:
+                working = True
+            if pg.slots and swap_tight(pg):
+                found = clean_disk(pg)
+                if found > 0:
+                    working = True
+                elif found < 0:
+                    storei(cython.address(pg.no_slots), 1)
+    return cython.NULL
