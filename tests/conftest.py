@@ -14,6 +14,7 @@ from helpers import MODES, ROOT, Mode, census, left_since
 
 import frontswap
 
+pytest.register_assert_rewrite("frontswap.testing.conformance")
 PASSED = pytest.StashKey[bool]()
 # Without userfaultfd nothing but these can run.
 NEED_NO_KERNEL = {"test_codec", "test_errors", "test_sizes", "test_wheel"}

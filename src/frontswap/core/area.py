@@ -52,7 +52,7 @@ from cython.cimports.frontswap.core.layout import (
     pager_p,
 )
 from cython.cimports.frontswap.core.reclaim import context_give, context_take
-from cython.cimports.frontswap.core.record import load_cause
+from cython.cimports.frontswap.core.record import LOAD_BACKEND, load_cause
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOENT,
@@ -160,8 +160,10 @@ def area_load(pg, ctx, number, offset, into, error):
         ctx.into = into
         error[0] = frontswap_load(pg, ctx, page, state, 0)
         ctx.into = ctx.plain
-        if error[0] and held:
-            # Its backend has lost it, or gives back what is not it. The slot's error may pass: that page stays.
+        if error[0] and held and not ctx.from_slot:
+            # Its backend has lost it, or gives back what is not it. (An error of the slot may pass: that page stays.)
+            if error[0] > 0:
+                error[0] = LOAD_BACKEND
             frontswap_invalidate_page(pg, page, state)
             page_poison(pg, page)
             return -1

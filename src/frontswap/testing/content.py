@@ -1,0 +1,49 @@
+"""Pages that say what they are: every word follows from a page's key and its generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Page = npt.NDArray[np.uint64]
+
+#: how pages of a kind are: one word, text-like, measurements, noise
+KINDS = ("same", "ramp", "walk", "noise")
+
+
+class Content:
+    """Pages of one size, told apart by key and generation.
+
+    Args:
+        page: bytes of a page.
+        seed: of the patterns.
+    """
+
+    def __init__(self, page: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        words = page // 8
+        walk = rng.normal(size=words).cumsum().round(2)
+        self.words = words
+        self._patterns: dict[str, Page] = {
+            "same": np.zeros(words, np.uint64),
+            "ramp": np.arange(words, dtype=np.uint64) // 3,
+            "walk": walk.view(np.uint64),
+            "noise": rng.integers(0, 1 << 63, words, np.uint64),
+        }
+
+    def page(self, key: int, generation: int) -> Page:
+        """The page's bytes. Kinds change with the generation, so that a page goes from backend to slot and back."""
+        kind = KINDS[(key * 7 + generation * 3) % 11 % 4]
+        return self._patterns[kind] + np.uint64((key << 24) + generation)
+
+    def generation(self, key: int, found: npt.NDArray[Any]) -> int:
+        """The generation that these bytes are, or -1: they are no page of this key."""
+        words = found.view(np.uint64)
+        for kind in KINDS:
+            first = (int(words[0]) - int(self._patterns[kind][0])) & (1 << 64) - 1
+            generation = first - (key << 24)
+            if 0 <= generation < 1 << 24 and np.array_equal(self.page(key, generation), words):
+                return generation
+        return -1
