@@ -224,7 +224,7 @@ def test_rule_4_exclusive_loads_make_pages_dirty_behind_the_memory_door(new_memo
     array[:] = (walk(N * 512) + 1).view("u1")
     expected = array.tobytes()
     for exclusive in (False, True, False):
-        memory._plane.exclusive_loads(exclusive)
+        memory.backends.exclusive_loads(exclusive)
         cold(memory, array)
         before = quiet(memory)
         assert array.tobytes() == expected
@@ -461,7 +461,7 @@ def test_rule_8_shrink_behind_the_memory_door_evicts_nothing(new_memory: NewMemo
     expected = array.copy()
     full = quiet(memory)
     assert full.frontswap_pages > 0
-    memory._plane.shrink(0, 10.0)
+    memory.backends.shrink(0)
     now = quiet(memory)
     assert now.used_bytes <= now.limit_bytes - now.reserve_bytes
     assert now.evicted_dirty - full.evicted_dirty < 8  # background reclaim at most, no page made room for another
@@ -474,7 +474,7 @@ def test_rule_8_shrink_behind_the_memory_door_brings_pages_in_where_there_is_roo
     expected = array.copy()
     cold(memory, array)
     assert quiet(memory).frontswap_pages == 256
-    assert memory._plane.shrink(56, 10.0) == 200
+    assert memory.backends.shrink(56) == 200
     now = quiet(memory)
     assert (now.frontswap_pages, now.resident_bytes) == (56, 200 * 4096)
     same(array, expected)

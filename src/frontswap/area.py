@@ -22,10 +22,9 @@ from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
 from .hooks import Backends, Registered, Relief, StackStatistics
 from .sizes import format_size, parse_size
 from .swap import SwapFile
-from .times import parse_duration
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from .core.area import ReadableBuffer, WriteableBuffer
 
 MIN_PAGE = 4096
 MAX_PAGE = 2 << 20
@@ -166,8 +165,9 @@ class Frontswap:
     def store_many(self, type: int, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
         """Store pages that lie one after the other in `pages`.
 
-        For each, in the order given: 1 it is in a backend, 0 in its slot, or -errno: it is lost. From the moment of
-        the call a load of any of them waits for these bytes, and never sees those of before.
+        For each, in the order given: 1 it is in a backend, 0 in its slot, or -errno: its slot cannot be written, and
+        unless a backend has it (writethrough) it is lost. From the moment of the call a load of any of them waits
+        for these bytes, and never sees those of before.
         """
         at = self._offsets(type, offsets)
         order = np.argsort(at, kind="stable")
@@ -210,24 +210,22 @@ class Frontswap:
 
     def writethrough(self, on: bool) -> None:
         """Stores go to a backend and to the slot, so that the backend may lose them (frontswap_writethrough)."""
-        self._core.writethrough(_switch(on))
+        self.backends.writethrough(on)
 
     def exclusive_loads(self, on: bool) -> None:
         """A load takes the page out of its backend; who loaded it has the only copy (tmem_exclusive_gets)."""
-        self._core.exclusive_loads(_switch(on))
+        self.backends.exclusive_loads(on)
 
     def shrink(self, pages: int, *, deadline: float | str = 60.0) -> int:
         """Partial swapoff: reduce the pages in backends to `pages` by moving them to their slots (frontswap_shrink).
 
         Returns how many have moved: fewer than asked for where an area has no slots, or after the deadline.
         """
-        if not isinstance(pages, int) or isinstance(pages, bool) or pages < 0:
-            raise ParameterError("pages", pages, "a number of pages from 0 on")
-        return self._core.shrink(pages, parse_duration(deadline, "deadline") / 1e9)
+        return self.backends.shrink(pages, deadline=deadline)
 
     def curr_pages(self) -> int:
         """Pages that backends have, in all areas: exact when no store is on its way (frontswap_curr_pages)."""
-        return self._core.curr_pages()
+        return self.backends.curr_pages()
 
     def frontswap_map(self, type: int) -> npt.NDArray[np.bool_]:
         """For each page of an area: is it in a backend? The map of this moment (one bit a page inside)."""
@@ -472,12 +470,6 @@ class SwapArea:
 
     def __repr__(self) -> str:
         return f"<frontswap area {self.type}: {self.pages} pages of {format_size(self.page)}>"
-
-
-def _switch(on: bool) -> bool:
-    if not isinstance(on, bool | np.bool_):
-        raise ParameterError("on", on, "True or False")
-    return bool(on)
 
 
 def _page(page: int | str) -> int:

@@ -275,6 +275,38 @@ class Backends:
             why = f"{format_size(left)} of zcache cannot leave: {self._why_left() or 'pages are in use'}"
         return Relief(found, left, why, tuple(failed))
 
+    def writethrough(self, on: bool) -> None:
+        """Stores go to a backend and to the slot (frontswap_writethrough); swap areas only."""
+        if self._areas is None and on:
+            raise ParameterError(
+                "writethrough",
+                on,
+                "False behind the memory door: what a process had in memory is worth nothing without it, so a second "
+                "copy in its swap file would only cost a write",
+            )
+        self._core.writethrough(_switch(on))
+
+    def exclusive_loads(self, on: bool) -> None:
+        """A load takes the page out of its backend (tmem_exclusive_gets). Behind the memory door it is dirty then."""
+        self._core.exclusive_loads(_switch(on))
+
+    def shrink(self, pages: int, *, deadline: float | str = 60.0) -> int:
+        """Partial swapoff: reduce the pages in backends to `pages` (frontswap_shrink); how many have left.
+
+        In front of swap areas they go to their slots. Behind the memory door they come back into RAM, as long as there
+        is room for them without evicting others.
+        """
+        if not isinstance(pages, int) or isinstance(pages, bool) or pages < 0:
+            raise ParameterError("pages", pages, "a number of pages from 0 on")
+        seconds = parse_duration(deadline, "deadline") / 1e9
+        self._check_open()
+        return self._core.shrink(pages, seconds)
+
+    def curr_pages(self) -> int:
+        """Pages that backends have (frontswap_curr_pages): exact when no store is on its way."""
+        self._check_open()
+        return self._core.curr_pages()
+
     def statistics(self) -> tuple[StackStatistics, ...]:
         """The stacks in order."""
         with self.lock:
@@ -301,3 +333,9 @@ class Backends:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"these hooks {self._closed}")
+
+
+def _switch(on: bool) -> bool:
+    if not isinstance(on, bool):
+        raise ParameterError("on", on, "True or False")
+    return on

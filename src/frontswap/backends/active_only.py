@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .layers import Filter, setting, size
+from .layers import Bytes, Filter, setting, size
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,4 @@ class ActiveOnly(Filter):
 
     name: ClassVar[str] = "active_only"
 
-    distance: int = setting("1G", size)
+    distance: Bytes = setting("1G", size)

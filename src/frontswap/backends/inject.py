@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..times import parse_duration
-from .layers import Filter, count, fraction, setting, switch
+from .layers import Duration, Filter, Fraction, Switch, count, fraction, setting, switch
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class Inject(Filter):
 
     name: ClassVar[str] = "inject"
 
-    refuse: float = setting(0.0, fraction)
-    error: float = setting(0.0, fraction)
-    short: float = setting(0.0, fraction)
-    corrupt: float = setting(0.0, fraction)
-    delay: int = setting(0, parse_duration)
-    virtual: bool = setting(False, switch)
+    refuse: Fraction = setting(0.0, fraction)
+    error: Fraction = setting(0.0, fraction)
+    short: Fraction = setting(0.0, fraction)
+    corrupt: Fraction = setting(0.0, fraction)
+    delay: Duration = setting(0, parse_duration)
+    virtual: Switch = setting(False, switch)
     seed: int = setting(1, count)
 
     def parameters(self) -> dict[str, int]:
         """Probabilities in millionths."""
         return {
-            "refuse": round(self.refuse * 1_000_000),
-            "error": round(self.error * 1_000_000),
-            "short": round(self.short * 1_000_000),
-            "corrupt": round(self.corrupt * 1_000_000),
-            "delay": self.delay,
+            "refuse": round(float(self.refuse) * 1_000_000),
+            "error": round(float(self.error) * 1_000_000),
+            "short": round(float(self.short) * 1_000_000),
+            "corrupt": round(float(self.corrupt) * 1_000_000),
+            "delay": int(self.delay),
             "virtual": int(self.virtual),
             "seed": self.seed,
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..times import parse_duration
-from .layers import Filter, count, setting
+from .layers import Duration, Filter, count, setting
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,6 @@ class Latency(Filter):
 
     name: ClassVar[str] = "latency"
 
-    deadline: int = setting("10ms", parse_duration)
+    deadline: Duration = setting("10ms", parse_duration)
     trips: int = setting(4, count)
-    rest: int = setting("1s", parse_duration)
+    rest: Duration = setting("1s", parse_duration)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from .contract import Backend
     from .stack import Stack
 
+# What a setting may be given as; once made, a layer has it converted: bytes, nanoseconds, a float, a bool.
+Bytes = int | str
+Duration = float | str
+Fraction = float | str
+Switch = bool | str
 Convert = Callable[[Any, str], Any]
 
 

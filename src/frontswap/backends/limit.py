@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .layers import Filter, fraction, setting, size
+from .layers import Bytes, Filter, Fraction, fraction, setting, size
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Limit(Filter):
 
     name: ClassVar[str] = "limit"
 
-    size: int = setting("1G", size)
-    accept: float = setting(0.9, fraction)
+    size: Bytes = setting("1G", size)
+    accept: Fraction = setting(0.9, fraction)
 
     def parameters(self) -> dict[str, int]:
         """Both in bytes."""
-        return {"size": self.size, "accept": int(self.size * self.accept)}
+        return {"size": int(self.size), "accept": int(int(self.size) * float(self.accept))}

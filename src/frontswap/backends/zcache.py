@@ -14,7 +14,7 @@ from ..core import codec
 from ..core.native import Native, make_zcache
 from ..errors import ParameterError
 from ..sizes import format_size
-from .layers import Layer, choice, setting, size
+from .layers import Bytes, Layer, choice, setting, size
 
 SMALLEST = 4 << 20
 _KINDS = {
@@ -49,7 +49,7 @@ class Zcache(Layer):
     name: ClassVar[str] = "zcache"
 
     codec: str = setting("auto", choice(*_KINDS))
-    size: int = setting("auto", _size)
+    size: Bytes = setting("auto", _size)
 
     @property
     def codec_kind(self) -> int:
@@ -59,7 +59,7 @@ class Zcache(Layer):
     @property
     def area_size(self) -> int:
         """Bytes of the pool in front of swap areas."""
-        return self.size or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 5
+        return int(self.size) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 5
 
     @property
     def segment(self) -> int:

@@ -1,8 +1,14 @@
+from typing import Any, TypeAlias
+
+import _typeshed as typed
 import numpy as np
 import numpy.typing as npt
-from _typeshed import ReadableBuffer, WriteableBuffer
 
 from .hooks import Hooks
+
+# NumPy says that its arrays are buffers from Python 3.12 on
+ReadableBuffer: TypeAlias = typed.ReadableBuffer | npt.NDArray[Any]
+WriteableBuffer: TypeAlias = typed.WriteableBuffer | npt.NDArray[Any]
 
 class Areas(Hooks):
     def __init__(self, *, contexts: int, pages: int) -> None: ...

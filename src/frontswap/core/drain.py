@@ -100,16 +100,20 @@ def drain_page(pg, ctx, page, number):
 
 
 def drain_pass(pg, number, until):
-    """Once over all pages; how many have left stack `number`. Ends at `until` (fs_clock), and when slots are full."""
+    """Once over all pages; how many have left stack `number`. Ends at `until` (fs_clock).
+
+    A page that no slot takes is left for the next pass: its area may have none, and others do.
+    """
     ctx: context_p = context_take(pg)
     page: uint32_t
     done: int64_t = 0
     got: cython.int
     for page in range(1, last_page(pg)):
         got = drain_page(pg, ctx, page, number)
-        if got < 0 or (page % 64 == 0 and clock_ns() > until):
+        if (got < 0 or page % 64 == 0) and clock_ns() > until:
             break
-        done += got
+        if got > 0:
+            done += got
         if got and load64(cython.address(pg.stack_pages[number])) == 0:
             break
     context_give(ctx)
@@ -156,8 +160,9 @@ def shrink_to(pg, target, until):
         if number < 0 or number >= MAX_STACKS:
             continue
         got = pull_back(pg, ctx, page) if pg.areas == cython.NULL else drain_page(pg, ctx, page, number)
-        if got < 0:
-            break
-        done += got
+        if got < 0 and pg.areas == cython.NULL:
+            break  # RAM is full: for the others too
+        if got > 0:
+            done += got
     context_give(ctx)
     return done

@@ -414,7 +414,7 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             sigbus=settings.sigbus,
             move=settings.move,
             codec=settings.zcache.codec_kind,
-            pool=settings.zcache.size,
+            pool=int(settings.zcache.size),
             keep=swap,
         )
     except MemoryError as error:

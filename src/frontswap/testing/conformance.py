@@ -295,7 +295,7 @@ class BackendSuite(StackSuite):
     def test_load_keeps_the_copy(self, backend: Backend) -> None:
         """Asked twice, answered twice."""
         page = np.arange(512, dtype=np.uint64)
-        if backend.store(0, 5, memoryview(page).cast("B")):
+        if backend.store(0, 5, memoryview(page.tobytes())):
             for _ in range(2):
                 into = bytearray(4096)
                 assert backend.load(0, 5, memoryview(into))

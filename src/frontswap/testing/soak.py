@@ -3,7 +3,8 @@
 ``python -m frontswap.testing.soak`` runs cells of the matrix {SIGBUS, handler thread} x {MOVE,
 write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, each in a process of its own: 8 threads on
 arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays
-of their own. Exit status 1 after any wrong byte, hang or death.
+of their own; one takes backends out from behind them and puts others there. Exit status 1 after any wrong
+byte, hang or death.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ PAGES = ("4K", "64K", "2M")
 HAMMERS = 6
 CHURNERS = 2
 NOBODY = 65534
+#: what comes and goes behind the arrays
+BACKENDS = (
+    "zcache",
+    "limit:size=8M / zcache",
+    "active_only / checksum / zcache:codec=lz4",
+    "latency / inject:refuse=10% / zcache",
+    "null + zcache",
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,30 @@ def churn(memory: frontswap.Memory, shared: Shared, most: int, page: int, seed: 
             shared.stop.value = 1
 
 
+def change_backends(memory: frontswap.Memory, shared: Shared, seed: int) -> None:
+    """Backends come and go behind the arrays, under pressure and not."""
+    rng = random.Random(seed)
+    while not shared.stop.value:
+        time.sleep(rng.random())
+        what = rng.randrange(4)
+        if what == 0:
+            try:
+                for registered in list(memory.backends):
+                    memory.backends.unregister(registered, deadline=rng.choice([0.05, 60]))
+            except frontswap.DrainError:
+                continue
+            time.sleep(rng.random() / 4)
+            memory.backends.register(rng.choice(BACKENDS))
+        elif what == 1:
+            memory.backends.pressure(rng.choice(["none", "low", "medium", "critical"]))
+            time.sleep(rng.random() / 4)
+            memory.backends.pressure("none")
+        elif what == 2:
+            memory.backends.exclusive_loads(rng.random() < 0.3)
+        else:
+            memory.backends.shrink(0, deadline=0.2)
+
+
 def run_cell(cell: Cell, seconds: float, seed: int, limit: int) -> dict[str, Any]:
     """Run one cell in this process (which has the cell's user and environment already)."""
     faulthandler.dump_traceback_later(seconds * 4 + 120, exit=True)
@@ -143,6 +176,7 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int) -> dict[str, Any
         threading.Thread(target=churn, args=(memory, shared, limit // 4, page, seed * 100 + 50 + t))
         for t in range(CHURNERS)
     ]
+    threads.append(threading.Thread(target=change_backends, args=(memory, shared, seed * 100 + 99)))
     for thread in threads:
         thread.start()
     end = time.monotonic() + seconds
