@@ -492,6 +492,11 @@ def _pages(pages: int | None, size: int | str | None, page: int) -> int:
     return int(pages)
 
 
+def living_hooks() -> list[Frontswap]:
+    """Those of this process that are not closed."""
+    return [hooks for hooks in _living if not hooks._closed]
+
+
 def _abandon_all() -> None:
     for hooks in list(_living):
         hooks._abandon()

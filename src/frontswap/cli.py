@@ -57,6 +57,71 @@ def demo(
     raise typer.Exit(demonstrate(limit, size, swap, out))
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run(
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM for its arrays, compressed memory included.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="job.py ARGS", help="A script and its arguments.", show_default=False)
+    ] = None,
+    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module instead.")] = None,
+    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a program text instead.")] = None,
+    swap: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Where the swap file goes. Default: TMPDIR or /var/tmp.", show_default=False),
+    ] = None,
+    backends: Annotated[
+        str, typer.Option(metavar="SPEC", help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.')
+    ] = "zcache",
+    debugfs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep files as in /sys/kernel/debug/frontswap there up to date; `frontswap stats` shows them.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No summary line at the end.")] = False,
+) -> None:
+    """Run a script whose NumPy arrays may be larger than RAM.
+
+    So far these are the arrays that NumPy makes in the main thread, from 1 MiB on. Files are read and written through
+    arrays that fit in RAM: np.save and the like fail with "Bad address" for pages that are out.
+    """
+    from .memory.run import run as run_job
+
+    run_job(
+        arguments or [],
+        memory=memory,
+        swap=swap,
+        backends=backends,
+        module=module,
+        code=code,
+        debugfs=debugfs,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def stats(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DIR",
+            help="What `frontswap run --debugfs DIR` keeps. Default: FRONTSWAP_DEBUGFS.",
+            show_default=False,
+        ),
+    ] = None,
+    debugfs: Annotated[
+        bool, typer.Option("--debugfs", help="The names and numbers of /sys/kernel/debug/frontswap alone.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show the counters of a process: what it stored and loaded, and what its backends did."""
+    from .observe.stats import show
+
+    show(directory, debugfs=debugfs, as_json=json)
+
+
 def main() -> None:
     """Run the command; an error of ours is one line, not a traceback."""
     try:

@@ -120,7 +120,7 @@ def frontswap_store(pg, ctx, page, data, old, kind):
     now: cython.int = -1
     written: cython.int
     area: area_p = cython.NULL if pg.areas == cython.NULL else cython.address(pg.areas[pg.pages[page].block])
-    ctx.is_packed = False
+    ctx.is_packed = ctx.was_tried = False
     ctx.through = False
     kind[0] = RECORD_NONE
     if had >= 0:
@@ -151,7 +151,7 @@ def frontswap_store(pg, ctx, page, data, old, kind):
 def slot_store(pg, ctx, page, data, kind):
     """Write a page to its slot; IN_SLOT, NOWHERE if it has none, or -errno. `*kind` gets SLOT.
 
-    Behind the memory door it is a record: compressed if a backend has compressed it, else as it is.
+    Behind the memory door it is a record: compressed, unless a backend has found that it does not get smaller.
     """
     p: page_p = cython.address(pg.pages[page])
     where: uint64_t
@@ -171,6 +171,8 @@ def slot_store(pg, ctx, page, data, kind):
         return IN_SLOT
     if pg.file < 0:
         return NOWHERE
+    if not ctx.was_tried and load64(cython.address(pg.order)) != 0:
+        record_make(pg, ctx, page, data)  # a filter has refused it: its slot is as small as the pool's record
     if not ctx.is_packed:
         record_plain(pg, ctx, page, data)
     where = record_append(pg, STREAM_SLOT, cython.address(ctx.header), ctx.packed if ctx.is_packed else data)
@@ -246,15 +248,13 @@ def frontswap_load(pg, ctx, page, state, more):
 def frontswap_invalidate_page(pg, page, state):
     """The page's record is of no use any more: the page is written, or freed. True if a backend had it."""
     number: cython.int = holder(pg, page, state)
-    if number < 0 and (pg.areas != cython.NULL or (state & RECORD) == RECORD_NONE):
-        return False
-    add64(cython.address(pg.counters[C_INVALIDATES]), 1)
     if number >= 0:
+        add64(cython.address(pg.counters[C_INVALIDATES]), 1)
         forget(pg.stacks[number], pg, page, state)
         holder_change(pg, page, number, -1)
         count_area(pg, page, A_INVALIDATES)
         return True
-    if (state & KIND) == RECORD_LOG:
+    if pg.areas == cython.NULL and (state & KIND) == RECORD_LOG:
         record_drop(pg, pg.pages[page].where, page_bytes(pg, page))
     return False
 
@@ -283,9 +283,7 @@ def frontswap_evacuate(pg, ctx, page, state, kind):
         error = fetch(pg.stacks[number], pg, ctx, page, state, 0)
         if error:
             return error
-        ctx.is_packed = False
-        if pg.areas == cython.NULL:
-            record_make(pg, ctx, page, ctx.into)
+        ctx.is_packed = ctx.was_tried = False
         error = slot_store(pg, ctx, page, ctx.into, kind)
         if error <= 0:
             kind[0] = state & RECORD

@@ -210,6 +210,7 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     uint64_t io_size
     record_t header           # of what is in `packed`
     bint is_packed
+    bint was_tried            # it has been tried to pack the page at hand, with or without success
     bint through              # the filter `latency` wants this page in its slot too
     bint from_slot            # the last load was answered by the slot
 

@@ -30,7 +30,9 @@ def record_make(pg, ctx, page, data):
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     size: uint32_t = cython.cast(uint32_t, 1) << block.shift
     codec: uint8_t = CODEC_RAW
-    length: uint32_t = codec_compress(
+    length: uint32_t
+    ctx.was_tried = True
+    length = codec_compress(
         cython.address(block.choice),
         ctx.state,
         data,

@@ -455,6 +455,11 @@ def _typesize(dtype: np.dtype[Any]) -> int:
     return size if size in (1, 2, 4, 8, 16) else 0
 
 
+def living_memories() -> list[Memory]:
+    """Those of this process that are not closed."""
+    return [memory for memory in _living if not memory._closed]
+
+
 def _abandon_all() -> None:
     for memory in list(_living):
         memory._abandon()
