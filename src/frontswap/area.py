@@ -6,7 +6,6 @@ its page faults. The path of a page is in ``frontswap.core``; see docs/frontswap
 
 from __future__ import annotations
 
-import errno
 import os
 import weakref
 from dataclasses import dataclass, fields
@@ -141,7 +140,7 @@ class Frontswap:
             ParameterError: no such area, no such page, or a buffer that is not one page.
             SlotError: refused, and its slot cannot be written. Until it is stored again, loading it is an error too.
         """
-        return self._core.store(type, offset, page)
+        return self._core.store(type, 0, offset, page)
 
     def load(self, type: int, offset: int, into: WriteableBuffer) -> bool:
         """Fill `into` with a page. True: a backend had it. False: it comes from its slot, or was never stored: zeros.
@@ -152,15 +151,15 @@ class Frontswap:
             ExclusiveLoadError: an exclusive load took it.
             SlotError: its slot cannot be read.
         """
-        return self._core.load(type, offset, into)
+        return self._core.load(type, 0, offset, into)
 
     def invalidate_page(self, type: int, offset: int) -> bool:
         """The page is of no use any more: it reads as zeros. True if a backend had it."""
-        return self._core.invalidate_page(type, offset)
+        return self._core.invalidate_page(type, 0, offset)
 
     def invalidate_area(self, type: int) -> None:
         """No page of the area is of any use any more. The area stays on."""
-        self._core.invalidate_area(type)
+        self._core.invalidate_area(type, 0)
 
     def store_many(self, type: int, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
         """Store pages that lie one after the other in `pages`.
@@ -169,14 +168,7 @@ class Frontswap:
         unless a backend has it (writethrough) it is lost. From the moment of the call a load of any of them waits
         for these bytes, and never sees those of before.
         """
-        at = self._offsets(type, offsets)
-        order = np.argsort(at, kind="stable")
-        ascending = at[order]
-        if len(at) and (ascending[1:] == ascending[:-1]).any():
-            raise ParameterError("offsets", "one of them twice", "different: the last of two stores would be a guess")
-        results = np.full(len(at), -errno.ENOENT, np.int32)
-        self._core.store_many(type, at, order, pages, results)
-        return results
+        return _store_many(self._core, type, 0, offsets, pages)
 
     def load_many(self, type: int, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
         """Load pages one after the other into `into`.
@@ -184,27 +176,11 @@ class Frontswap:
         For each: 1 from a backend, 0 from its slot or never stored, or -errno: -EIO lost, -ENOENT taken by an
         exclusive load; its part of `into` is undefined then.
         """
-        at = self._offsets(type, offsets)
-        results = np.full(len(at), -errno.ENOENT, np.int32)
-        self._core.load_many(type, at, into, results)
-        return results
+        return _load_many(self._core, type, 0, offsets, into)
 
     def invalidate_many(self, type: int, offsets: npt.ArrayLike) -> Results:
         """Invalidate pages. For each: 1 a backend had it, else 0."""
-        at = self._offsets(type, offsets)
-        results = np.zeros(len(at), np.int32)
-        self._core.invalidate_many(type, at, results)
-        return results
-
-    def _offsets(self, type: int, offsets: npt.ArrayLike) -> npt.NDArray[np.uint32]:
-        pages = self._area(type).pages
-        at = np.atleast_1d(np.asarray(offsets))
-        if at.ndim != 1 or (at.size and at.dtype.kind not in "iu"):
-            raise ParameterError("offsets", f"{at.dtype} of shape {at.shape}", "a sequence of whole numbers")
-        if at.size and (at.min() < 0 or at.max() >= pages):
-            wrong = at.min() if at.min() < 0 else at.max()
-            raise ParameterError("offsets", int(wrong), f"0 to {pages - 1} in area {type}")
-        return np.ascontiguousarray(at, np.uint32)
+        return _invalidate_many(self._core, type, 0, offsets)
 
     # --- modes, shrink ---------------------------------------------------------------------------
 
@@ -229,10 +205,7 @@ class Frontswap:
 
     def frontswap_map(self, type: int) -> npt.NDArray[np.bool_]:
         """For each page of an area: is it in a backend? The map of this moment (one bit a page inside)."""
-        area = self._area(type)
-        bits = np.frombuffer(self._core.map_bits(type), np.uint8)
-        found: npt.NDArray[np.bool_] = np.unpackbits(bits, count=area.pages, bitorder="little").view(np.bool_)
-        return found
+        return self._area(type).frontswap_map
 
     def register(self, spec: Spec) -> list[Registered]:
         """Shorthand for ``backends.register``."""
@@ -294,7 +267,7 @@ class Frontswap:
     def _abandon(self) -> None:
         self._closed = "belong to the parent process of a fork"
         self._core.abandon()
-        self.backends._closed = self._closed
+        self.backends.abandon(self._closed)
 
     def _why_left(self) -> str:
         without = [area.type for area in self._areas.values() if not area.has_slots]
@@ -340,6 +313,7 @@ class SwapArea:
         self.pages = _pages(pages, size, self.page)  #: pages, of which offsets count
         typesize = 0 if dtype is None else np.dtype(dtype).itemsize
         self._hooks = hooks
+        self._stopped = ""
         hooks._check_open()
         self._swap = None if swap is None else SwapFile(swap, 0)
         try:
@@ -347,18 +321,20 @@ class SwapArea:
                 self._reserve(self._swap, overcommit)
             with hooks.backends.lock:
                 hooks._check_open()
-                self.type = hooks._core.swapon(
+                handle = hooks._core.swapon(
                     self.pages,
                     self.page,
                     -1 if self._swap is None else self._swap.fd,
                     self._swap is not None and self._swap.direct,
                     typesize if typesize in (1, 2, 4, 8, 16) else 0,
                     self._swap,
-                )  #: its number
-                if self.type == -1:
+                )
+                if handle == -1:
                     raise InUseError("swapon: 63 areas are on behind these hooks already")
-                if self.type < 0:
+                if handle < 0:
                     raise OutOfMemoryError(f"swapon: more than {MOST_PAGES} pages in all behind these hooks")
+                self.type = handle & 0xFF  #: its number
+                self._serial = handle >> 8
                 try:
                     hooks.backends.init(self)
                 except BaseException:
@@ -369,7 +345,6 @@ class SwapArea:
             if self._swap is not None:
                 self._swap.close()
             raise
-        self._stopped = ""
 
     def _reserve(self, swap: SwapFile, overcommit: bool) -> None:
         try:
@@ -395,36 +370,38 @@ class SwapArea:
 
     def store(self, offset: int, page: ReadableBuffer) -> bool:
         """See :meth:`Frontswap.store`."""
-        return self._hooks._core.store(self.type, offset, page)
+        return self._hooks._core.store(self.type, self._serial, offset, page)
 
     def load(self, offset: int, into: WriteableBuffer) -> bool:
         """See :meth:`Frontswap.load`."""
-        return self._hooks._core.load(self.type, offset, into)
+        return self._hooks._core.load(self.type, self._serial, offset, into)
 
     def invalidate_page(self, offset: int) -> bool:
         """See :meth:`Frontswap.invalidate_page`."""
-        return self._hooks._core.invalidate_page(self.type, offset)
+        return self._hooks._core.invalidate_page(self.type, self._serial, offset)
 
     def invalidate_area(self) -> None:
         """See :meth:`Frontswap.invalidate_area`."""
-        self._hooks._core.invalidate_area(self.type)
+        self._hooks._core.invalidate_area(self.type, self._serial)
 
     def store_many(self, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
         """See :meth:`Frontswap.store_many`."""
-        return self._hooks.store_many(self.type, offsets, pages)
+        return _store_many(self._hooks._core, self.type, self._serial, offsets, pages)
 
     def load_many(self, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
         """See :meth:`Frontswap.load_many`."""
-        return self._hooks.load_many(self.type, offsets, into)
+        return _load_many(self._hooks._core, self.type, self._serial, offsets, into)
 
     def invalidate_many(self, offsets: npt.ArrayLike) -> Results:
         """See :meth:`Frontswap.invalidate_many`."""
-        return self._hooks.invalidate_many(self.type, offsets)
+        return _invalidate_many(self._hooks._core, self.type, self._serial, offsets)
 
     @property
     def frontswap_map(self) -> npt.NDArray[np.bool_]:
         """See :meth:`Frontswap.frontswap_map`."""
-        return self._hooks.frontswap_map(self.type)
+        bits = np.frombuffer(self._hooks._core.map_bits(self.type, self._serial), np.uint8)
+        found: npt.NDArray[np.bool_] = np.unpackbits(bits, count=self.pages, bitorder="little").view(np.bool_)
+        return found
 
     def curr_pages(self) -> int:
         """Pages of this area that backends have."""
@@ -437,12 +414,12 @@ class SwapArea:
         """
         if not isinstance(reason, str) or not reason:
             raise ParameterError("reason", reason, "a few words that statistics and logs can show")
-        self._hooks._core.set_stopped(self.type, True)
+        self._hooks._core.set_stopped(self.type, self._serial, True)
         self._stopped = reason
 
     def resume(self) -> None:
         """Offer pages to the backends again."""
-        self._hooks._core.set_stopped(self.type, False)
+        self._hooks._core.set_stopped(self.type, self._serial, False)
         self._stopped = ""
 
     @property
@@ -453,7 +430,7 @@ class SwapArea:
     def statistics(self) -> AreaStatistics:
         """Counters of this moment."""
         return AreaStatistics(
-            type=self.type, page=self.page, pages=self.pages, **self._hooks._core.area_counters(self.type)
+            type=self.type, page=self.page, pages=self.pages, **self._hooks._core.area_counters(self.type, self._serial)
         )
 
     def swapoff(self) -> None:
@@ -462,14 +439,54 @@ class SwapArea:
         with hooks.backends.lock:
             if hooks._areas.get(self.type) is not self:
                 return
-            del hooks._areas[self.type]
-            hooks._core.swapoff(self.type)
-            hooks.backends.forget_area(self.type)
-            if self._swap is not None:
-                self._swap.close()
+            # Each step is taken whatever happens at the one before: an interrupt of the user's, say.
+            try:
+                hooks._core.swapoff(self.type)
+            finally:
+                del hooks._areas[self.type]
+                try:
+                    hooks.backends.forget_area(self.type)
+                finally:
+                    if self._swap is not None:
+                        self._swap.close()
 
     def __repr__(self) -> str:
         return f"<frontswap area {self.type}: {self.pages} pages of {format_size(self.page)}>"
+
+
+def _offsets(offsets: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+    """A copy of our own: what the caller does to his array meanwhile must not move a page."""
+    at = np.atleast_1d(np.asarray(offsets))
+    if at.ndim != 1 or (at.size and at.dtype.kind not in "iu"):
+        raise ParameterError("offsets", f"{at.dtype} of shape {at.shape}", "a sequence of whole numbers")
+    if at.size and (at.min() < 0 or at.max() >= MOST_PAGES):
+        raise ParameterError("offsets", int(at.min() if at.min() < 0 else at.max()), "pages of the area")
+    return np.array(at, np.uint32, copy=True, order="C")
+
+
+def _store_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
+    at = _offsets(offsets)
+    order = np.argsort(at, kind="stable")
+    ascending = at[order]
+    if len(at) and (ascending[1:] == ascending[:-1]).any():
+        raise ParameterError("offsets", "one of them twice", "different: the last of two stores would be a guess")
+    results = np.zeros(len(at), np.int32)
+    core.store_many(type, serial, at, order, pages, results)
+    return results
+
+
+def _load_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
+    at = _offsets(offsets)
+    results = np.zeros(len(at), np.int32)
+    core.load_many(type, serial, at, into, results)
+    return results
+
+
+def _invalidate_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike) -> Results:
+    at = _offsets(offsets)
+    results = np.zeros(len(at), np.int32)
+    core.invalidate_many(type, serial, at, results)
+    return results
 
 
 def _page(page: int | str) -> int:

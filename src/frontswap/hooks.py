@@ -6,8 +6,10 @@ What may enter: the order of the stacks and their lives, for every door. What ma
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,6 @@ from .backends.stack import Spec, Stack, stacks_of
 from .backends.zcache import Zcache
 from .core.filters import Filter as NativeFilter
 from .core.hooks import Hooks
-from .core.native import Native
 from .errors import ClosedError, DrainError, InUseError, ParameterError
 from .sizes import format_size
 from .times import parse_duration
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .area import SwapArea
 
 MOST = 8
+_log = logging.getLogger("frontswap.backends")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,10 @@ class Relief:
 class Registered:
     """A stack behind hooks. Made by :meth:`Backends.register`."""
 
-    def __init__(self, number: int, stack: Stack, natives: list[Native]) -> None:
-        self.number = number
+    def __init__(self, stack: Stack) -> None:
+        natives = stack.native()
         self.stack = stack
-        self._natives = natives
+        self.natives = natives
         self._layers = list(stack.layers)
 
     @property
@@ -83,7 +85,7 @@ class Registered:
         Raises:
             ParameterError: no such filter, no such setting, or a value that is not allowed.
         """
-        for i, (layer, native) in enumerate(zip(self._layers, self._natives, strict=True)):
+        for i, (layer, native) in enumerate(zip(self._layers, self.natives, strict=True)):
             if layer.name == filter_name and isinstance(layer, Filter) and isinstance(native, NativeFilter):
                 unknown = set(settings) - set(layer.__dataclass_fields__)
                 if unknown:
@@ -97,7 +99,7 @@ class Registered:
         raise ParameterError("filter_name", filter_name, f"a filter of this stack: {known or 'it has none'}")
 
     def __repr__(self) -> str:
-        return f"<frontswap stack {self.number}: {self.stack}>"
+        return f"<frontswap stack: {self.stack}>"
 
 
 class Backends:
@@ -125,7 +127,7 @@ class Backends:
         #: areas come and go under it too: a backend gets `init` for every area once, whoever is first
         self.lock = threading.RLock()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Registered]:
         return iter(tuple(self._registered))
 
     def __len__(self) -> int:
@@ -171,31 +173,32 @@ class Backends:
         backend = stack.backend
         if isinstance(backend, Backend) and any(backend is other.stack.backend for other in self._registered):
             raise InUseError(f"{backend!r} is registered already")
-        natives = stack.native()
+        registered = Registered(stack)
+        native = registered.natives[0]
         begun: list[SwapArea] = []
-        if isinstance(backend, Backend):
-            try:
+        # In the list before the core has it: an interrupt between the two must not leave a stack that nobody knows.
+        self._registered.append(registered)
+        try:
+            if isinstance(backend, Backend):
                 for area in self._areas() if self._areas else []:
                     begun.append(area)
-                    backend.init(area.type, area)
-            except BaseException:
+                    backend.init(area.type, weakref.proxy(area))
+            if isinstance(backend, Zcache):
+                number = self._core.register(native, backend.area_size, backend.segment)
+            else:
+                number = self._core.register(native)
+            if number < 0:
+                raise InUseError(
+                    f"register {stack}: {MOST} backends are there already"
+                    if number == -1
+                    else f"register {stack}: there is a zcache already; it has one pool"
+                )
+        except BaseException:
+            if not self._core.has(native):
+                self._registered.remove(registered)
                 for area in begun:
-                    backend.invalidate_area(area.type)
-                raise
-        if isinstance(backend, Zcache):
-            number = self._core.register(natives[0], backend.area_size, backend.segment)
-        else:
-            number = self._core.register(natives[0])
-        if number < 0:
-            for area in begun:
-                backend.invalidate_area(area.type)  # type: ignore[union-attr]
-            raise InUseError(
-                f"register {stack}: {MOST} backends are there already"
-                if number == -1
-                else f"register {stack}: there is a zcache already; it has one pool"
-            )
-        registered = Registered(number, stack, natives)
-        self._registered.append(registered)
+                    self._tell_end(registered, area.type)
+            raise
         return registered
 
     def unregister(self, registered: Registered, *, deadline: float | str = 30.0) -> None:
@@ -206,48 +209,55 @@ class Backends:
             deadline: seconds, or "500ms", "1min".
 
         Raises:
-            DrainError: pages are left after the deadline, or when no slot takes them. The stack goes on serving
-                them, refuses stores, and can be unregistered again.
+            DrainError: pages are left after the deadline, or no slot takes them. The stack stays, is offered pages
+                as before, and can be unregistered again.
         """
         seconds = parse_duration(deadline, "deadline") / 1e9
         with self.lock:
             self._check_open()
             if registered not in self._registered:
                 raise ParameterError("registered", registered, "a stack that is behind these hooks")
-            left = self._core.unregister(registered.number, seconds)
+            left = self._core.unregister(registered.natives[0], seconds)
             if left:
                 why = self._why_left()
                 raise DrainError(
                     f"unregister {registered.stack}: {left} pages are left after {seconds:g} s"
                     + (f" ({why})" if why else "")
-                    + "; it goes on serving them and takes no new ones",
+                    + "; it stays, and is offered pages as before",
                     left,
                 )
+            # An interrupt before this line: the core knows it no more, and the next unregister comes to here.
             self._registered.remove(registered)
-            backend = registered.stack.backend
-            if isinstance(backend, Backend):
-                for area in self._areas() if self._areas else []:
-                    backend.invalidate_area(area.type)
+            for area in self._areas() if self._areas else []:
+                self._tell_end(registered, area.type)
+
+    def _tell_end(self, registered: Registered, type: int) -> None:
+        """Tell a backend in Python that an area goes. What it raises must not stop what has to follow."""
+        backend = registered.stack.backend
+        if isinstance(backend, Backend):
+            try:
+                backend.invalidate_area(type)
+            except Exception:
+                _log.warning("%r: invalidate_area of type %d failed", backend, type, exc_info=True)
 
     def init(self, area: SwapArea) -> None:
         """A new area: tell the backends in Python. What one raises stops it, and those told are told the end."""
-        told: list[Backend] = []
+        told: list[Registered] = []
         try:
             for registered in self._registered:
                 backend = registered.stack.backend
                 if isinstance(backend, Backend):
-                    told.append(backend)
-                    backend.init(area.type, area)
+                    told.append(registered)
+                    backend.init(area.type, weakref.proxy(area))
         except BaseException:
-            for backend in told:
-                backend.invalidate_area(area.type)
+            for registered in told:
+                self._tell_end(registered, area.type)
             raise
 
     def forget_area(self, type: int) -> None:
         """An area has gone: tell the backends in Python."""
         for registered in self._registered:
-            if isinstance(registered.stack.backend, Backend):
-                registered.stack.backend.invalidate_area(type)
+            self._tell_end(registered, type)
 
     def pressure(self, level: Pressure | str | int) -> Relief:
         """Say how short memory is: "none", "low", "medium" or "critical". Every backend and filter hears it.
@@ -299,8 +309,9 @@ class Backends:
         if not isinstance(pages, int) or isinstance(pages, bool) or pages < 0:
             raise ParameterError("pages", pages, "a number of pages from 0 on")
         seconds = parse_duration(deadline, "deadline") / 1e9
-        self._check_open()
-        return self._core.shrink(pages, seconds)
+        with self.lock:
+            self._check_open()
+            return self._core.shrink(pages, seconds)
 
     def curr_pages(self) -> int:
         """Pages that backends have (frontswap_curr_pages): exact when no store is on its way."""
@@ -315,13 +326,13 @@ class Backends:
 
     def _statistics_of(self, registered: Registered) -> StackStatistics:
         layers = []
-        for layer, native in zip(registered.stack.layers, registered._natives, strict=True):
+        for layer, native in zip(registered.stack.layers, registered.natives, strict=True):
             counted = native.counters()
             refusals = {name.removeprefix("reject_"): n for name, n in counted.items() if name.startswith("reject_")}
             plain = {name: n for name, n in counted.items() if not name.startswith("reject_")}
             own = dict(layer.statistics()) if isinstance(layer, Backend) else {}
             layers.append(LayerStatistics(name=layer.name, refusals=refusals, own=own, **plain))
-        pages, size = self._core.stack_pages(registered.number)
+        pages, size = self._core.stack_pages(registered.natives[0])
         return StackStatistics(registered.name, str(registered.stack), pages, size, tuple(layers))
 
     def close(self, why: str) -> None:
@@ -329,6 +340,12 @@ class Backends:
         with self.lock:
             self._closed = why
             self._registered.clear()
+
+    def abandon(self, why: str) -> None:
+        """In a forked child: another thread may have had the lock, and is not here."""
+        self.lock = threading.RLock()
+        self._closed = why
+        self._registered.clear()
 
     def _check_open(self) -> None:
         if self._closed:

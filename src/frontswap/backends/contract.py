@@ -59,7 +59,10 @@ class Backend(ABC):
     name: str = ""
 
     def init(self, type: int, area: SwapArea) -> None:  # noqa: B027  # allowed to do nothing
-        """Area number `type` is on, empty: `area.page` bytes a page, `area.pages` of them. What it raises stops it."""
+        """Area number `type` is on, empty: `area.page` bytes a page, `area.pages` of them. What it raises stops it.
+
+        `area` is a weak proxy: a backend that keeps it does not keep the area.
+        """
 
     @abstractmethod
     def store(self, type: int, offset: int, page: memoryview) -> bool | Refusal:

@@ -17,6 +17,7 @@ from ..sizes import format_size
 from .layers import Bytes, Layer, choice, setting, size
 
 SMALLEST = 4 << 20
+LARGEST = 1 << 44
 _KINDS = {
     "auto": -1,
     "lz4": codec.LZ4,
@@ -30,8 +31,8 @@ def _size(value: int | str, parameter: str) -> int:
     if value in ("auto", 0):
         return 0
     found = size(value, parameter)
-    if found < SMALLEST:
-        raise ParameterError(parameter, value, f'"auto" or at least {format_size(SMALLEST)}')
+    if not SMALLEST <= found <= LARGEST:
+        raise ParameterError(parameter, value, f'"auto" or {format_size(SMALLEST)} to {format_size(LARGEST)}')
     return found
 
 

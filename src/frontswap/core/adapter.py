@@ -10,10 +10,8 @@ and logged as ``frontswap.backends``, and a store that raised is followed by an 
 import logging
 
 import cython
-from cython.cimports.cpython.bool import PyBool_Check
-from cython.cimports.cpython.buffer import PyBUF_READ, PyBUF_WRITE
+from cython.cimports.cpython.buffer import PyBuffer_FillInfo
 from cython.cimports.cpython.exc import PyErr_SetInterrupt
-from cython.cimports.cpython.memoryview import PyMemoryView_FromMemory
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     RECORD_BACKEND,
@@ -26,62 +24,105 @@ from cython.cimports.frontswap.core.record import LOAD_BACKEND
 from cython.cimports.frontswap.core.uapi import uint64_t
 
 _log = logging.getLogger("frontswap.backends")
+STORE = cython.declare(cython.int, 0)
+LOAD = cython.declare(cython.int, 1)
+FORGET = cython.declare(cython.int, 2)
+
+
+class PageBytes:
+    """The bytes of one page, for the time of one call: it knows whether somebody still looks at them.
+
+    A memoryview alone does not: slices of it and NumPy arrays over it keep the memory, and release() does not see them.
+    """
+
+    def __getbuffer__(self, view: cython.pointer(Py_buffer), flags: cython.int):
+        PyBuffer_FillInfo(view, self, self.at, self.size, self.is_readonly, flags)
+        self.looking += 1
+
+    def __releasebuffer__(self, view: cython.pointer(Py_buffer)):
+        self.looking -= 1
 
 
 def failed(backend, what, type, offset, error):
-    """A call of a backend has raised. An interrupt of the user's is not swallowed with it."""
-    if isinstance(error, KeyboardInterrupt):
-        PyErr_SetInterrupt()
+    """A call of a backend has raised: log it. Nothing may leave this function, or the caller's answer would be lost."""
     try:
         _log.warning("%r: %s of type %d, offset %d failed", backend, what, type, offset, exc_info=error)
-    except Exception:  # a broken handler of the program's must not break the page's path
+    except BaseException:  # a broken handler of the program's, or the user's interrupt: the caller sees to that
         pass
+
+
+def call(b, what, type, offset, at, size):
+    """Call store (0), load (1) or invalidate_page (2); what it returned, or None when it raised.
+
+    An interrupt of the user's arrives in whatever Python code runs, so in the backend too. It must neither be swallowed
+    nor cost a page: the call is made again, and the interrupt is raised when it is over.
+    """
+    backend: object = cython.cast(object, b.own)
+    answer: object = None
+    bytes: PageBytes
+    tries: cython.int
+    interrupted: cython.bint = False
+    for tries in range(100):
+        bytes = PageBytes()
+        bytes.at = at
+        bytes.size = size
+        bytes.is_readonly = what == STORE
+        try:
+            if what == FORGET:
+                answer = backend.invalidate_page(type, offset)
+            else:
+                view = memoryview(bytes)
+                try:
+                    answer = backend.store(type, offset, view) if what == STORE else backend.load(type, offset, view)
+                finally:
+                    view.release()
+                if bytes.looking:
+                    raise BufferError("it keeps a view of the page, which will show other bytes later: copy them")
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+            answer = None
+        except BaseException as error:
+            answer = None
+            failed(backend, ("store", "load", "invalidate_page")[what], type, offset, error)
+            break
+    if interrupted:
+        PyErr_SetInterrupt()
+    return answer
 
 
 def call_store(b, type, offset, data, size):
     """Backend.store; ACCEPTED or REFUSED_*."""
-    backend: object = cython.cast(object, b.own)
-    view: object = None
-    code: cython.long
-    try:
-        view = PyMemoryView_FromMemory(cython.cast(cython.p_char, cython.cast(cython.p_void, data)), size, PyBUF_READ)
-        answer = backend.store(type, offset, view)
-        view.release()  # a view that is kept would show other bytes later: BufferError
-        if PyBool_Check(answer):
-            return ACCEPTED if answer else REFUSED_OTHER
-        code = answer
-        if not 0 < code < REFUSALS:
-            raise ValueError(f"store() returned {answer!r}: must be True, False or a Refusal")
-        return code
-    except BaseException as error:
-        failed(backend, "store", type, offset, error)
-        call_forget(b, type, offset)
+    code: cython.long = 0
+    answer = call(b, STORE, type, offset, cython.cast(cython.p_void, data), size)
+    if answer is True:
+        return ACCEPTED
+    if answer is False:
+        return REFUSED_OTHER
+    if isinstance(answer, int):
+        code = answer if 0 < answer < REFUSALS else 0
+    if code == 0:
+        if answer is not None:
+            failed(
+                cython.cast(object, b.own),
+                "store",
+                type,
+                offset,
+                ValueError(f"store() returned {answer!r}: must be True, False or a Refusal"),
+            )
+        call(b, FORGET, type, offset, cython.NULL, 0)
         return REFUSED_ERROR
+    return cython.cast(cython.int, code)
 
 
 def call_load(b, type, offset, into, size):
     """Backend.load; 0 or LOAD_BACKEND."""
-    backend: object = cython.cast(object, b.own)
-    view: object = None
-    try:
-        view = PyMemoryView_FromMemory(cython.cast(cython.p_char, cython.cast(cython.p_void, into)), size, PyBUF_WRITE)
-        answer = backend.load(type, offset, view)
-        view.release()
-        if not PyBool_Check(answer):
-            raise ValueError(f"load() returned {answer!r}: must be True or False")
-        return 0 if answer else LOAD_BACKEND
-    except BaseException as error:
-        failed(backend, "load", type, offset, error)
-        return LOAD_BACKEND
+    return 0 if call(b, LOAD, type, offset, into, size) is True else LOAD_BACKEND
 
 
 def call_forget(b, type, offset):
     """Backend.invalidate_page."""
-    backend: object = cython.cast(object, b.own)
-    try:
-        backend.invalidate_page(type, offset)
-    except BaseException as error:
-        failed(backend, "invalidate_page", type, offset, error)
+    call(b, FORGET, type, offset, cython.NULL, 0)
 
 
 def python_store(b, pg, ctx, page, data, kind):

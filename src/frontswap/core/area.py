@@ -75,7 +75,7 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.libc.string import memset
 
-from frontswap.errors import ExclusiveLoadError, PageLostError, ParameterError, SlotError
+from frontswap.errors import ClosedError, ExclusiveLoadError, PageLostError, ParameterError, SlotError
 
 AREA_COUNTERS = (
     "loads",
@@ -88,20 +88,6 @@ AREA_COUNTERS = (
     "curr_pages",
 )
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
-
-
-def area_enter(pg, number):
-    """Begin an operation on an area; False if it has gone. Counted first, looked at then: swapoff does the reverse."""
-    addi(cython.address(pg.areas[number].users), 1)
-    if load32(cython.address(pg.blocks[number].live)) == 1:
-        return True
-    area_leave(pg, number)
-    return False
-
-
-def area_leave(pg, number):
-    """End of area_enter()."""
-    addi(cython.address(pg.areas[number].users), -1)
 
 
 def page_own(pg, page):
@@ -119,13 +105,18 @@ def page_own(pg, page):
 
 
 def store_owned(pg, ctx, number, page, state, data):
-    """Store an owned page and let go of it; 1 in a backend, 0 in its slot, -errno."""
+    """Store an owned page and let go of it; 1 in a backend, 0 in its slot, -errno: it is lost.
+
+    -errno - IN_BACKEND_STILL: its slot was to be written (writethrough) and could not; the backend has it.
+    """
     kind: uint32_t = 0
     result: cython.int
     pg.pages[page].block = number  # a page learns its area at its first store: an unused one costs nothing
     result = frontswap_store(pg, ctx, page, data, state, cython.address(kind))
     if kind:
         store32(cython.address(pg.pages[page].state), OUT | kind)
+        if result < 0:
+            return result - IN_BACKEND_STILL
     else:
         # Nobody has it: neither the bytes of before nor zeros may be the answer from now on.
         page_poison(pg, page)
@@ -212,6 +203,8 @@ def area_store_many(pg, number, offsets, order, n, data, results):
         results[at] = store_owned(
             pg, ctx, number, block.first + offsets[at], cython.cast(uint32_t, results[at]), data + at * size
         )
+        if results[at] < -IN_BACKEND_STILL:
+            results[at] += IN_BACKEND_STILL
     context_give(ctx)
 
 
@@ -234,7 +227,7 @@ class Areas(Hooks):
         self.open = True
 
     def swapon(self, pages: int, page: int, fd: int, direct: bool, typesize: int, keep: object) -> int:
-        """A new area, empty; its type, or -1: no type, -2: no room for so many pages.
+        """A new area, empty; its type | serial << 8, or -1: no type, -2: no room for so many pages.
 
         `keep` owns `fd`, and lives until nothing can be written to it any more.
         """
@@ -261,7 +254,8 @@ class Areas(Hooks):
         block = cython.address(pg.blocks[number])
         area = cython.address(pg.areas[number])
         memset(block, 0, cython.sizeof(block[0]))
-        memset(area, 0, cython.sizeof(area[0]))
+        memset(cython.address(area.counters[0]), 0, cython.sizeof(area.counters))
+        area.stopped = 0
         area.fd = fd
         area.direct = direct
         Py_INCREF(keep)
@@ -282,7 +276,7 @@ class Areas(Hooks):
                     layer.init(layer, pg, number)
                 layer = layer.lower
         store32(cython.address(block.live), 1)
-        return number - 1
+        return (number - 1) | cython.cast(cython.longlong, pg.serial) << 8
 
     def swapoff(self, type: int) -> None:
         """Take an area away with all its pages. Waits for operations on their way."""
@@ -314,14 +308,31 @@ class Areas(Hooks):
 
     # --- the hooks -----------------------------------------------------------------------------------------------
 
-    def checked(self, type, offset):
-        """The block of an area that is on, after a look at the offset."""
+    def enter(self, type, serial, offset):
+        """Begin an operation on an area that is on; its block. area_leave() ends it, and swapoff waits for that.
+
+        All that is looked at here, with the GIL held, stays as it is until then: another area of this type, with fewer
+        or larger pages, cannot come meanwhile. `serial`: of the area that is meant, 0: whatever has this type now.
+        """
         pg: pager_p = self.pager()
         if not 0 <= type < MAX_AREAS - 1 or not pg.blocks[type + 1].live:
             raise ParameterError("type", type, "the type of a swap area that is on")
+        if serial != 0 and pg.blocks[type + 1].serial != serial:
+            raise ClosedError(f"this swap area is off; another one has its type, {type}")
         if not 0 <= offset < pg.blocks[type + 1].pages:
             raise ParameterError("offset", offset, f"0 to {pg.blocks[type + 1].pages - 1} in area {type}")
+        addi(cython.address(pg.areas[type + 1].users), 1)
         return type + 1
+
+    def enter_many(self, type, serial, offsets):
+        """enter() for a batch, all of whose offsets must be pages of the area."""
+        number: uint32_t = self.enter(type, serial, 0)
+        i: int64_t
+        for i in range(offsets.shape[0]):
+            if offsets[i] >= self.pg.blocks[number].pages:
+                area_leave(self.pg, number)
+                raise ParameterError("offsets", offsets[i], f"0 to {self.pg.blocks[number].pages - 1} in area {type}")
+        return number
 
     def view(self, number, parameter, buffer, pages, writable, view):
         """Get at the bytes of `pages` pages; ParameterError if they are not what the area takes."""
@@ -337,115 +348,122 @@ class Areas(Hooks):
             raise ParameterError(parameter, f"{given} bytes", f"{size} bytes: {pages} pages of the area")
         return 0
 
-    def store(self, type: object, offset: object, page: object) -> bool:
+    def store(self, type: object, serial: object, offset: object, page: object) -> bool:
         """True: a backend has the page; False: all refused it (or there is none), and it is in its slot."""
-        number: uint32_t = self.checked(type, offset)
-        at: uint32_t = offset
+        number: uint32_t = self.enter(type, serial, offset)
+        at: uint32_t
         view: Py_buffer
         pg: pager_p = self.pg
-        result: cython.int = LOAD_NO_AREA
-        self.view(number, "page", page, 1, False, cython.address(view))
-        with cython.nogil:
-            if area_enter(pg, number):
+        result: cython.int
+        try:
+            at = offset
+            self.view(number, "page", page, 1, False, cython.address(view))
+            with cython.nogil:
                 result = area_store(pg, number, at, cython.cast(bytes_p, view.buf))
-                area_leave(pg, number)
-            else:
-                result = -ENOENT
-        PyBuffer_Release(cython.address(view))
-        if result < 0:
-            self.store_failed(type, offset, -result)
-        return result == 1
+            PyBuffer_Release(cython.address(view))
+            if result < 0:
+                self.store_failed(number, type, offset, -result)
+            return result == 1
+        finally:
+            area_leave(pg, number)
 
-    def load(self, type: object, offset: object, into: object) -> bool:
+    def load(self, type: object, serial: object, offset: object, into: object) -> bool:
         """True: a backend has given the page; False: it is from its slot, or zeros when it was never stored."""
-        number: uint32_t = self.checked(type, offset)
-        at: uint32_t = offset
+        number: uint32_t = self.enter(type, serial, offset)
+        at: uint32_t
         view: Py_buffer
         pg: pager_p = self.pg
-        result: cython.int = -1
-        error: cython.int = LOAD_NO_AREA
-        self.view(number, "into", into, 1, True, cython.address(view))
-        with cython.nogil:
-            if area_enter(pg, number):
+        result: cython.int
+        error: cython.int = 0
+        try:
+            at = offset
+            self.view(number, "into", into, 1, True, cython.address(view))
+            with cython.nogil:
                 ctx = context_take(pg)
                 result = area_load(pg, ctx, number, at, cython.cast(bytes_p, view.buf), cython.address(error))
                 context_give(ctx)
-                area_leave(pg, number)
-        PyBuffer_Release(cython.address(view))
-        if result < 0:
-            self.load_failed(type, offset, error)
-        return result == 1
+            PyBuffer_Release(cython.address(view))
+            if result < 0:
+                self.load_failed(type, offset, error)
+            return result == 1
+        finally:
+            area_leave(pg, number)
 
-    def invalidate_page(self, type: object, offset: object) -> bool:
+    def invalidate_page(self, type: object, serial: object, offset: object) -> bool:
         """Drop a page: it reads as zeros. True if a backend had it."""
-        number: uint32_t = self.checked(type, offset)
-        at: uint32_t = offset
+        number: uint32_t = self.enter(type, serial, offset)
+        at: uint32_t
         pg: pager_p = self.pg
-        held: cython.bint = False
-        with cython.nogil:
-            if area_enter(pg, number):
+        held: cython.bint
+        try:
+            at = offset
+            with cython.nogil:
                 held = area_invalidate(pg, number, at)
-                area_leave(pg, number)
-        return held
+            return held
+        finally:
+            area_leave(pg, number)
 
-    def invalidate_area(self, type: object) -> None:
+    def invalidate_area(self, type: object, serial: object) -> None:
         """Drop all pages of an area; it stays on."""
-        number: uint32_t = self.checked(type, 0)
+        number: uint32_t = self.enter(type, serial, 0)
         pg: pager_p = self.pg
         with cython.nogil:
-            if area_enter(pg, number):
-                area_empty(pg, number)
-                area_leave(pg, number)
+            area_empty(pg, number)
+        area_leave(pg, number)
 
     def store_many(
         self,
         type: object,
+        serial: object,
         offsets: cython.const[uint32_t][::1],
         order: cython.const[int64_t][::1],
         pages: object,
         results: int32_t[::1],
     ) -> None:
-        """Store pages that lie one after the other; `order` sorts the offsets, which are all different and checked.
+        """Store pages that lie one after the other; `order` sorts the offsets, which are all different.
 
-        `results` gets 1 (in a backend), 0 (in its slot) or -errno for each.
+        `results` gets 1 (in a backend), 0 (in its slot) or -errno for each. Nobody else may know the arrays.
         """
-        number: uint32_t = self.checked(type, 0)
+        number: uint32_t = self.enter_many(type, serial, offsets)
         n: int64_t = offsets.shape[0]
         view: Py_buffer
         pg: pager_p = self.pg
-        if n == 0:
-            return
-        self.view(number, "pages", pages, n, False, cython.address(view))
-        with cython.nogil:
-            if area_enter(pg, number):
-                area_store_many(
-                    pg,
-                    number,
-                    cython.address(offsets[0]),
-                    cython.address(order[0]),
-                    n,
-                    cython.cast(bytes_p, view.buf),
-                    cython.address(results[0]),
-                )
-                area_leave(pg, number)
-        PyBuffer_Release(cython.address(view))
+        try:
+            self.view(number, "pages", pages, n, False, cython.address(view))
+            if n:
+                with cython.nogil:
+                    area_store_many(
+                        pg,
+                        number,
+                        cython.address(offsets[0]),
+                        cython.address(order[0]),
+                        n,
+                        cython.cast(bytes_p, view.buf),
+                        cython.address(results[0]),
+                    )
+            PyBuffer_Release(cython.address(view))
+        finally:
+            area_leave(pg, number)
 
     def load_many(
-        self, type: object, offsets: cython.const[uint32_t][::1], into: object, results: int32_t[::1]
+        self,
+        type: object,
+        serial: object,
+        offsets: cython.const[uint32_t][::1],
+        into: object,
+        results: int32_t[::1],
     ) -> None:
         """Load pages one after the other into a buffer; results as of store_many."""
-        number: uint32_t = self.checked(type, 0)
+        number: uint32_t = self.enter_many(type, serial, offsets)
         n: int64_t = offsets.shape[0]
         i: int64_t
         size: uint64_t = cython.cast(uint64_t, 1) << self.pg.blocks[number].shift
         view: Py_buffer
         pg: pager_p = self.pg
         error: cython.int = 0
-        if n == 0:
-            return
-        self.view(number, "into", into, n, True, cython.address(view))
-        with cython.nogil:
-            if area_enter(pg, number):
+        try:
+            self.view(number, "into", into, n, True, cython.address(view))
+            with cython.nogil:
                 ctx = context_take(pg)
                 for i in range(n):
                     results[i] = area_load(
@@ -454,36 +472,42 @@ class Areas(Hooks):
                     if error:
                         results[i] = -error if error > 0 else -ENOENT if error == LOAD_GONE else -EIO
                 context_give(ctx)
-                area_leave(pg, number)
-        PyBuffer_Release(cython.address(view))
+            PyBuffer_Release(cython.address(view))
+        finally:
+            area_leave(pg, number)
 
-    def invalidate_many(self, type: object, offsets: cython.const[uint32_t][::1], results: int32_t[::1]) -> None:
+    def invalidate_many(
+        self, type: object, serial: object, offsets: cython.const[uint32_t][::1], results: int32_t[::1]
+    ) -> None:
         """Drop pages; results: 1 if a backend had it, else 0."""
-        number: uint32_t = self.checked(type, 0)
+        number: uint32_t = self.enter_many(type, serial, offsets)
         n: int64_t = offsets.shape[0]
         i: int64_t
         pg: pager_p = self.pg
         with cython.nogil:
-            if area_enter(pg, number):
-                for i in range(n):
-                    results[i] = area_invalidate(pg, number, offsets[i])
-                area_leave(pg, number)
+            for i in range(n):
+                results[i] = area_invalidate(pg, number, offsets[i])
+        area_leave(pg, number)
 
-    def store_failed(self, type, offset, error):
+    def store_failed(self, number, type, offset, error):
         """Say why a page could not be kept."""
-        if error == ENOSPC and self.pg.areas[type + 1].fd < 0:
+        where = f"type {type}, offset {offset}"
+        if error > IN_BACKEND_STILL:
+            error -= IN_BACKEND_STILL
             raise SlotError(
                 error,
-                f"type {type}, offset {offset}: every backend refused the page, and the area has no slots (swap=None); "
-                "the page is lost: loading it is an error until it is stored again",
+                f"{where}: writethrough: the slot cannot be written: {os.strerror(error)}; the backend has the page",
             )
-        raise SlotError(error, f"type {type}, offset {offset}: the slot cannot be written: {os.strerror(error)}")
+        lost = "the page is lost: loading it is an error until it is stored again"
+        if error == ENOSPC and self.pg.areas[number].fd < 0:
+            raise SlotError(
+                error, f"{where}: every backend refused the page, and the area has no slots (swap=None); {lost}"
+            )
+        raise SlotError(error, f"{where}: the slot cannot be written: {os.strerror(error)}; {lost}")
 
     def load_failed(self, type, offset, error):
         """Say why a page cannot be had."""
         where = f"type {type}, offset {offset}"
-        if error == LOAD_NO_AREA:
-            raise ParameterError("type", type, "the type of a swap area that is on")
         if error == LOAD_GONE:
             raise ExclusiveLoadError(f"{where}: an exclusive load took the page; who loaded it has the only copy")
         if error > 0:
@@ -493,23 +517,30 @@ class Areas(Hooks):
 
     # --- state ---------------------------------------------------------------------------------------------------
 
-    def set_stopped(self, type: object, stopped: bool) -> None:
+    def set_stopped(self, type: object, serial: object, stopped: bool) -> None:
         """Send nothing to the backends any more, or again."""
-        number: uint32_t = self.checked(type, 0)
+        number: uint32_t = self.enter(type, serial, 0)
         storei(cython.address(self.pg.areas[number].stopped), 1 if stopped else 0)
+        area_leave(self.pg, number)
 
-    def area_counters(self, type: object) -> dict[str, int]:
+    def area_counters(self, type: object, serial: object) -> dict[str, int]:
         """What has happened to one area, and curr_pages."""
-        number: uint32_t = self.checked(type, 0)
-        return {name: load64(cython.address(self.pg.areas[number].counters[i])) for i, name in enumerate(AREA_COUNTERS)}
+        number: uint32_t = self.enter(type, serial, 0)
+        found = {
+            name: load64(cython.address(self.pg.areas[number].counters[i])) for i, name in enumerate(AREA_COUNTERS)
+        }
+        area_leave(self.pg, number)
+        return found
 
-    def map_bits(self, type: object) -> bytes:
+    def map_bits(self, type: object, serial: object) -> bytes:
         """The frontswap map of this moment: bit `offset % 8` of byte `offset // 8`."""
-        number: uint32_t = self.checked(type, 0)
+        number: uint32_t = self.enter(type, serial, 0)
         block: block_p = cython.address(self.pg.blocks[number])
-        return PyBytes_FromStringAndSize(
+        found = PyBytes_FromStringAndSize(
             cython.cast(cython.p_char, self.pg.map + block.first // 32), (block.pages + 7) // 8
         )
+        area_leave(self.pg, number)
+        return found
 
     def pool(self) -> tuple[int, int]:
         """(bytes that zcache takes, bytes that it may take); (0, 0) without one."""

@@ -10,9 +10,11 @@ from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
     DIRTY,
+    KIND,
     MAX_STACKS,
     OUT,
     RECORD,
+    RECORD_LOG,
     REF,
     STATE,
     context_p,
@@ -24,6 +26,7 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.pager import RESOLVED, bring_in
 from cython.cimports.frontswap.core.reclaim import BRIEF, charge, context_give, context_take, uncharge
 from cython.cimports.frontswap.core.uapi import (
+    ENOSPC,
     backoff,
     cas32,
     clock_ns,
@@ -76,6 +79,10 @@ def drain_page(pg, ctx, page, number):
     if holder(pg, page, state) != number:  # `where` belongs to the owner: now it can be trusted
         store32(cython.address(p.state), state)
         return 0
+    if pg.areas == cython.NULL and pg.file < 0 and (state & KIND) == RECORD_LOG:
+        # Nowhere to go; and a page that gives its copy up could not leave RAM any more.
+        store32(cython.address(p.state), state)
+        return -ENOSPC
     if (state & STATE) == CLEAN:
         frontswap_invalidate_page(pg, page, state)
         error = uffd_protect(pg.fd, page_address(pg, page), page_bytes(pg, page), False)
@@ -110,7 +117,7 @@ def drain_pass(pg, number, until):
     got: cython.int
     for page in range(1, last_page(pg)):
         got = drain_page(pg, ctx, page, number)
-        if (got < 0 or page % 64 == 0) and clock_ns() > until:
+        if (got != 0 or page % 64 == 0) and clock_ns() > until:
             break
         if got > 0:
             done += got
@@ -151,7 +158,7 @@ def shrink_to(pg, target, until):
     state: uint32_t
     number: cython.int
     for page in range(1, last_page(pg)):
-        if pages_in_backends(pg) <= target or (page % 64 == 0 and clock_ns() > until):
+        if pages_in_backends(pg) <= target or ((got != 0 or page % 64 == 0) and clock_ns() > until):
             break
         state = load32(cython.address(pg.pages[page].state))
         if (state & STATE) != OUT or (state & RECORD) == 0:

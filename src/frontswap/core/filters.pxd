@@ -40,6 +40,7 @@ cdef int inject_load(
     backend_t *b, pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, int more) noexcept nogil
 cdef void pass_forget(backend_t *b, pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
 cdef void active_refault(backend_t *b, pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
+cdef void active_forget_area(backend_t *b, pager_t *pg, uint32_t type) noexcept nogil
 cdef void limit_pressure(backend_t *b, pager_t *pg, int level) noexcept nogil
 cdef filter_t *known(backend_t *b) noexcept nogil
 cdef int64_t taken_below(backend_t *b, pager_t *pg) noexcept nogil

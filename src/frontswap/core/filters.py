@@ -176,6 +176,11 @@ def active_refault(b, pg, page, state):
     store32(cython.address(b.table[page]), word)
 
 
+def active_forget_area(b, pg, type):
+    """Its pages may be another area's next: what they have lived through is not that area's."""
+    memset(cython.address(b.table[pg.blocks[type].first]), 0, cython.cast(cython.size_t, pg.blocks[type].pages) * 4)
+
+
 def active_load(b, pg, ctx, page, state, more):
     """Load from below."""
     active_refault(b, pg, page, state)
@@ -222,7 +227,8 @@ def drawn(f, which):
     chance: int64_t = load64(cython.address(f.set[which]))
     if chance == 0:
         return False
-    x = cython.cast(uint64_t, add64(cython.address(f.random), 1) + load64(cython.address(f.set[SEED])) * 1000003)
+    x = cython.cast(uint64_t, add64(cython.address(f.random), 1))
+    x += cython.cast(uint64_t, load64(cython.address(f.set[SEED]))) * 1000003
     x = (x + 1) * cython.cast(uint64_t, 0x9E3779B97F4A7C15)
     x = (x ^ (x >> 30)) * cython.cast(uint64_t, 0xBF58476D1CE4E5B9)
     x = (x ^ (x >> 27)) * cython.cast(uint64_t, 0x94D049BB133111EB)
@@ -282,6 +288,7 @@ class Filter(Native):
             self.b.store = active_store
             self.b.load = active_load
             self.b.refault = active_refault
+            self.b.forget_area = active_forget_area
             self.wants_table = True
         elif name == "latency":
             self.b.store = latency_store

@@ -124,11 +124,13 @@ def frontswap_store(pg, ctx, page, data, old, kind):
     ctx.through = False
     kind[0] = RECORD_NONE
     if had >= 0:
-        holder_change(pg, page, had, -1)
+        # Counted, until it has been told: it may be unregistered, and has one page less from here on. (Not counted: the
+        # drain finds nothing, the stack is taken apart, and then told.)
+        addi(cython.address(pg.stack_users[had]), 1)
         if (old & KIND) != RECORD_BACKEND:
             # Its place is in `where`, which the next store overwrites.
             forget(pg.stacks[had], pg, page, old)
-            had = -1
+        holder_change(pg, page, had, -1)
     if load64(cython.address(pg.order)) != 0:
         if area == cython.NULL or loadi(cython.address(area.stopped)) == 0:
             now = offer_all(pg, ctx, page, data, kind)
@@ -136,8 +138,10 @@ def frontswap_store(pg, ctx, page, data, old, kind):
             add64(cython.address(pg.counters[C_REJECT + REFUSED_STOPPED]), 1)
         add64(cython.address(pg.counters[C_SUCC_STORES if now >= 0 else C_FAILED_STORES]), 1)
         count_area(pg, page, A_SUCC_STORES if now >= 0 else A_FAILED_STORES)
-    if had >= 0 and had != now:
-        forget(pg.stacks[had], pg, page, old)
+    if had >= 0:
+        if (old & KIND) == RECORD_BACKEND and had != now:
+            forget(pg.stacks[had], pg, page, old)
+        addi(cython.address(pg.stack_users[had]), -1)
     if now < 0:
         return slot_store(pg, ctx, page, data, kind)
     if area != cython.NULL and area.fd >= 0 and (loadi(cython.address(pg.writethrough)) or ctx.through):

@@ -15,6 +15,7 @@ cdef class Hooks:
     # No Python object in here: the garbage collector would clear it before __dealloc__ stops the threads.
     cdef PyObject *keep
     cdef PyObject *natives[8]           # MAX_STACKS; what owns the memory of the stacks
+    cdef int number_of(self, Native native) noexcept
     cdef uint64_t mapped[MAPPINGS]
     cdef uint64_t lengths[MAPPINGS]
     cdef int mappings

@@ -7,7 +7,7 @@ sure that one thread at a time changes the backends.
 import os
 
 import cython
-from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObject
 from cython.cimports.frontswap.core.arena import map_memory
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
 from cython.cimports.frontswap.core.layout import (
@@ -17,6 +17,7 @@ from cython.cimports.frontswap.core.layout import (
     STACK_ACTIVE,
     STACK_FREE,
     STACK_LEAVING,
+    STREAM_POOL,
     backend_p,
     block_t,
     bytes_p,
@@ -26,6 +27,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_t,
 )
 from cython.cimports.frontswap.core.reclaim import context_give, context_take
+from cython.cimports.frontswap.core.segments import segment_close
 from cython.cimports.frontswap.core.uapi import (
     backoff,
     block_signals,
@@ -36,6 +38,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock_time,
     munmap,
+    pause_ns,
     pthread_create,
     pthread_join,
     restore_signals,
@@ -93,7 +96,10 @@ class Hooks:
 
     def map(self, length):
         """Private memory that is unmapped with the hooks; an error when the addresses cannot be had."""
-        at: cython.p_void = map_memory(length)
+        at: cython.p_void
+        if self.mappings == MAPPINGS:
+            raise MemoryError("frontswap: too many mappings")
+        at = map_memory(length)
         if at == cython.NULL:
             raise MemoryError(f"frontswap: cannot reserve {length} bytes of addresses")
         self.mapped[self.mappings] = cython.cast(uint64_t, at)
@@ -189,14 +195,11 @@ class Hooks:
         """The end of hooks whose threads have ended: stacks, mappings but that of `kept`, the pager."""
         pg: pager_p = self.pg
         number: cython.int
-        native: Native
         self.pg = cython.NULL
         for number in range(MAX_STACKS):
             if self.natives[number] != cython.NULL:
-                native = cython.cast(Native, self.natives[number])
-                self.natives[number] = cython.NULL
-                native.detach()
-                Py_DECREF(native)
+                cython.cast(Native, self.natives[number]).detach()
+                Py_CLEAR(self.natives[number])
         self.unmap(0, kept)
         free(pg)
 
@@ -219,11 +222,14 @@ class Hooks:
         pg.next_segment = pg.free_segment = pg.oldest = pg.newest = pg.warm = 0
         pg.open_segment[0] = pg.open_segment[1] = pg.open_segment[2] = 0
         pg.pool_bytes = pg.used = 0
-        pg.pressure = 0
         pg.pool_closing = 0
         self.pool_mappings = self.mappings
-        self.map_log()
-        self.start(writeback_thread)
+        try:
+            self.map_log()
+            self.start(writeback_thread)
+        except BaseException:
+            self.unmap(self.pool_mappings, 0)
+            raise
         return 0
 
     def pool_close(self):
@@ -288,50 +294,59 @@ class Hooks:
         store64(cython.address(pg.order), cython.cast(int64_t, order | (cython.cast(uint64_t, number + 1) << shift)))
         return number
 
-    def unregister(self, number: int, seconds: float) -> int:
-        """Take a stack out: no more stores, and its pages leave. How many are left after `seconds`; 0: it is gone.
+    def number_of(self, native):
+        """The number of a stack, -1 if it is not behind these hooks."""
+        n: cython.int
+        for n in range(MAX_STACKS):
+            if self.natives[n] == cython.cast(cython.pointer(PyObject), native):
+                return n
+        return -1
 
-        With pages left it keeps serving loads, and can be unregistered again.
+    def has(self, native: Native) -> bool:
+        """Is this stack behind the hooks?"""
+        return self.number_of(native) >= 0
+
+    def unregister(self, native: Native, seconds: float) -> int:
+        """Take a stack out: it gets no more stores, and its pages leave. 0: it is gone, or was.
+
+        Else how many pages are left after `seconds`, or when none of them can leave: it is offered pages again.
         """
         pg: pager_p = self.pager()
-        n: cython.int = number
-        order: uint64_t
-        kept: uint64_t = 0
-        shift: cython.int = 0
-        left: int64_t
-        until: int64_t
+        n: cython.int = self.number_of(native)
+        left: int64_t = 0
+        done: int64_t
+        until: int64_t = clock_ns() + cython.cast(int64_t, seconds * 1e9)
         turn: cython.int = 0
+        idle: cython.int = 0
         signals: sigset_t
-        layer: backend_p
-        until = clock_ns() + cython.cast(int64_t, seconds * 1e9)
-        if loadi(cython.address(pg.stack_state[n])) == STACK_ACTIVE:
-            # State first, order then, users last: see BACKENDS COME AND GO in layout.pxd.
-            storei(cython.address(pg.stack_state[n]), STACK_LEAVING)
-            order = cython.cast(uint64_t, load64(cython.address(pg.order)))
-            while order:
-                if (order & 255) != n + 1:
-                    kept |= (order & 255) << shift
-                    shift += 8
-                order >>= 8
-            store64(cython.address(pg.order), cython.cast(int64_t, kept))
+        if n < 0:
+            return 0
+        storei(cython.address(pg.stack_state[n]), STACK_LEAVING)
         with cython.nogil:
+            # State first, users then: see BACKENDS COME AND GO in layout.pxd.
             while loadi(cython.address(pg.stack_users[n])) != 0 and clock_ns() < until:
                 backoff(turn)
                 turn += 1
-            while load64(cython.address(pg.stack_pages[n])) != 0:
-                block_signals(cython.address(signals))
-                left = drain_pass(pg, n, until)
-                restore_signals(cython.address(signals))
-                if left == 0 or clock_ns() > until:
-                    break
-            left = load64(cython.address(pg.stack_pages[n])) + loadi(cython.address(pg.stack_users[n]))
+            while load64(cython.address(pg.stack_pages[n])) != 0 and clock_ns() < until and idle < 20:
+                if pg.areas == cython.NULL:
+                    block_signals(cython.address(signals))
+                done = drain_pass(pg, n, until)
+                if pg.areas == cython.NULL:
+                    restore_signals(cython.address(signals))
+                # What has not left may be in the hands of somebody who lets go in a moment.
+                idle = 0 if done else idle + 1
+                if idle:
+                    pause_ns(1000000)
+            # Pages first, users then: a store that has taken the last page away is a user still.
+            left = load64(cython.address(pg.stack_pages[n]))
+            turn = 0
+            while loadi(cython.address(pg.stack_users[n])) != 0 and clock_ns() < until:
+                backoff(turn)
+                turn += 1
+            left += loadi(cython.address(pg.stack_users[n]))
         if left:
+            storei(cython.address(pg.stack_state[n]), STACK_ACTIVE)
             return left
-        layer = pg.stacks[n]
-        while layer != cython.NULL:
-            if layer.refault != cython.NULL:
-                storei(cython.address(pg.refaults_wanted), loadi(cython.address(pg.refaults_wanted)) - 1)
-            layer = layer.lower
         self.release(n)
         return 0
 
@@ -339,15 +354,35 @@ class Hooks:
         """Forget a stack that has no pages."""
         pg: pager_p = self.pg
         native: Native = cython.cast(Native, self.natives[number])
+        layer: backend_p = pg.stacks[number]
+        order: uint64_t = cython.cast(uint64_t, load64(cython.address(pg.order)))
+        kept: uint64_t = 0
+        shift: cython.int = 0
+        turn: cython.int = 0
+        while order:
+            if cython.cast(cython.int, order & 255) != number + 1:
+                kept |= (order & 255) << shift
+                shift += 8
+            order >>= 8
+        store64(cython.address(pg.order), cython.cast(int64_t, kept))
+        # Who has read the old order may count himself, see LEAVING and go: not after the stack is free for another.
+        while loadi(cython.address(pg.stack_users[number])) != 0:
+            backoff(turn)
+            turn += 1
+        while layer != cython.NULL:
+            if layer.refault != cython.NULL:
+                storei(cython.address(pg.refaults_wanted), loadi(cython.address(pg.refaults_wanted)) - 1)
+            layer = layer.lower
         if pg.zcache_number == number:
             pg.zcache_number = -1
             if pg.areas != cython.NULL:
                 self.pool_close()
+            else:
+                segment_close(pg, STREAM_POOL)  # dead, and charged still
         pg.stacks[number] = cython.NULL
         storei(cython.address(pg.stack_state[number]), STACK_FREE)
         native.detach()
-        self.natives[number] = cython.NULL
-        Py_DECREF(native)
+        Py_CLEAR(self.natives[number])
 
     def writethrough(self, on: bool) -> None:
         """From now on stores go to the backend and to the slot (swap areas only)."""
@@ -373,11 +408,13 @@ class Hooks:
                 layer = layer.lower
         if pg.zcache_number >= 0:
             with cython.nogil:
-                block_signals(cython.address(signals))
+                if pg.areas == cython.NULL:
+                    block_signals(cython.address(signals))
                 ctx = context_take(pg)
                 over = pool_relieve(pg, ctx)
                 context_give(ctx)
-                restore_signals(cython.address(signals))
+                if pg.areas == cython.NULL:
+                    restore_signals(cython.address(signals))
         return over
 
     def shrink(self, pages: int, seconds: float) -> int:
@@ -388,19 +425,23 @@ class Hooks:
         done: int64_t
         signals: sigset_t
         with cython.nogil:
-            block_signals(cython.address(signals))
+            if pg.areas == cython.NULL:
+                block_signals(cython.address(signals))
             done = shrink_to(pg, target, until)
-            restore_signals(cython.address(signals))
+            if pg.areas == cython.NULL:
+                restore_signals(cython.address(signals))
         return done
 
     def curr_pages(self) -> int:
         """Pages that backends have (frontswap_curr_pages)."""
         return pages_in_backends(self.pager())
 
-    def stack_pages(self, number: int) -> tuple[int, int]:
+    def stack_pages(self, native: Native) -> tuple[int, int]:
         """(pages, bytes uncompressed) that one stack has."""
         pg: pager_p = self.pager()
-        n: cython.int = number
+        n: cython.int = self.number_of(native)
+        if n < 0:
+            return 0, 0
         return load64(cython.address(pg.stack_pages[n])), load64(cython.address(pg.stack_bytes[n]))
 
     def skip_time(self, nanoseconds: int) -> None:

@@ -10,6 +10,7 @@ cdef void record_drop(pager_t *pg, uint64_t where, uint32_t page_bytes) noexcept
 cdef bint record_on_disk(pager_t *pg, uint64_t where) noexcept nogil
 cdef void move_begin(pager_t *pg, uint32_t number) noexcept nogil
 cdef bint move_end(pager_t *pg, uint32_t number, uint32_t state) noexcept nogil
+cdef void segment_renew(pager_t *pg, uint32_t number) noexcept nogil
 cdef void segment_close(pager_t *pg, int stream) noexcept nogil
 cdef int write_coldest(pager_t *pg) noexcept nogil
 cdef int write_slot_stream(pager_t *pg) noexcept nogil

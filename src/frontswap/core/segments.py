@@ -222,6 +222,15 @@ def segment_seal(pg, number):
     return 0
 
 
+def segment_renew(pg, number):
+    """Make a sealed segment the youngest: it could not leave, others may."""
+    lock(cython.address(pg.log_lock))
+    if pg.segments[number].state == SEG_SEALED:
+        age_remove(pg, number)
+        age_append(pg, number)
+    unlock(cython.address(pg.log_lock))
+
+
 def segment_close(pg, stream):
     """Seal the open segment of a stream, so that it can leave."""
     number: uint32_t

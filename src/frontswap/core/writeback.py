@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.segments import (
     move_begin,
     move_end,
     segment_close,
+    segment_renew,
     write_coldest,
     write_slot_stream,
 )
@@ -46,9 +47,10 @@ from cython.cimports.frontswap.core.zcache import pool_is_sparse, pool_limit
 
 
 def shed_coldest(pg, ctx):
-    """Write the pages of the oldest segment to their slots, in front of areas; 0, -1: nothing left, or an errno.
+    """Write the pages of the oldest segment to their slots, in front of areas; 0, -1: none, ENOSPC: no page left it.
 
-    A page that cannot be written stays in the pool, and so does the segment.
+    A page that has no slot, or whose slot fails, stays in the pool; its segment is the youngest then, so that it does
+    not stand in the way of the others.
     """
     number: uint32_t
     s: segment_p
@@ -58,8 +60,9 @@ def shed_coldest(pg, ctx):
     at: uint32_t = 0
     state: uint32_t = 0
     kind: uint32_t = 0
-    error: cython.int = 0
+    error: cython.int
     turn: cython.int = 0
+    stays: cython.bint = False
     done: int64_t = 0
     lock(cython.address(pg.log_lock))
     number = pg.oldest
@@ -72,7 +75,7 @@ def shed_coldest(pg, ctx):
     while loadi(cython.address(s.writers)) != 0:
         backoff(turn)
         turn += 1
-    while error == 0:
+    while True:
         header = record_claim(pg, number, s.ram, s.fill, cython.address(at), cython.address(state))
         if header == cython.NULL:
             break
@@ -83,17 +86,21 @@ def shed_coldest(pg, ctx):
             # Its record cannot be used. Left here it would keep the segment, and all behind it, for good.
             frontswap_invalidate_page(pg, page, state)
             page_poison(pg, page)
-            error = 0
             done += length
             continue
         if error == 0:
             done += length
             state = OUT | kind
+        else:
+            stays = True
         store32(cython.address(pg.pages[page].state), state)
     add64(cython.address(pg.counters[C_WRITTEN_BACK_BYTES]), done)
-    if not move_end(pg, number, SEG_SEALED) and error == 0 and done == 0:
-        return ENOSPC  # all that is left of it is in use or broken: no progress
-    return error
+    if not move_end(pg, number, SEG_SEALED):
+        if stays:
+            segment_renew(pg, number)
+        if done == 0:
+            return ENOSPC
+    return 0
 
 
 def pool_lighten(pg, ctx):
@@ -105,12 +112,16 @@ def pool_relieve(pg, ctx):
     """Bring the pool below what it may take now; the bytes that it is still above (0: done). Never waits."""
     over: int64_t = 0
     left: cython.int
+    error: cython.int
     # No more turns than there are segments: what cannot leave ends this, it does not hold it.
     if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
         segment_close(pg, STREAM_POOL)
     for left in range(cython.cast(cython.int, pg.ram_slots) + 1):
         over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
-        if over <= 0 or pool_lighten(pg, ctx) != 0:
+        if over <= 0:
+            break
+        error = pool_lighten(pg, ctx)
+        if error != 0 and (error < 0 or pg.areas == cython.NULL):
             break
     over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
     return over if over > 0 else 0
@@ -122,14 +133,23 @@ def writeback_thread(argument):
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])  # areas have no reclaim thread
     working: cython.bint
     found: cython.int
+    idle: cython.int
     while not (pg.closing or pg.pool_closing):
         sleep_on(cython.address(pg.writeback_event), -1)
         working = True
+        idle = 0
         while working and not (pg.closing or pg.pool_closing):
             working = False
             if write_slot_stream(pg) == 0:
                 working = True
-            if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft) and pool_lighten(pg, ctx) == 0:
+            found = -1
+            if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft):
+                found = pool_lighten(pg, ctx)
+            if found > 0 and pg.areas != cython.NULL and idle < 8:
+                idle += 1  # that segment stays: the next one may not
+                working = True
+            elif found == 0:
+                idle = 0
                 working = True
             elif pool_is_sparse(pg) and clean_ram(pg) > 0:
                 working = True

@@ -369,7 +369,8 @@ class Memory:
         self._closed = "belongs to the parent process of a fork"
         self._allocator.close()
         self._plane.abandon()
-        self.backends._closed = "belong to the parent process of a fork"
+        self.backends.abandon("belong to the parent process of a fork")
+        self._lock = threading.Lock()
 
     def _why_left(self) -> str:
         if self._swap is None:

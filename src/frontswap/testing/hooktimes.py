@@ -148,8 +148,8 @@ def alternate(pg, number, data, into, pages, states, times, rounds):
 
 def measured(areas: Areas, type: object, address: object, rounds: object, loads: object) -> list[tuple[int, int]]:
     """Look at the arguments and run; see store() and load()."""
-    number: uint32_t = areas.checked(type, 0)
     pg: pager_p = areas.pager()
+    number: uint32_t = type + 1
     data: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), cython.cast(cython.size_t, address))
     into: cython.pointer(uint8_t) = data if loads else cython.NULL
     pages: int64_t = pg.blocks[number].pages
@@ -158,6 +158,8 @@ def measured(areas: Areas, type: object, address: object, rounds: object, loads:
     times: cython.pointer(int64_t)
     failed: int64_t = 0
     i: uint32_t
+    if not pg.blocks[number].live:
+        raise ValueError(f"{type} is not the type of a swap area that is on")
     for i in range(pages):
         if holder(pg, first + i, load32(cython.address(pg.pages[first + i].state))) != 0:
             raise ValueError(f"page {i} is not in the first backend; store all pages before")
