@@ -72,12 +72,13 @@ def in_ram(page: int, slots: Slots, seconds: float) -> Pair:
     try:
         os.ftruncate(fd, BATCHES * BATCH * page)
         # "direct" means here: pwrite and nothing else
-        type = areas.swapon(BATCHES * BATCH, page, fd, True, 0, None)
+        handle = areas.swapon(BATCHES * BATCH, page, fd, True, 0, None)
+        type, serial = handle & 255, handle >> 8
         for at in offsets:
-            areas.store_many(type, at, order, data.data, results)
+            areas.store_many(type, serial, at, order, data.data, results)
         pair = alternate(
             lambda turn: slots.write_pages(fd, data, page, offsets[turn % len(offsets)]),
-            lambda turn: areas.store_many(type, offsets[turn % len(offsets)], order, data.data, results),
+            lambda turn: areas.store_many(type, serial, offsets[turn % len(offsets)], order, data.data, results),
             BATCH,
             seconds,
         )

@@ -47,6 +47,8 @@ def build(folder: Path, said: Console) -> Path:
 
     Only files that differ are copied, so that a second run compiles what has changed."""
     source, copy = ROOT / "src", folder / "src"
+    for path in [path for path in copy.rglob("*.py*") if not (ROOT / path.relative_to(folder)).exists()]:
+        path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
     for path in [*(ROOT / name for name in NEEDED), *source.rglob("*")]:
         to = folder / path.relative_to(ROOT)
         if path.is_dir():
@@ -64,20 +66,24 @@ def build(folder: Path, said: Console) -> Path:
         check=False,
     )
     if done.returncode:
-        raise Missing(f"what compiles the core: {done.stderr[-2000:]}")
+        raise SystemExit(f"the core does not compile: {done.stderr[-2000:]}")
     return copy
 
 
 def run(copy: Path, library: Path, page: int, delay: str, seconds: int, touches: int) -> dict[str, Any]:
-    """One child."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.lockchild", str(library), str(page), delay, str(seconds), str(touches)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    """One child; RuntimeError when it fails or hangs."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.lockchild", str(library), str(page), delay, str(seconds), str(touches)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=4 * seconds + 60,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(str(error)) from error
     found: dict[str, Any] = json.loads(done.stdout)
     if not Path(found["core"]).is_relative_to(copy):
         raise RuntimeError(f"measured {found['core']} instead of the core in {copy}")
@@ -151,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Nothing is judged: the tables say what there is."""
+    """Times are not judged. Exit code 1: a child has failed, or hangs."""
     chosen = parser().parse_args()
     console = Console()
     if not console.is_terminal:
@@ -159,7 +165,7 @@ def main() -> int:
     where = environment(Path("/var/tmp"))
     console.print("\n".join(f"{name}: {value}" for name, value in where.items()), markup=False, highlight=False)
     seconds = 3 if chosen.quick else 15
-    found = []
+    found, failed = [], 0
     with tempfile.TemporaryDirectory(prefix="frontswap-bench-") as folder:
         try:
             library = native.build(Path(folder))
@@ -167,7 +173,11 @@ def main() -> int:
             for delay, backend in BACKENDS.items():
                 for page in PAGES:
                     console.print(f"{size(page)}, {backend}", markup=False, highlight=False)
-                    found.append(run(copy, library, page, delay, seconds, TOUCHES[page]))
+                    try:
+                        found.append(run(copy, library, page, delay, seconds, TOUCHES[page]))
+                    except RuntimeError as error:
+                        failed = 1
+                        console.print(f"FAILED: {error}", style="bold red", markup=False)
         except Missing as what:
             console.print(f"skipped: this needs {what}", markup=False)
             return 0
@@ -177,7 +187,7 @@ def main() -> int:
     sheet.show(console, sheets)
     stem = sheet.save(chosen.out, "locks-quick" if chosen.quick else "locks", sheets, where)
     console.print(f"saved: {stem}.json, .md", markup=False, highlight=False)
-    return 0
+    return failed
 
 
 if __name__ == "__main__":

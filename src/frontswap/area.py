@@ -83,8 +83,8 @@ class Frontswap:
 
         Args:
             backends: stacks to register: "limit:size=1GiB / zcache", objects, or a list of these. None: none yet.
-            workers: operations that run at the same time, others wait; 0: four for each processor. Each takes four
-                pages of RAM of the largest page size in use.
+            workers: operations that run at the same time, others wait; 0: seven, or four for a single processor.
+                Each takes four pages of RAM of the largest page size in use.
         """
         if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= 7:
             raise ParameterError("workers", workers, "0 to 7")
@@ -498,7 +498,7 @@ def _page(page: int | str) -> int:
 
 def _pages(pages: int | None, size: int | str | None, page: int) -> int:
     if (pages is None) == (size is None):
-        raise ParameterError("pages", pages, "given, or size= instead of it")
+        raise ParameterError("pages", pages, "given, or size= instead of it, and not both")
     if size is not None:
         found = parse_size(size, "size")
         if found == 0 or found % page:

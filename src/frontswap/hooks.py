@@ -262,8 +262,9 @@ class Backends:
     def pressure(self, level: Pressure | str | int) -> Relief:
         """Say how short memory is: "none", "low", "medium" or "critical". Every backend and filter hears it.
 
-        zcache gives a quarter, half, or all of what it may hold back, by writing its coldest pages out; "critical"
-        refuses every store until the level falls. It always ends: what cannot leave is named in the answer.
+        zcache gives a quarter, half, or all of what it may hold back, by writing its coldest pages out, and `limit`
+        takes as much less; at "critical" both refuse every store until the level falls. What a backend in Python does
+        is its own affair. It always ends: what cannot leave is named in the answer.
         """
         try:
             found = Pressure[level.upper()] if isinstance(level, str) else Pressure(level)

@@ -1,7 +1,7 @@
 """Stacks: a backend and the filters that stand on it, as objects or as a spec string.
 
 ``"active_only / limit:size=2GiB / zcache:codec=auto"`` is ``ActiveOnly() / Limit(size="2GiB") / Zcache()``: who is
-asked first stands first. Several stacks, tried in order: ``"zcache + tmem"``, or a list.
+asked first stands first. Several stacks, tried in order: ``"zcache + model"``, or a list.
 """
 
 from __future__ import annotations

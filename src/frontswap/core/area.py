@@ -39,6 +39,7 @@ from cython.cimports.frontswap.core.layout import (
     MAX_STACKS,
     NONE,
     OUT,
+    PAGE_TABLE,
     SLOT,
     STATE,
     area_p,
@@ -221,7 +222,7 @@ class Areas(Hooks):
         pg.areas = cython.cast(area_p, self.map((MAX_AREAS + 1) * cython.sizeof(area_t)))
         self.map_pages()
         pg.map = cython.cast(cython.pointer(uint32_t), self.map((pages // 32 + 2) * 4))
-        pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg)))
+        pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
         if contexts_make(pg) != 0:
             raise MemoryError("frontswap: no memory for the contexts")
         self.open = True

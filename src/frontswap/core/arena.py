@@ -13,6 +13,7 @@ from cython.cimports.frontswap.core.layout import (
     HEADER,
     IO_ALIGN,
     MAX_CONTEXTS,
+    PAGE_TABLE,
     READAHEAD_CONTEXT,
     READAHEAD_IO,
     READAHEAD_THREADS,
@@ -312,7 +313,8 @@ def reserve_bytes(pg, page, contexts):
 def buffers_bytes(pg):
     """Addresses that the contexts' buffers take."""
     state: uint64_t = (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
-    return MAX_CONTEXTS * (pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state)
+    one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state
+    return MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
 
 
 def contexts_make(pg):
@@ -324,7 +326,8 @@ def contexts_make(pg):
     ctx: context_p
     room: uint64_t = pg.max_page + 4 * IO_ALIGN
     one: uint64_t = buffers_bytes(pg) // MAX_CONTEXTS
-    at: bytes_p = pg.buffers
+    # A frame never crosses a page table: see uffd_move().
+    at: bytes_p = cython.cast(bytes_p, (cython.cast(uint64_t, pg.buffers) + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
     for i in range(MAX_CONTEXTS):
         ctx = cython.address(pg.contexts[i])
         ctx.frame = at

@@ -99,14 +99,13 @@ def offer_all(pg, ctx, page, data, kind):
         code = REFUSED_STOPPED
         if loadi(cython.address(pg.stack_state[number])) == STACK_ACTIVE:
             code = offer(pg.stacks[number], pg, ctx, page, data, kind)
-            if code != ACCEPTED:
-                add64(cython.address(pg.counters[C_REJECT + code]), 1)
         if code == ACCEPTED:
             # Before the drain may look: it goes by what the stack holds.
             holder_change(pg, page, -1, number)
             addi(cython.address(pg.stack_users[number]), -1)
             return number
         addi(cython.address(pg.stack_users[number]), -1)
+        add64(cython.address(pg.counters[C_REJECT + code]), 1)
     return -1
 
 

@@ -53,6 +53,7 @@ from cython.cimports.frontswap.core.writeback import pool_relieve, writeback_thr
 from cython.cimports.libc.stdlib import calloc, free
 
 from frontswap.core.native import REFUSAL_NAMES
+from frontswap.errors import ClosedError
 
 COUNTER_NAMES = (
     "faults",
@@ -161,7 +162,7 @@ class Hooks:
     def pager(self):
         """The pager; an error when it is closed, since its tables are gone then."""
         if not self.open:
-            raise ValueError("the plane is closed")
+            raise ClosedError("closed, or of the parent process of a fork")
         return self.pg
 
     def stop(self):

@@ -76,6 +76,7 @@ cdef enum:
     READAHEAD_IO = 1 << 20    # bytes that readahead takes from the swap file at once, at most
     FAULT_IO = 128 << 10      # and a fault that continues a sequence, at most
     MAX_PAGE = 2 << 20
+    PAGE_TABLE = 2 << 20      # bytes that one page table maps
     MIN_PAGE = 4096
     QUEUE_END = 0xFFFFFFFF
 

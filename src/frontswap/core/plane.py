@@ -23,6 +23,7 @@ from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
     CHUNK_SHIFT,
+    PAGE_TABLE,
     READAHEAD_THREADS,
     SEG_FREE,
     STREAM_POOL,
@@ -143,7 +144,7 @@ class Plane(Hooks):
             raise OSError(-pg.fd, "userfaultfd: " + os.strerror(-pg.fd))
         self.map_tables()
         pg.file = file
-        pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg)))
+        pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
         if contexts_make(pg) != 0 or contexts_back(pg, 4096) != 0:
             raise MemoryError("frontswap: no memory for the fault contexts")
         error = uffd_register(pg.fd, pg.base, pg.size, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)

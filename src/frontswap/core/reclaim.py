@@ -25,6 +25,7 @@ from cython.cimports.frontswap.core.layout import (
     HIGH_SHIFT,
     NONE,
     OUT,
+    PAGE_TABLE,
     POISON,
     QUEUE_END,
     RECLAIM_CONTEXT,
@@ -217,7 +218,12 @@ def evict_group(pg, ctx, pages, states, n):
     j: cython.int
     while i < n:
         j = i + 1
-        while j < n and page_address(pg, pages[j]) == page_address(pg, pages[i]) + size * (j - i):
+        # A run ends where a page table does: see uffd_move().
+        while (
+            j < n
+            and page_address(pg, pages[j]) == page_address(pg, pages[i]) + size * (j - i)
+            and page_address(pg, pages[j]) % PAGE_TABLE != 0
+        ):
             j += 1
         take_run(pg, ctx.frame + size * i, pages + i, states + i, j - i, data + i)
         i = j

@@ -127,7 +127,8 @@ def log_load(pg, ctx, page, state, more):
     if in_ram:
         in_pool = pg.segments[segment_of(where)].stream == STREAM_POOL
         record_put(pg, where)
-    add64(cython.address(pg.counters[C_LOADS if in_pool else C_SLOT_LOADS]), 1)
+    if error == 0:
+        add64(cython.address(pg.counters[C_LOADS if in_pool else C_SLOT_LOADS]), 1)
     return error
 
 

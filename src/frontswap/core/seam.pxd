@@ -10,6 +10,8 @@ cdef uint64_t ends[MAX_PAGERS]
 cdef int32_t taken[MAX_PAGERS]      # 0 free, 1 being written, 2 in use
 cdef int32_t watching_forks
 cdef uint64_t last_lost
+cdef uint64_t again_at               # written racily: two threads on two pages only start over
+cdef uint64_t again_times
 cdef c_sigaction previous           # who had SIGBUS before us
 
 cdef int seam_attach(pager_t *pg) noexcept nogil
@@ -23,4 +25,5 @@ cdef void out_of_memory_message() noexcept nogil
 cdef void unserviceable(pager_t *pg, uint64_t address, int result) noexcept nogil
 cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil
 cdef void on_fork() noexcept nogil
+cdef void again(uint64_t address) noexcept nogil
 cdef void store_lost(uint64_t address) noexcept nogil

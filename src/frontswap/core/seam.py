@@ -97,6 +97,17 @@ def store_lost(address):
     last_lost = address
 
 
+def again(address):
+    """An access that comes again and again, and nothing to do each time: its page is absent, and its word says that it
+    is not. That is a lost page; ending here is louder than going on for ever.
+    """
+    global again_at, again_times
+    again_times = again_times + 1 if address == again_at else 0
+    again_at = address
+    if again_times > 1000000:
+        die("a page is not where its state says", EFAULT)
+
+
 def on_sigbus(number, info, context):
     """The SIGBUS handler."""
     saved: cython.int = errno
@@ -119,6 +130,10 @@ def on_sigbus(number, info, context):
                 previous.sa_handler = SIG_DFL
             store_lost(address)
             chain(number, info, context)
+        elif result == RETRY:
+            again(address)
+        elif address == again_at:
+            again(0)
     set_errno(saved)  # the interrupted code must not see ours
 
 

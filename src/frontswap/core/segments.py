@@ -212,13 +212,15 @@ def segment_open(pg, stream):
 
 
 def segment_seal(pg, number):
-    """Close a full segment. Returns RAM slot + 1 if it was dead already. The caller holds log_lock."""
+    """Close a full segment. Returns RAM slot + 1 if it was dead already. The caller holds log_lock.
+
+    It wakes the writeback thread when it has let go of the lock: who is woken may take the processor at once.
+    """
     s: segment_p = cython.address(pg.segments[number])
     s.state = SEG_SEALED
     if loadi(cython.address(s.live)) == 0:
         return segment_release(pg, number)
     age_append(pg, number)
-    wake(cython.address(pg.writeback_event))
     return 0
 
 
@@ -243,6 +245,7 @@ def segment_close(pg, stream):
         fill = pg.segments[number].fill
         released = segment_seal(pg, number)
     unlock(cython.address(pg.log_lock))
+    wake(cython.address(pg.writeback_event))
     if released:
         ram_release(pg, released - 1, stream, fill)
 
@@ -260,6 +263,7 @@ def record_append(pg, stream, header, data):
     fill: uint32_t
     turn: cython.int = 0
     error: cython.int
+    sealed: cython.bint = False
     s: segment_p
     to: bytes_p
     while True:
@@ -279,6 +283,7 @@ def record_append(pg, stream, header, data):
         if number and pg.segments[number].fill + need > pg.segment_bytes:
             fill = pg.segments[number].fill
             released = segment_seal(pg, number)
+            sealed = True
             pg.open_segment[stream] = number = 0
         if number == 0:
             number = segment_open(pg, stream)
@@ -286,6 +291,9 @@ def record_append(pg, stream, header, data):
         if number:
             break
         unlock(cython.address(pg.log_lock))
+        if sealed:
+            wake(cython.address(pg.writeback_event))
+            sealed = False
         if released:
             ram_release(pg, released - 1, stream, fill)
             continue
@@ -310,6 +318,8 @@ def record_append(pg, stream, header, data):
     addi(cython.address(s.writers), 1)
     to = s.ram + offset
     unlock(cython.address(pg.log_lock))
+    if sealed:
+        wake(cython.address(pg.writeback_event))
     if released:
         ram_release(pg, released - 1, stream, fill)
     if stream == STREAM_POOL:
