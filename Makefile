@@ -35,9 +35,12 @@ lint: $(VENV)/tools
 
 bench: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.hooks
+	$(BIN)/python -m bench.locks
 
 soak: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m frontswap.testing.soak --all
+	$(BIN)/python -m frontswap.testing.hooks_soak
 
 wheel: $(VENV)/tools
 	.ci/wheel

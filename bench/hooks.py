@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import allocations, idle, overhead, scaling, sheet
+from bench import allocations, answers, idle, overhead, scaling, sheet
 from bench.__main__ import directory
 from bench.environment import environment
 from bench.missing import Missing
@@ -40,6 +40,7 @@ def main() -> int:
                 overhead.measure(200 if chosen.quick else 5000),
                 scaling.measure(slots, 5 if chosen.quick else 40),
                 allocations.measure(folder),
+                *answers.measure(5 if chosen.quick else 40),
             ]
         except Missing as what:
             console.print(f"skipped: this needs {what}", markup=False)

@@ -4,6 +4,7 @@ What may enter this folder: code that a page fault, a reclaim thread or the swap
 Python object may be touched (Cython in pure Python mode: a ``.py`` with the code, a ``.pxd`` with its
 C declarations, a ``.pyi`` where Python calls it). What may not: configuration, policy settings, text.
 
-Imports point one way: ``pager -> reclaim -> frontswap -> zcache -> segments -> swapfile -> uapi``;
-``plane`` puts them together for the control plane.
+Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``;
+``plane`` (the memory door) and ``area`` (swap areas) put them together for the control plane, on what ``hooks`` has for
+both.
 """
