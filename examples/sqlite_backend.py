@@ -1,5 +1,4 @@
 """A frontswap backend that keeps pages zlib-compressed in a temporary SQLite database on disk."""
-# ruff: noqa: D102 -- the hooks' document describes the methods
 
 import sqlite3
 import threading

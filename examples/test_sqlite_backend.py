@@ -8,5 +8,5 @@ from frontswap.testing.conformance import BackendSuite
 class TestSqlite(BackendSuite):
     """A new database for each test."""
 
-    def make(self) -> Sqlite:  # noqa: D102
+    def make(self) -> Sqlite:
         return Sqlite()
