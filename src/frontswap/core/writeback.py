@@ -109,21 +109,29 @@ def pool_lighten(pg, ctx):
 
 
 def pool_relieve(pg, ctx):
-    """Bring the pool below what it may take now; the bytes that it is still above (0: done). Never waits."""
+    """Bring the pool below what it may take now; the bytes that it is still above (0: done). It always ends."""
     over: int64_t = 0
-    left: cython.int
+    left: cython.int = cython.cast(cython.int, pg.ram_slots) + 1
+    turn: cython.int = 0
     error: cython.int
-    # No more turns than there are segments: what cannot leave ends this, it does not hold it.
     if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
         segment_close(pg, STREAM_POOL)
-    for left in range(cython.cast(cython.int, pg.ram_slots) + 1):
+    while True:
         over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
-        if over <= 0:
+        # No more turns than there are segments: what cannot leave ends this, it does not hold it.
+        if over <= 0 or left == 0:
             break
         error = pool_lighten(pg, ctx)
-        if error != 0 and (error < 0 or pg.areas == cython.NULL):
+        if error < 0:
+            # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most.
+            if turn > 4000:
+                break
+            backoff(turn)
+            turn += 1
+            continue
+        left -= 1
+        if error > 0 and pg.areas == cython.NULL:
             break
-    over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
     return over if over > 0 else 0
 
 
