@@ -122,9 +122,20 @@ def stats(
     show(directory, debugfs=debugfs, as_json=json)
 
 
+def program_arguments(arguments: list[str]) -> list[str]:
+    """As Python itself: what follows ``-m MODULE`` or ``-c CODE`` of ``run`` is the program's, options too."""
+    if arguments[:1] == ["run"]:
+        at = 1
+        while at < len(arguments) and arguments[at].startswith("-") and arguments[at] != "--":
+            if arguments[at] in ("-m", "-c"):
+                return [*arguments[: at + 2], "--", *arguments[at + 2 :]]
+            at += 1 if "=" in arguments[at] or arguments[at] in ("--quiet", "--help") else 2
+    return arguments
+
+
 def main() -> None:
     """Run the command; an error of ours is one line, not a traceback."""
     try:
-        app()
+        app(program_arguments(sys.argv[1:]))
     except FrontswapError as error:
         sys.exit(f"frontswap: {error}")
