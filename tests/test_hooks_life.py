@@ -53,12 +53,12 @@ def test_a_page_is_stored_over_while_its_backend_leaves(hooks: frontswap.Frontsw
 
     def wait(_: int) -> None:
         inside.set()
-        assert go_on.wait(60)
+        assert go_on.wait(10)
 
     second.before_store = wait
     storing = threading.Thread(target=area.store, args=(0, page(2)))
     storing.start()
-    assert inside.wait(60)
+    assert inside.wait(10)
     assert hooks.curr_pages() == 0  # neither has it at this moment
     with pytest.raises(frontswap.DrainError):
         hooks.unregister(leaving, deadline="20ms")

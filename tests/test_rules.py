@@ -401,20 +401,22 @@ def test_rule_7_a_backend_leaves_while_pages_are_stored(hooks: frontswap.Frontsw
 
     def wait(offset: int) -> None:
         inside.set()
-        assert go_on.wait(60)
+        assert go_on.wait(10)
 
     backend.before_store = wait
     storing = threading.Thread(target=area.store, args=(5, page(5)))
     storing.start()
-    assert inside.wait(60)
+    assert inside.wait(10)
     leaving = threading.Thread(target=hooks.unregister, args=(registered,))
     leaving.start()
     leaving.join(0.05)
-    assert leaving.is_alive()  # it waits for the store
-    assert area.store(6, page(6)) is False  # which is the last
+    waits = leaving.is_alive()  # for the store
+    last = area.store(6, page(6))  # which is the last
     go_on.set()
     storing.join()
     leaving.join()
+    assert waits
+    assert last is False
     assert (hooks.curr_pages(), backend.pages, len(hooks.backends)) == (0, {}, 0)
     same(load(area, 5), page(5))
     same(load(area, 6), page(6))
@@ -518,21 +520,22 @@ def test_rule_10_a_lookup_finds_pages_in_flight(hooks: frontswap.Frontswap) -> N
 
     def wait(offset: int) -> None:
         inside.set()
-        assert go_on.wait(60)
+        assert go_on.wait(10)
 
     backend.before_store = wait
     new = np.concatenate([page(2) for _ in range(8)])
     storing = threading.Thread(target=area.store_many, args=(range(8), new))
     storing.start()
-    assert inside.wait(60)  # the first page is on its way, the others have not begun
+    assert inside.wait(10)  # the first page is on its way, the others have not begun
     found = np.empty(512, np.uint64)
     loading = threading.Thread(target=area.load, args=(7, found))
     loading.start()
     loading.join(0.05)
-    assert loading.is_alive()
+    waits = loading.is_alive()
     go_on.set()
     storing.join()
     loading.join()
+    assert waits
     same(found, page(2))
 
 
