@@ -175,6 +175,49 @@ def test_a_backend_that_keeps_a_view_is_refused(
     same(load(area, 0), page(1))
 
 
+class Repr:
+    def __repr__(self) -> str:
+        raise OSError("no")
+
+
+@pytest.mark.parametrize(
+    "answer", [10**6000, Repr(), np.bool_(True), 1.0, Repr], ids=lambda answer: type(answer).__name__
+)
+def test_an_answer_that_is_none_is_a_refusal(
+    hooks: frontswap.Frontswap, answer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it raises when it is looked at or shown."""
+    backend = Scripted()
+    hooks.register(backend)
+    area = hooks.swapon(8)
+    area.store(0, page(1))
+    backend.answer = answer
+    with caplog.at_level(logging.ERROR):
+        assert area.store(0, page(2)) is False
+    same(load(area, 0), page(2))
+    assert hooks.statistics().refusals["error"] == 1
+    backend.loads = answer
+    backend.answer = True
+    area.store(0, page(3))
+    with pytest.raises(frontswap.PageLostError):
+        load(area, 0)
+
+
+def test_a_page_that_is_kept_shows_nothing_later(hooks: frontswap.Frontswap) -> None:
+    class Keeping(Model):
+        kept: Any = None
+
+        def store(self, type: int, offset: int, page: memoryview) -> bool:
+            self.kept = page.obj
+            return super().store(type, offset, page)
+
+    backend = Keeping()
+    hooks.register(backend)
+    assert hooks.swapon(8).store(0, page(1))
+    with pytest.raises(BufferError, match="is over"):
+        memoryview(backend.kept)
+
+
 def test_a_backend_that_keeps_its_area_does_not_keep_the_hooks() -> None:
     class Knowing(Model):
         area: Any = None
@@ -448,6 +491,36 @@ def test_a_memory_without_a_swap_file_keeps_its_zcache(new_memory: NewMemory) ->
     assert caught.value.left > 0
     array += 1
     same(array, expected + 1)
+
+
+def test_a_memory_without_a_swap_file_gives_nothing_up() -> None:
+    """Writers need the pool at every moment: if unregister or pressure had it refuse, the process would end."""
+    code = """
+memory = frontswap.Memory("32M", swap=None, allocate="128M", page=4096)
+array = memory.array(walk(48 * MiB // 8))
+(registered,) = memory.backends
+stop = threading.Event()
+def write():
+    while not stop.is_set():
+        array[::512] += 1
+threads = [threading.Thread(target=write) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for turn in range(5):
+    try:
+        memory.backends.unregister(registered, deadline="50ms")
+        sys.exit("unregistered")
+    except frontswap.DrainError as error:
+        assert error.left > 0
+    relief = memory.backends.pressure("critical")
+    assert relief.left_bytes > 0 and "without a swap file" in relief.why, relief
+    assert memory.backends.pressure("none").left_bytes == 0
+stop.set()
+for thread in threads:
+    thread.join()
+print(memory.statistics().poisoned)
+"""
+    assert run_child(code).check().result == 0
 
 
 def test_pressure_that_cannot_be_met_says_so(hooks: frontswap.Frontswap) -> None:

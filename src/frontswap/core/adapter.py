@@ -36,6 +36,8 @@ class PageBytes:
     """
 
     def __getbuffer__(self, view: cython.pointer(Py_buffer), flags: cython.int):
+        if self.at == cython.NULL:
+            raise BufferError("the call that this page was for is over")
         PyBuffer_FillInfo(view, self, self.at, self.size, self.is_readonly, flags)
         self.looking += 1
 
@@ -47,7 +49,9 @@ def failed(backend, what, type, offset, error):
     """A call of a backend has raised: log it. Nothing may leave this function, or the caller's answer would be lost."""
     try:
         _log.warning("%r: %s of type %d, offset %d failed", backend, what, type, offset, exc_info=error)
-    except BaseException:  # a broken handler of the program's, or the user's interrupt: the caller sees to that
+    except KeyboardInterrupt:
+        PyErr_SetInterrupt()  # comes again when this is over
+    except BaseException:  # a broken handler of the program's
         pass
 
 
@@ -63,11 +67,12 @@ def call(b, what, type, offset, at, size):
     tries: cython.int
     interrupted: cython.bint = False
     for tries in range(100):
-        bytes = PageBytes()
-        bytes.at = at
-        bytes.size = size
-        bytes.is_readonly = what == STORE
+        bytes = None
         try:
+            bytes = PageBytes()
+            bytes.at = at
+            bytes.size = size
+            bytes.is_readonly = what == STORE
             if what == FORGET:
                 answer = backend.invalidate_page(type, offset)
             else:
@@ -86,43 +91,52 @@ def call(b, what, type, offset, at, size):
             answer = None
             failed(backend, ("store", "load", "invalidate_page")[what], type, offset, error)
             break
+        finally:
+            if bytes is not None:
+                bytes.at = cython.NULL  # whoever kept it (page.obj) gets no view of what is there next
     if interrupted:
         PyErr_SetInterrupt()
     return answer
 
 
 def call_store(b, type, offset, data, size):
-    """Backend.store; ACCEPTED or REFUSED_*."""
-    code: cython.long = 0
-    answer = call(b, STORE, type, offset, cython.cast(cython.p_void, data), size)
-    if answer is True:
-        return ACCEPTED
-    if answer is False:
-        return REFUSED_OTHER
-    if isinstance(answer, int):
-        code = answer if 0 < answer < REFUSALS else 0
-    if code == 0:
-        if answer is not None:
-            failed(
-                cython.cast(object, b.own),
-                "store",
-                type,
-                offset,
-                ValueError(f"store() returned {answer!r}: must be True, False or a Refusal"),
-            )
-        call(b, FORGET, type, offset, cython.NULL, 0)
-        return REFUSED_ERROR
-    return cython.cast(cython.int, code)
+    """Backend.store; ACCEPTED or REFUSED_*. What is no answer, or raises when it is looked at, is a refusal."""
+    code: cython.long = REFUSED_ERROR
+    answer: object = None
+    try:
+        answer = call(b, STORE, type, offset, cython.cast(cython.p_void, data), size)
+        if answer is True:
+            return ACCEPTED
+        if answer is False:
+            return REFUSED_OTHER
+        if isinstance(answer, int) and 0 < answer < REFUSALS:
+            code = answer
+            if code != REFUSED_ERROR:
+                return cython.cast(cython.int, code)
+        elif answer is not None:
+            raise ValueError(f"store() returned a {answer.__class__.__name__}: must be True, False or a Refusal")
+    except BaseException as error:
+        failed(cython.cast(object, b.own), "store", type, offset, error)
+    call_forget(b, type, offset)
+    return REFUSED_ERROR
 
 
 def call_load(b, type, offset, into, size):
     """Backend.load; 0 or LOAD_BACKEND."""
-    return 0 if call(b, LOAD, type, offset, into, size) is True else LOAD_BACKEND
+    try:
+        if call(b, LOAD, type, offset, into, size) is True:
+            return 0
+    except BaseException as error:
+        failed(cython.cast(object, b.own), "load", type, offset, error)
+    return LOAD_BACKEND
 
 
 def call_forget(b, type, offset):
     """Backend.invalidate_page."""
-    call(b, FORGET, type, offset, cython.NULL, 0)
+    try:
+        call(b, FORGET, type, offset, cython.NULL, 0)
+    except BaseException as error:
+        failed(cython.cast(object, b.own), "invalidate_page", type, offset, error)
 
 
 def python_store(b, pg, ctx, page, data, kind):

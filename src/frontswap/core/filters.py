@@ -11,7 +11,6 @@ from cython.cimports.frontswap.core.frontswap import fetch, forget, offer
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     PRESSURE_CRITICAL,
-    PRESSURE_LOW,
     PRESSURE_NONE,
     REFUSED_INACTIVE,
     REFUSED_INJECTED,
@@ -36,6 +35,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
+from cython.cimports.frontswap.core.zcache import pool_has_slots, pressure_share
 from cython.cimports.libc.string import memset
 
 PARAMETER_NAMES = {
@@ -101,12 +101,11 @@ def limit_store(b, pg, ctx, page, data, kind):
     taken: int64_t = taken_below(b, pg)
     size: int64_t = load64(cython.address(f.set[SIZE]))
     accept: int64_t = load64(cython.address(f.set[ACCEPT]))
-    level: cython.int = loadi(cython.address(f.level))
+    level: cython.int = loadi(cython.address(f.level)) if pool_has_slots(pg) else PRESSURE_NONE
     if level == PRESSURE_CRITICAL:
         return REFUSED_PRESSURE
-    if level != PRESSURE_NONE:
-        size = size // 4 * (3 if level == PRESSURE_LOW else 2)
-        accept = accept // 4 * (3 if level == PRESSURE_LOW else 2)
+    size = pressure_share(size, level)
+    accept = pressure_share(accept, level)
     if loadi(cython.address(f.full)) and taken <= accept:
         storei(cython.address(f.full), 0)
     if loadi(cython.address(f.full)) or taken + page_bytes(pg, page) > size:

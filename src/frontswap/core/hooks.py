@@ -50,6 +50,7 @@ from cython.cimports.frontswap.core.uapi import (
     wake,
 )
 from cython.cimports.frontswap.core.writeback import pool_relieve, writeback_thread
+from cython.cimports.frontswap.core.zcache import pool_has_slots, pressure_share
 from cython.cimports.libc.stdlib import calloc, free
 
 from frontswap.core.native import REFUSAL_NAMES
@@ -322,6 +323,9 @@ class Hooks:
         signals: sigset_t
         if n < 0:
             return 0
+        if pg.areas == cython.NULL and pg.file < 0 and load64(cython.address(pg.stack_pages[n])) != 0:
+            # Nothing could leave, and while it refuses stores a fault that needs room would find none: SIGBUS.
+            return load64(cython.address(pg.stack_pages[n]))
         storei(cython.address(pg.stack_state[n]), STACK_LEAVING)
         with cython.nogil:
             # State first, users then: see BACKENDS COME AND GO in layout.pxd.
@@ -345,8 +349,10 @@ class Hooks:
                 backoff(turn)
                 turn += 1
             left += loadi(cython.address(pg.stack_users[n]))
+            if left:
+                # Before the GIL is taken: a thread that waits for room may hold it.
+                storei(cython.address(pg.stack_state[n]), STACK_ACTIVE)
         if left:
-            storei(cython.address(pg.stack_state[n]), STACK_ACTIVE)
             return left
         self.release(n)
         return 0
@@ -416,6 +422,9 @@ class Hooks:
                 context_give(ctx)
                 if pg.areas == cython.NULL:
                     restore_signals(cython.address(signals))
+        if pg.zcache_number >= 0 and not pool_has_slots(pg):
+            over = load64(cython.address(pg.pool_bytes)) - pressure_share(pg.pool_soft, c_level)
+            return over if over > 0 else 0
         return over
 
     def shrink(self, pages: int, seconds: float) -> int:

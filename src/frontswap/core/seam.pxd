@@ -1,5 +1,5 @@
 from frontswap.core.layout cimport pager_t
-from frontswap.core.uapi cimport c_sigaction, int32_t, siginfo_t, uint64_t
+from frontswap.core.uapi cimport c_sigaction, int32_t, int64_t, siginfo_t, uint64_t
 
 cdef enum:
     MAX_PAGERS = 64
@@ -12,6 +12,7 @@ cdef int32_t watching_forks
 cdef uint64_t last_lost
 cdef uint64_t again_at               # written racily: two threads on two pages only start over
 cdef uint64_t again_times
+cdef int64_t again_since
 cdef c_sigaction previous           # who had SIGBUS before us
 
 cdef int seam_attach(pager_t *pg) noexcept nogil

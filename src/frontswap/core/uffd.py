@@ -146,6 +146,7 @@ def uffd_move(fd, to, address, size):
             turn = 0
         elif errno == EEXIST or errno == ENOENT:
             back += 4096  # it is in its place, or was not there at all
+            turn = 0
         elif errno != EAGAIN and turn > 2000:
             die("UFFDIO_MOVE back", errno)
         else:

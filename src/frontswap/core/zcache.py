@@ -14,6 +14,7 @@ from cython.cimports.frontswap.core.layout import (
     KIND,
     PRESSURE_CRITICAL,
     PRESSURE_LOW,
+    PRESSURE_NONE,
     RECORD_LOG,
     RECORD_SAME,
     REFUSED_INCOMPRESSIBLE,
@@ -47,7 +48,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     where: uint64_t
     need: int64_t
     tries: cython.int
-    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL and pool_has_slots(pg):
         return REFUSED_PRESSURE
     if codec_same_filled(data, cython.cast(uint32_t, 1) << pg.blocks[p.block].shift, cython.address(value)):
         add64(cython.address(pg.counters[C_SAME_FILLED]), 1)
@@ -103,16 +104,23 @@ def zcache_held(b, pg):
 def pool_limit(pg, most):
     """What the pool may take at this moment: what is pinned cannot make room for it, pressure takes its share."""
     left: int64_t = pg.budget - load64(cython.address(pg.pinned))
-    level: cython.int = loadi(cython.address(pg.pressure))
     if pg.areas == cython.NULL:
         left -= pg.budget // 8
     if most > left:
         most = left
+    return pressure_share(most, loadi(cython.address(pg.pressure))) if pool_has_slots(pg) else most
+
+
+def pool_has_slots(pg):
+    """False for a Memory without a swap file: a page that its pool refuses ends the process, so it gives nothing up."""
+    return pg.areas != cython.NULL or pg.file >= 0
+
+
+def pressure_share(bytes, level):
+    """What is left of a limit at a level of pressure: all, three quarters, half, nothing."""
     if level == PRESSURE_CRITICAL:
         return 0
-    if level:
-        return most // 4 * (3 if level == PRESSURE_LOW else 2)
-    return most
+    return bytes if level == PRESSURE_NONE else bytes // 4 * (3 if level == PRESSURE_LOW else 2)
 
 
 def pool_is_sparse(pg):
