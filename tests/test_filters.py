@@ -153,3 +153,24 @@ def test_inject_draws_what_it_is_told(hooks: frontswap.Frontswap) -> None:
     assert 0.7 < np.mean(results) < 0.8
     with frontswap.Frontswap(Inject(refuse=0.25, seed=7) / Model()) as again:
         assert accepted(again.swapon(N), *range(N)) == results[0]
+
+
+def test_zcache_takes_its_settings_wherever_it_is_registered(hooks: frontswap.Frontswap, new_memory: NewMemory) -> None:
+    """Bits of floats in a walk: LZ4 alone cannot shrink them, a bit shuffle can."""
+    pages = np.random.default_rng(0).normal(size=N * PAGE // 4).cumsum(dtype="f4").view("u1").reshape(N, PAGE)
+    area = hooks.swapon(N)
+    for codec, shrinks in (("lz4", False), ("auto", True), ("lz4", False), ("bitshuffle", True)):
+        (registered,) = hooks.register(f"zcache:codec={codec},size=8M")
+        found = [area.store(offset, pages[offset]) for offset in range(N)]
+        assert (sum(found) > 0.9 * N) == shrinks
+        assert hooks.statistics().pool_limit_bytes == 8 * MiB
+        hooks.unregister(registered)
+    memory = new_memory(backends="zcache:codec=lz4,size=4M")
+    array = memory.array(walk(40 * MiB // 8))
+    assert quiet(memory).pool_bytes <= 4 * MiB + 6 * (256 << 10) + 8192
+    memory.backends.unregister(*memory.backends)
+    memory.backends.register("zcache")
+    array += 1
+    array.sum()
+    assert quiet(memory).pool_bytes > 5 * MiB
+    del array

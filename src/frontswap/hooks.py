@@ -184,7 +184,8 @@ class Backends:
                     begun.append(area)
                     backend.init(area.type, weakref.proxy(area))
             if isinstance(backend, Zcache):
-                number = self._core.register(native, backend.area_size, backend.segment)
+                size = int(backend.size) if self._areas is None else backend.area_size
+                number = self._core.register(native, size, backend.segment, backend.codec_kind)
             else:
                 number = self._core.register(native)
             if number < 0:

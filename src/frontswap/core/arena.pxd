@@ -13,6 +13,7 @@ cdef void *map_memory(uint64_t bytes) noexcept nogil
 cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil
 cdef int contexts_make(pager_t *pg) noexcept nogil
 cdef void populate(uint8_t *at, uint64_t length) noexcept nogil
+cdef void pool_share(pager_t *pg) noexcept nogil
 cdef int contexts_back(pager_t *pg, uint32_t page) noexcept nogil
 cdef int64_t read_on(pager_t *pg, int64_t most, int64_t part) noexcept nogil
 cdef int64_t reserve_bytes(pager_t *pg, uint32_t page, int contexts) noexcept nogil

@@ -395,10 +395,17 @@ def contexts_back(pg, page):
     pg.low = pg.budget // 32
     pg.high = pg.budget // 16
     pg.epoch_bytes = pg.budget // 16
-    # Pages that compress fill up to three quarters before the coldest are written out; without a
-    # swap file there is no other place for them.
+    pool_share(pg)
+    return 0
+
+
+def pool_share(pg):
+    """What zcache may take of a Memory's limit.
+
+    Pages that compress fill up to three quarters, or zcache:size=, before the coldest are written out; without a
+    swap file there is no other place for them.
+    """
     pg.pool_soft = pg.budget // 4 * 3 if pg.file >= 0 else pg.budget - pg.budget // 16
     if pg.pool_most and pg.pool_most < pg.pool_soft:
         pg.pool_soft = pg.pool_most
     pg.pool_hard = pg.pool_soft + (4 * cython.cast(int64_t, pg.segment_bytes) if pg.file >= 0 else 0)
-    return 0

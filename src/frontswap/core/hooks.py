@@ -8,7 +8,8 @@ import os
 
 import cython
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObject
-from cython.cimports.frontswap.core.arena import map_memory
+from cython.cimports.frontswap.core.arena import map_memory, pool_share
+from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
 from cython.cimports.frontswap.core.layout import (
     COUNTERS,
@@ -247,10 +248,11 @@ class Hooks:
         pg.pool = cython.NULL
         pg.max_segments = pg.next_segment = pg.ram_slots = 0
 
-    def register(self, native: Native, size: int = 0, segment: int = 0) -> int:
+    def register(self, native: Native, size: int = 0, segment: int = 0, codec: int = -1) -> int:
         """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
 
-        `size`, `segment`: of the pool, when a zcache comes to swap areas.
+        For a zcache: `size` of its pool (0: the Memory's share), `segment` of the pool in front of swap areas, `codec`
+        for all pages (-1: chosen by sampling).
         """
         pg: pager_p = self.pager()
         number: cython.int = 0
@@ -276,6 +278,14 @@ class Hooks:
             raise
         if bottom.is_zcache:
             pg.zcache_number = number
+            pg.codec_kind = codec
+            # What areas and arrays have learnt is of another codec; it is a hint, which may change at any time.
+            for type in range(1, pg.used_blocks + 1):
+                if pg.blocks[type].live and (codec >= 0 or pg.areas != cython.NULL):
+                    codec_choice_init(cython.address(pg.blocks[type].choice), 0, codec)
+            if pg.areas == cython.NULL:
+                pg.pool_most = size
+                pool_share(pg)
         Py_INCREF(native)
         self.natives[number] = cython.cast(cython.pointer(PyObject), native)
         pg.stacks[number] = cython.address(native.b)

@@ -110,8 +110,6 @@ class Plane(Hooks):
         overcommit: bool,
         sigbus: bool,
         move: bool,
-        codec: int,
-        pool: int,
         keep: object,
     ):
         pg: pager_p = self.pg
@@ -132,8 +130,6 @@ class Plane(Hooks):
         pg.overcommit = overcommit
         pg.sigbus = sigbus
         pg.use_move = move
-        pg.codec_kind = codec
-        pg.pool_most = pool
         have = uffd_features()
         pg.use_poison = (have & UFFD_FEATURE_POISON) != 0
         features = UFFD_FEATURE_WP | (have & (UFFD_FEATURE_POISON | UFFD_FEATURE_MOVE))

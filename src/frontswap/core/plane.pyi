@@ -21,8 +21,6 @@ class Plane(Hooks):
         overcommit: bool,
         sigbus: bool,
         move: bool,
-        codec: int,
-        pool: int,
         keep: object,
     ) -> None: ...
     def allocate(self, size: int, page: int, typesize: int, kind: int) -> tuple[int, int]: ...

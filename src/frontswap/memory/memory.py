@@ -414,8 +414,6 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             overcommit=settings.overcommit,
             sigbus=settings.sigbus,
             move=settings.move,
-            codec=settings.zcache.codec_kind,
-            pool=int(settings.zcache.size),
             keep=swap,
         )
     except MemoryError as error:

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, replace
 
 from ..backends.stack import Spec, Stack, stacks_of
-from ..backends.zcache import Zcache
 from ..core.plane import kernel_features
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
@@ -34,11 +33,6 @@ class Settings:
     overcommit: bool
     sigbus: bool
     move: bool
-
-    @property
-    def zcache(self) -> Zcache:
-        """The settings of the zcache among the stacks; the defaults without one."""
-        return next((stack.backend for stack in self.stacks if isinstance(stack.backend, Zcache)), Zcache())
 
     @classmethod
     def check(
