@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -103,9 +103,18 @@ class Frontswap:
 
     # --- areas -----------------------------------------------------------------------------------
 
-    def swapon(self, pages: int | None = None, **settings: Any) -> SwapArea:
-        """A new :class:`SwapArea` in front of these hooks."""
-        return SwapArea(self, pages, **settings)
+    def swapon(
+        self,
+        pages: int | None = None,
+        *,
+        size: int | str | None = None,
+        page: int | str = 4096,
+        swap: str | os.PathLike[str] | None = "auto",
+        overcommit: bool = False,
+        dtype: npt.DTypeLike | None = None,
+    ) -> SwapArea:
+        """A new :class:`SwapArea` in front of these hooks; its parameters stand there."""
+        return SwapArea(self, pages, size=size, page=page, swap=swap, overcommit=overcommit, dtype=dtype)
 
     def init(self, type: int) -> None:
         """frontswap_init: an area is on. swapon and register do it; calling it again changes nothing.

@@ -96,7 +96,7 @@ class SwapFile:
         if kind in _RAM_FILE_SYSTEMS:
             raise SwapDirectoryError(
                 f"swap={str(path)!r}: {directory} is a {kind}, which is RAM itself; name a directory on a disk, "
-                'or swap=None with allocate="..." to use compressed RAM alone'
+                'or swap=None to use compressed RAM alone (a Memory takes allocate="..." with it)'
             )
         free = self.free_bytes()
         if free < least:
