@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from frontswap.backends import ActiveOnly, Checksum, Inject, Latency, Limit, Zcache
 from frontswap.backends.stack import Spec
 from frontswap.testing.conformance import BackendSuite, StackSuite
@@ -13,6 +15,7 @@ class TestModel(BackendSuite):
         return Model()
 
 
+@pytest.mark.slow
 class TestModelThatIsFull(BackendSuite):
     def make(self) -> Model:
         return Model(most=5)
@@ -66,6 +69,7 @@ class TestActiveOnly(StackSuite):
         return ActiveOnly(distance="64M") / Model()
 
 
+@pytest.mark.slow
 class TestLatency(StackSuite):
     def make(self) -> Spec:
         return Latency(deadline="1h") / Model()
@@ -81,6 +85,7 @@ class TestLatencyThatTrips(StackSuite):
     test_writethrough_keeps_the_slot = None  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 class TestInject(StackSuite):
     def make(self) -> Spec:
         return Inject(refuse=0.3) / Model()
@@ -93,6 +98,7 @@ class TestAllFilters(StackSuite):
         return "latency / active_only / limit:size=64M / checksum / inject:refuse=10% / zcache:size=32M"
 
 
+@pytest.mark.slow
 class TestTwoBackends(StackSuite):
     def make(self) -> Spec:
         return "inject:refuse=50% / zcache:size=32M + checksum / model:most=10 + null"
