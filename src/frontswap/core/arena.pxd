@@ -11,7 +11,7 @@ cdef bint arena_free(pager_t *pg, uint64_t address) noexcept nogil
 cdef uint32_t arena_find(pager_t *pg, uint64_t address) noexcept nogil
 cdef void *map_memory(uint64_t bytes) noexcept nogil
 cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil
-cdef int contexts_make(pager_t *pg) noexcept nogil
+cdef void contexts_make(pager_t *pg) noexcept nogil
 cdef void populate(uint8_t *at, uint64_t length) noexcept nogil
 cdef void pool_share(pager_t *pg) noexcept nogil
 cdef int contexts_back(pager_t *pg, uint32_t page) noexcept nogil

@@ -6,6 +6,7 @@ with signals blocked (a handler of the program that faults must not find our loc
 
 import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init, codec_state_bytes
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     CHUNK_SHIFT,
     FAULT_IO,
@@ -25,7 +26,6 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.pager import pager_zap
 from cython.cimports.frontswap.core.swapfile import swap_grow
 from cython.cimports.frontswap.core.uapi import (
-    ENOMEM,
     MADV_DONTDUMP,
     MADV_DONTFORK,
     MADV_DONTNEED,
@@ -36,7 +36,6 @@ from cython.cimports.frontswap.core.uapi import (
     MAP_PRIVATE,
     PROT_READ,
     PROT_WRITE,
-    UFFDIO_REGISTER_MODE_MISSING,
     add32,
     backoff,
     block_signals,
@@ -56,7 +55,6 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
-from cython.cimports.frontswap.core.uffd import uffd_register
 from cython.cimports.libc.string import memmove, memset
 
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
@@ -242,9 +240,11 @@ def arena_allocate(pg, bytes, page, typesize, kind, error):
     signals: sigset_t
     address: uint64_t
     block_signals(cython.address(signals))
+    gate_enter(pg)
     lock(cython.address(pg.arena_lock))
     address = place(pg, bytes, page, typesize, kind, error)
     unlock(cython.address(pg.arena_lock))
+    gate_leave(pg)
     restore_signals(cython.address(signals))
     return address
 
@@ -271,6 +271,7 @@ def arena_free(pg, address):
     if number == 0 or block.base != address or not cas32(cython.address(block.live), 1, 0):
         return False
     block_signals(cython.address(signals))
+    gate_enter(pg)
     pager_zap(pg, block, block.first, block.pages, True)
     lock(cython.address(pg.arena_lock))
     for i in range(block.chunks):
@@ -281,6 +282,7 @@ def arena_free(pg, address):
     block.first = pg.free_block
     pg.free_block = number
     unlock(cython.address(pg.arena_lock))
+    gate_leave(pg)
     restore_signals(cython.address(signals))
     return True
 
@@ -318,7 +320,7 @@ def buffers_bytes(pg):
 
 
 def contexts_make(pg):
-    """Lay `pg.buffers` out as the contexts' buffers for pages up to max_page and register their frames; 0 or an errno.
+    """Lay `pg.buffers` out as the contexts' buffers for pages up to max_page.
 
     Only addresses: contexts_back() backs as much of them as the largest page in use needs.
     """
@@ -339,12 +341,7 @@ def contexts_make(pg):
         ctx.io_size = read_on(pg, FAULT_IO, 512)
         if i > READAHEAD_CONTEXT - READAHEAD_THREADS:
             ctx.io_size = read_on(pg, READAHEAD_IO, 128) if i != RECLAIM_CONTEXT else 0
-        if pg.fd >= 0 and uffd_register(
-            pg.fd, cython.cast(uint64_t, ctx.frame), pg.max_page, UFFDIO_REGISTER_MODE_MISSING
-        ):
-            return ENOMEM
         at += one
-    return 0
 
 
 def populate(at, length):

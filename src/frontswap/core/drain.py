@@ -6,6 +6,7 @@ one that is out goes to the swap file; shrink brings it back into RAM, if there 
 
 import cython
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
@@ -116,7 +117,9 @@ def drain_pass(pg, number, until):
     done: int64_t = 0
     got: cython.int
     for page in range(1, last_page(pg)):
+        gate_enter(pg)
         got = drain_page(pg, ctx, page, number)
+        gate_leave(pg)
         if (got != 0 or page % 64 == 0) and clock_ns() > until:
             break
         if got > 0:
@@ -166,7 +169,9 @@ def shrink_to(pg, target, until):
         number = holder(pg, page, state)
         if number < 0 or number >= MAX_STACKS:
             continue
+        gate_enter(pg)
         got = pull_back(pg, ctx, page) if pg.areas == cython.NULL else drain_page(pg, ctx, page, number)
+        gate_leave(pg)
         if got < 0 and pg.areas == cython.NULL:
             break  # RAM is full: for the others too
         if got > 0:

@@ -2,12 +2,12 @@ from cpython.ref cimport PyObject
 
 from frontswap.core.layout cimport backend_t, pager_t
 from frontswap.core.native cimport Native
+from frontswap.core.registration cimport thread_function
 from frontswap.core.uapi cimport int64_t, lock_t, uint32_t, uint64_t
 
 cdef enum:
     MAPPINGS = 28
 
-ctypedef void *(*thread_function)(void *) noexcept nogil
 
 cdef class Hooks:
     cdef pager_t *pg

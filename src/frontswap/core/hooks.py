@@ -11,6 +11,7 @@ from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObjec
 from cython.cimports.frontswap.core.arena import map_memory, pool_share
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     COUNTERS,
     MAX_AREAS,
@@ -28,6 +29,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_t,
 )
 from cython.cimports.frontswap.core.reclaim import context_give, context_take
+from cython.cimports.frontswap.core.registration import thread_start
 from cython.cimports.frontswap.core.segments import segment_close
 from cython.cimports.frontswap.core.uapi import (
     backoff,
@@ -40,7 +42,6 @@ from cython.cimports.frontswap.core.uapi import (
     lock_time,
     munmap,
     pause_ns,
-    pthread_create,
     pthread_join,
     restore_signals,
     sigset_t,
@@ -147,18 +148,10 @@ class Hooks:
         return 0
 
     def start(self, function):
-        """Start a thread that takes no signals: it must never run a handler of the program."""
-        pg: pager_p = self.pg
-        signals: sigset_t
-        error: cython.int
-        block_signals(cython.address(signals))
-        error = pthread_create(
-            cython.address(pg.threads[pg.thread_count]), cython.NULL, function, cython.cast(cython.p_void, pg)
-        )
-        restore_signals(cython.address(signals))
+        """Start a background thread."""
+        error: cython.int = thread_start(self.pg, function)
         if error:
             raise OSError(error, "pthread_create: " + os.strerror(error))
-        pg.thread_count += 1
         return 0
 
     def pager(self):
@@ -395,7 +388,9 @@ class Hooks:
             if pg.areas != cython.NULL:
                 self.pool_close()
             else:
+                gate_enter(pg)
                 segment_close(pg, STREAM_POOL)  # dead, and charged still
+                gate_leave(pg)
         pg.stacks[number] = cython.NULL
         storei(cython.address(pg.stack_state[number]), STACK_FREE)
         native.detach()

@@ -326,7 +326,9 @@ cdef struct pager_t:
     bint sigbus
     bint use_move
     bint use_poison
-    int32_t inflight
+    int32_t inflight          # operations on pages that are on their way: see gate.py
+    int32_t gate              # 1: closed
+    lock_t gate_lock          # who has closed it
     # the limit: used = resident + pool; budget = limit - what contexts and the log keep in reserve
     int64_t limit
     int64_t budget

@@ -35,4 +35,5 @@ cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcep
 cdef void zap_run(pager_t *pg, block_t *block, uint32_t first, uint32_t count, uint32_t resident) noexcept nogil
 cdef int stream_note(pager_t *pg, block_t *block, uint32_t index) noexcept nogil
 cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
+cdef int pin_once(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint out_on_disk(pager_t *pg, uint32_t page) noexcept nogil

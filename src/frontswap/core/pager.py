@@ -5,6 +5,7 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 
 import cython
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
@@ -93,12 +94,12 @@ def pager_fault(pg, address, write):
     spot: spot_t
     result: cython.int = STRAY
     ctx: context_p = cython.NULL
-    addi(cython.address(pg.inflight), 1)
+    gate_enter(pg)
     if spot_find(pg, address, cython.address(spot)):
         result = fault(pg, cython.address(spot), write, cython.address(ctx))
         if ctx != cython.NULL:
             context_give(ctx)
-    addi(cython.address(pg.inflight), -1)
+    gate_leave(pg)
     return result
 
 
@@ -360,31 +361,42 @@ def pager_zap(pg, block, first, count, freeing):
     return pinned
 
 
+def pin_once(pg, page):
+    """Pin a page if it is resident and writable: RESOLVED, RETRY if it is not, or NO_MEMORY."""
+    size: int64_t = page_bytes(pg, page)
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t = load32(cython.address(p.state))
+    if (state & STATE) != DIRTY:
+        return RETRY
+    if (state >> HIGH_SHIFT) == 0xFFFF:
+        return NO_MEMORY
+    if not cas32(cython.address(p.state), state, BUSY):
+        return RETRY
+    # Taken page by page as they are pinned: two threads that pin at once do not both find room.
+    if (state >> HIGH_SHIFT) == 0 and add64(cython.address(pg.pinned), size) + size > pg.budget // 2:
+        add64(cython.address(pg.pinned), -size)
+        store32(cython.address(p.state), state)
+        return NO_MEMORY
+    store32(cython.address(p.state), state + (cython.cast(uint32_t, 1) << HIGH_SHIFT))
+    return RESOLVED
+
+
 def pager_pin(pg, block, page):
     """Bring a page in, writable, and keep it resident; RESOLVED, or what the fault ended in.
 
     NO_MEMORY: more than half of the budget would be pinned.
     """
-    size: int64_t = cython.cast(int64_t, 1) << block.shift
-    p: page_p = cython.address(pg.pages[page])
-    state: uint32_t
     result: cython.int
     turn: cython.int = 0
     while True:
         result = pager_fault(pg, block.base + (cython.cast(uint64_t, page - block.first) << block.shift), True)
         if result < 0:
             return result
-        state = load32(cython.address(p.state))
-        if (state >> HIGH_SHIFT) == 0xFFFF and (state & STATE) == DIRTY:
-            return NO_MEMORY
-        if (state & STATE) == DIRTY and cas32(cython.address(p.state), state, BUSY):
-            # Taken page by page as they are pinned: two threads that pin at once do not both find room.
-            if (state >> HIGH_SHIFT) == 0 and add64(cython.address(pg.pinned), size) + size > pg.budget // 2:
-                add64(cython.address(pg.pinned), -size)
-                store32(cython.address(p.state), state)
-                return NO_MEMORY
-            store32(cython.address(p.state), state + (cython.cast(uint32_t, 1) << HIGH_SHIFT))
-            return RESOLVED
+        gate_enter(pg)
+        result = pin_once(pg, page)
+        gate_leave(pg)
+        if result != RETRY:
+            return result
         backoff(turn)
         turn += 1
 
@@ -394,6 +406,7 @@ def pager_unpin(pg, page):
     p: page_p = cython.address(pg.pages[page])
     state: uint32_t
     turn: cython.int = 0
+    gate_enter(pg)
     while True:
         state = load32(cython.address(p.state))
         if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
@@ -405,6 +418,7 @@ def pager_unpin(pg, page):
         if (state >> HIGH_SHIFT) == 0:
             add64(cython.address(pg.pinned), -cython.cast(int64_t, page_bytes(pg, page)))
     store32(cython.address(p.state), state)
+    gate_leave(pg)
 
 
 # --- readahead -----------------------------------------------------------------------------------
@@ -557,6 +571,8 @@ def readahead_thread(argument):
                 at = request.count - 1 - i if backwards else i
                 page = request.first + at if request.direction >= 0 else request.first - at
                 more = request.count - 1 - i
+                gate_enter(pg)
                 prefetch(pg, ctx, page, -more if backwards != (request.direction < 0) else more)
+                gate_leave(pg)
     wake(cython.address(pg.readahead_event))  # a wake-up wakes one: pass the end on
     return cython.NULL

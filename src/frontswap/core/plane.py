@@ -18,13 +18,13 @@ from cython.cimports.frontswap.core.arena import (
     contexts_make,
 )
 from cython.cimports.frontswap.core.drain import pages_in_backends
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
     CHUNK_SHIFT,
     PAGE_TABLE,
-    READAHEAD_THREADS,
     SEG_FREE,
     STREAM_POOL,
     block_p,
@@ -38,10 +38,10 @@ from cython.cimports.frontswap.core.pager import (
     pager_unpin,
     pager_zap,
     readahead_request,
-    readahead_thread,
 )
-from cython.cimports.frontswap.core.reclaim import context_give, context_take, evict_page, reclaim_thread
-from cython.cimports.frontswap.core.seam import handler_thread, seam_attach, seam_detach
+from cython.cimports.frontswap.core.reclaim import context_give, context_take, evict_page
+from cython.cimports.frontswap.core.registration import region_register, threads_start
+from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
 from cython.cimports.frontswap.core.uapi import (
     MADV_POPULATE_READ,
     MAP_ANONYMOUS,
@@ -53,8 +53,6 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_POISON,
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
-    UFFDIO_REGISTER_MODE_MISSING,
-    UFFDIO_REGISTER_MODE_WP,
     block_signals,
     close,
     int64_t,
@@ -68,8 +66,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import uffd_features, uffd_open, uffd_register
-from cython.cimports.frontswap.core.writeback import writeback_thread
+from cython.cimports.frontswap.core.uffd import uffd_features
 
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate() and pin(): a negative number that is no errno.
@@ -113,9 +110,6 @@ class Plane(Hooks):
         keep: object,
     ):
         pg: pager_p = self.pg
-        features: uint64_t
-        have: uint64_t
-        user_mode: cython.bint = False
         error: cython.int
         Py_INCREF(keep)
         self.keep = cython.cast(cython.pointer(PyObject), keep)
@@ -130,33 +124,24 @@ class Plane(Hooks):
         pg.overcommit = overcommit
         pg.sigbus = sigbus
         pg.use_move = move
-        have = uffd_features()
-        pg.use_poison = (have & UFFD_FEATURE_POISON) != 0
-        features = UFFD_FEATURE_WP | (have & (UFFD_FEATURE_POISON | UFFD_FEATURE_MOVE))
-        if sigbus:
-            features |= UFFD_FEATURE_SIGBUS
-        pg.fd = uffd_open(features, cython.address(user_mode))
-        if pg.fd < 0:
-            raise OSError(-pg.fd, "userfaultfd: " + os.strerror(-pg.fd))
+        pg.use_poison = (uffd_features() & UFFD_FEATURE_POISON) != 0
         self.map_tables()
         pg.file = file
         pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
-        if contexts_make(pg) != 0 or contexts_back(pg, 4096) != 0:
+        contexts_make(pg)
+        if contexts_back(pg, 4096) != 0:
             raise MemoryError("frontswap: no memory for the fault contexts")
-        error = uffd_register(pg.fd, pg.base, pg.size, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
+        error = region_register(pg)
         if error:
-            raise OSError(error, "UFFDIO_REGISTER: " + os.strerror(error))
+            raise OSError(error, "userfaultfd: " + os.strerror(error))
         error = seam_attach(pg)
         if error:
             raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
         if not sigbus:
             pg.stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self.start(handler_thread)
-            self.start(handler_thread)
-        self.start(reclaim_thread)
-        self.start(writeback_thread)
-        for _ in range(READAHEAD_THREADS):
-            self.start(readahead_thread)
+        error = threads_start(pg)
+        if error:
+            raise OSError(error, "pthread_create: " + os.strerror(error))
         self.open = True
 
     def map_tables(self):
@@ -260,7 +245,9 @@ class Plane(Hooks):
         block = cython.address(pg.blocks[arena_find(pg, address)])
         with cython.nogil:
             block_signals(cython.address(signals))
+            gate_enter(pg)
             pinned = pager_zap(pg, block, first, count, False)
+            gate_leave(pg)
             restore_signals(cython.address(signals))
         return pinned
 
@@ -277,7 +264,9 @@ class Plane(Hooks):
             block_signals(cython.address(signals))
             ctx = context_take(pg)
             for i in range(count):
+                gate_enter(pg)
                 done += evict_page(pg, ctx, first + i)
+                gate_leave(pg)
             context_give(ctx)
             restore_signals(cython.address(signals))
         return done
@@ -294,7 +283,9 @@ class Plane(Hooks):
         if count > most:
             count = cython.cast(uint32_t, most)
         block_signals(cython.address(signals))
+        gate_enter(pg)
         readahead_request(pg, first, count, 0)
+        gate_leave(pg)
         restore_signals(cython.address(signals))
         return count
 

@@ -12,6 +12,7 @@ after its state is stored, so a resident page is always in the list or in the ha
 
 import cython
 from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_BUSY_PAGES,
@@ -432,11 +433,15 @@ def reclaim_thread(argument):
     pg: pager_p = cython.cast(pager_p, argument)
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])
     idle: cython.int
+    freed: int64_t
     while not pg.closing:
         sleep_on(cython.address(pg.reclaim_event), -1)
         idle = 0
         while not pg.closing and pg.budget - load64(cython.address(pg.used)) < pg.high and idle < 100:
-            if reclaim_batch(pg, ctx, FRAME) > 0:
+            gate_enter(pg)
+            freed = reclaim_batch(pg, ctx, FRAME)
+            gate_leave(pg)
+            if freed > 0:
                 idle = 0
             else:
                 idle += 1

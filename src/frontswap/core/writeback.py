@@ -7,6 +7,7 @@ segment's pages are decompressed and written to their slots, as zswap does it.
 import cython
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     C_WRITTEN_BACK_BYTES,
     OUT,
@@ -115,13 +116,17 @@ def pool_relieve(pg, ctx):
     turn: cython.int = 0
     error: cython.int
     if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+        gate_enter(pg)
         segment_close(pg, STREAM_POOL)
+        gate_leave(pg)
     while True:
         over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
         # No more turns than there are segments: what cannot leave ends this, it does not hold it.
         if over <= 0 or left == 0:
             break
+        gate_enter(pg)
         error = pool_lighten(pg, ctx)
+        gate_leave(pg)
         if error < 0:
             # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most.
             if turn > 4000:
@@ -148,6 +153,7 @@ def writeback_thread(argument):
         idle = 0
         while working and not (pg.closing or pg.pool_closing):
             working = False
+            gate_enter(pg)
             if write_slot_stream(pg) == 0:
                 working = True
             found = -1
@@ -167,4 +173,5 @@ def writeback_thread(argument):
                     working = True
                 elif found < 0:
                     storei(cython.address(pg.no_slots), 1)
+            gate_leave(pg)
     return cython.NULL
