@@ -193,7 +193,8 @@ def _mapped() -> int:
 
 # All that a child may import, before it gives up root: the interpreter may lie where only root can read.
 PRELUDE = """
-import contextlib, ctypes, errno, faulthandler, gc, io, json, mmap, os, resource, signal, struct, sys, threading
+import contextlib, ctypes, errno, faulthandler, gc, io, json, mmap, multiprocessing, os, resource, signal, struct
+import subprocess, sys, threading, time
 import traceback
 import numpy as np
 import numpy.fft, numpy.lib.array_utils, numpy.linalg, numpy.random

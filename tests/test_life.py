@@ -1,4 +1,4 @@
-"""How long things live: views, resized arrays, closed Memories, garbage in every order, forks, exits."""
+"""How long things live: views, resized arrays, closed Memories, garbage in every order, exits."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ assert not copy.any()
     assert run_child(code, mode=seam).check().out == "its bytes are gone\n"
 
 
-# --- the end of the process, and forks -----------------------------------------------------------
+# --- the end of the process ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,56 +308,6 @@ for _ in range(4):
     scans.acquire()
 """
     assert run_child(code, mode=seam).check().err == ""
-
-
-def test_forked_child_does_not_have_the_memory(seam: Mode) -> None:
-    code = """
-memory = frontswap.Memory("16M")
-source = walk(4 << 20)
-array = memory.array(source)
-child = os.fork()
-if child == 0:
-    gc.collect()
-    try:
-        memory.statistics()
-    except frontswap.ClosedError as error:
-        assert "fork" in str(error), error
-        del array
-        sys.exit(0)
-    os._exit(3)
-assert os.waitpid(child, 0)[1] == 0
-child = os.fork()
-if child == 0:
-    array[0]
-    os._exit(5)
-assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGSEGV
-same(np.array(array), source)
-"""
-    run_child(code, mode=seam).check()
-
-
-def test_memory_of_a_forked_child_is_its_own(seam: Mode) -> None:
-    """A new Memory in the child gets the very addresses of the parent's arena, which the child does not have."""
-    code = """
-memory = frontswap.Memory("16M", page=4096)
-source = walk(4 << 20)
-array = memory.array(source)
-memory.advise(array, "cold")
-for _ in range(3):
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        own = frontswap.Memory("16M", page=4096)
-        copy = own.zeros(4 << 20)
-        assert not copy.any()
-        copy[:] = source[::-1]
-        assert np.array_equal(copy, source[::-1])
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    same(np.array(array), source)
-    assert status == 0, status
-"""
-    run_child(code, mode=seam).check()
 
 
 def test_killed_process_leaves_no_file(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ class Frontswap:
     def _abandon(self) -> None:
         self._closed = "belong to the parent process of a fork"
         self._core.abandon()
-        self.backends.abandon(self._closed)
+        self.backends.in_child(self._closed)
 
     def _why_left(self) -> str:
         without = [area.type for area in self._areas.values() if not area.has_slots]

@@ -343,11 +343,12 @@ class Backends:
             self._closed = why
             self._registered.clear()
 
-    def abandon(self, why: str) -> None:
-        """In a forked child: another thread may have had the lock, and is not here."""
+    def in_child(self, why: str = "") -> None:
+        """In a forked child: another thread may have had the lock, and is not here. `why`: the hooks are not either."""
         self.lock = threading.RLock()
-        self._closed = why
-        self._registered.clear()
+        if why:
+            self._closed = why
+            self._registered.clear()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     context_p,
 )
 from cython.cimports.frontswap.core.pager import pager_zap
+from cython.cimports.frontswap.core.registration import threads_start
 from cython.cimports.frontswap.core.swapfile import swap_grow
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTDUMP,
@@ -170,7 +171,7 @@ def reserve(pg, allocated):
     """Make sure that `allocated` bytes can always be kept (rule 2); 0, NO_ALLOCATION or an errno."""
     if pg.file < 0:
         return 0 if allocated <= pg.allocate_most else NO_ALLOCATION
-    return swap_grow(pg, slots_for(pg, allocated))
+    return swap_grow(pg, slots_for(pg, allocated) + pg.leased_slots)
 
 
 def place(pg, bytes, page, typesize, kind, error):
@@ -245,6 +246,8 @@ def arena_allocate(pg, bytes, page, typesize, kind, error):
     address = place(pg, bytes, page, typesize, kind, error)
     unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
+    if pg.thread_count == 0:
+        threads_start(pg)  # a forked child, of a C library say; without them it works, too
     restore_signals(cython.address(signals))
     return address
 

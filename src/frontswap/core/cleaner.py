@@ -28,6 +28,7 @@ from cython.cimports.frontswap.core.layout import (
     record_p,
     segment_p,
 )
+from cython.cimports.frontswap.core.leases import FILE_SHIFT
 from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append
 from cython.cimports.frontswap.core.swapfile import slot_read
 from cython.cimports.frontswap.core.uapi import (
@@ -122,6 +123,8 @@ def emptiest(pg, state):
         s = cython.address(pg.segments[i])
         if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
             continue
+        if state == SEG_DISK and (s.slot >> FILE_SHIFT) != pg.own_file:
+            continue  # moving them would free none of our slots
         part = (cython.cast(uint64_t, loadi(cython.address(s.live))) << 20) // (
             s.fill if state == SEG_SEALED else pg.segment_bytes
         )

@@ -5,9 +5,6 @@ from frontswap.core.native cimport Native
 from frontswap.core.registration cimport thread_function
 from frontswap.core.uapi cimport int64_t, lock_t, uint32_t, uint64_t
 
-cdef enum:
-    MAPPINGS = 28
-
 
 cdef class Hooks:
     cdef pager_t *pg
@@ -16,9 +13,6 @@ cdef class Hooks:
     cdef PyObject *keep
     cdef PyObject *natives[8]           # MAX_STACKS; what owns the memory of the stacks
     cdef int number_of(self, Native native) noexcept
-    cdef uint64_t mapped[MAPPINGS]
-    cdef uint64_t lengths[MAPPINGS]
-    cdef int mappings
     cdef int pool_mappings              # of these, those from here on are the pool's (Hooks.pool_open)
     cdef void *map(self, uint64_t length) except NULL
     cdef int map_pages(self) except -1

@@ -15,6 +15,8 @@ from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     COUNTERS,
     MAX_AREAS,
+    MAX_FILES,
+    MAX_MAPPINGS,
     MAX_STACKS,
     STACK_ACTIVE,
     STACK_FREE,
@@ -92,23 +94,26 @@ class Hooks:
     """Pages, backends and counters; put together by its subclasses."""
 
     def __cinit__(self, *_args, **_settings):
+        i: cython.int
         self.pg = cython.cast(pager_p, calloc(1, cython.sizeof(pager_t)))
         if self.pg == cython.NULL:
             raise MemoryError("frontswap: no memory for a pager")
         self.pg.fd = self.pg.file = self.pg.stop_fd = -1
         self.pg.zcache_number = self.pg.codec_kind = -1
+        for i in range(MAX_FILES):
+            self.pg.files[i] = self.pg.held[i] = -1
 
     def map(self, length):
         """Private memory that is unmapped with the hooks; an error when the addresses cannot be had."""
         at: cython.p_void
-        if self.mappings == MAPPINGS:
+        if self.pg.mappings == MAX_MAPPINGS:
             raise MemoryError("frontswap: too many mappings")
         at = map_memory(length)
         if at == cython.NULL:
             raise MemoryError(f"frontswap: cannot reserve {length} bytes of addresses")
-        self.mapped[self.mappings] = cython.cast(uint64_t, at)
-        self.lengths[self.mappings] = length
-        self.mappings += 1
+        self.pg.mapped[self.pg.mappings] = cython.cast(uint64_t, at)
+        self.pg.lengths[self.pg.mappings] = length
+        self.pg.mappings += 1
         return at
 
     def map_pages(self):
@@ -138,6 +143,9 @@ class Hooks:
             self.map(cython.cast(uint64_t, pg.max_segments) * cython.sizeof(segment_t)),
         )
         pg.free_slots = cython.cast(cython.pointer(uint32_t), self.map(cython.cast(uint64_t, pg.max_slots) * 4 + 4))
+        pg.slot_taken = cython.cast(cython.pointer(uint32_t), self.map(cython.cast(uint64_t, pg.max_slots) * 12 + 12))
+        pg.slot_freed = pg.slot_taken + pg.max_slots
+        pg.deferred = pg.slot_freed + pg.max_slots
         pg.free_ram = cython.cast(cython.pointer(uint32_t), self.map(pg.ram_slots * 4))
         pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
         pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
@@ -182,21 +190,22 @@ class Hooks:
     def unmap(self, first, kept):
         """Give back the mappings from number `first` on, but for the one that contains `kept` (0: none)."""
         i: cython.int
-        for i in range(first, self.mappings):
-            if not kept or not self.mapped[i] <= kept < self.mapped[i] + self.lengths[i]:
-                munmap(cython.cast(cython.p_void, self.mapped[i]), self.lengths[i])
-        self.mappings = first
+        for i in range(first, self.pg.mappings):
+            if not kept or not self.pg.mapped[i] <= kept < self.pg.mapped[i] + self.pg.lengths[i]:
+                munmap(cython.cast(cython.p_void, self.pg.mapped[i]), self.pg.lengths[i])
+        self.pg.mappings = first
 
     def give_back(self, kept):
         """The end of hooks whose threads have ended: stacks, mappings but that of `kept`, the pager."""
         pg: pager_p = self.pg
         number: cython.int
-        self.pg = cython.NULL
         for number in range(MAX_STACKS):
             if self.natives[number] != cython.NULL:
                 cython.cast(Native, self.natives[number]).detach()
                 Py_CLEAR(self.natives[number])
         self.unmap(0, kept)
+        self.pg = cython.NULL
+        free(pg.directory)
         free(pg)
 
     def __dealloc__(self):
@@ -219,7 +228,7 @@ class Hooks:
         pg.open_segment[0] = pg.open_segment[1] = pg.open_segment[2] = 0
         pg.pool_bytes = pg.used = 0
         pg.pool_closing = 0
-        self.pool_mappings = self.mappings
+        self.pool_mappings = self.pg.mappings
         try:
             self.map_log()
             self.start(writeback_thread)

@@ -256,6 +256,15 @@ cdef enum:                    # stack_state
     STACK_ACTIVE = 1
     STACK_LEAVING = 2         # loads and invalidations only: it is being drained
 
+cdef enum:
+    MAX_FILES = 16            # swap files that records of one process are in: its own and its ancestors'
+    MAX_LEASES = 1024         # forked children that may read our slots
+    MAX_MAPPINGS = 28
+
+ctypedef struct lease_t:
+    uint32_t fork             # the number of the fork
+    int fd                    # hung up when the child and all of its children have ended
+
 cdef struct pager_t
 cdef struct backend_t
 
@@ -406,12 +415,36 @@ cdef struct pager_t:
     int64_t disk_retry        # while it is not 0: no write before this moment (fs_clock)
     uint8_t *clean_buffer
     # the swap file
-    int file
+    int file                  # -1: none
     bint direct
     uint32_t *free_slots      # stack
     uint32_t free_slots_n
     uint32_t slots
     uint32_t max_slots
+    char *directory           # where a forked child's file is made
+    int files[MAX_FILES]      # descriptors, -1: none; files[0] belongs to the control plane
+    int held[MAX_FILES]       # our leases on the slots of the others
+    int own_file              # which of them `file` is
+    # forks: see leases.py
+    uint32_t forks
+    lease_t leases[MAX_LEASES]
+    int lease_count
+    uint32_t leased_slots     # at most so many are kept for children
+    uint32_t *slot_taken      # slot -> `forks` when it was taken
+    uint32_t *slot_freed      # and when it was freed
+    uint32_t *deferred        # freed slots that children may read
+    uint32_t deferred_slots
+    bint inheriting           # this fork takes the Memory along
+    int fork_error
+    int child_own             # its own_file
+    int child_file
+    uint32_t child_slots
+    int lease_read
+    int lease_write
+    # mappings of its own, the arena among them
+    uint64_t mapped[MAX_MAPPINGS]
+    uint64_t lengths[MAX_MAPPINGS]
+    int mappings
     # threads
     pthread_t threads[8]
     int thread_count

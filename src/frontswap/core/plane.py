@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
     CHUNK_SHIFT,
+    MAX_FILES,
     PAGE_TABLE,
     SEG_FREE,
     STREAM_POOL,
@@ -67,6 +68,9 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import uffd_features
+from cython.cimports.libc.string import strdup
+
+import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
 
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate() and pin(): a negative number that is no errno.
@@ -103,6 +107,7 @@ class Plane(Hooks):
         contexts: int,
         file: int,
         direct: bool,
+        directory: bytes,
         allocate: int,
         overcommit: bool,
         sigbus: bool,
@@ -126,7 +131,8 @@ class Plane(Hooks):
         pg.use_move = move
         pg.use_poison = (uffd_features() & UFFD_FEATURE_POISON) != 0
         self.map_tables()
-        pg.file = file
+        pg.file = pg.files[0] = file
+        pg.directory = strdup(directory)
         pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
         contexts_make(pg)
         if contexts_back(pg, 4096) != 0:
@@ -382,10 +388,15 @@ class Plane(Hooks):
         """Descriptor of the swap file, -1 without one."""
         return self.pager().file
 
-    def abandon(self) -> None:
-        """In a forked child: neither threads nor tables are here; forget them."""
-        self.open = False
-        self.pg = cython.NULL
+    def revive(self) -> bool:
+        """In a forked child: start the threads. False: it was being closed at the fork, and is not here."""
+        if not self.open or self.pg.forked:
+            self.open = False
+            self.pg = cython.NULL
+            return False
+        if self.pg.thread_count == 0:
+            threads_start(self.pg)  # those that cannot be had now are tried again by the next allocation
+        return True
 
     def close(self) -> None:
         """Stop, and give everything back. Arrays that live on are unmapped: touching them is a SIGSEGV."""
@@ -396,6 +407,7 @@ class Plane(Hooks):
     def tear_down(self):
         """Undo __cinit__, as far as it came. The swap file's descriptor is the caller's."""
         pg: pager_p = self.pg
+        i: cython.int
         kept: uint64_t = 0
         if pg == cython.NULL:
             return
@@ -414,6 +426,13 @@ class Plane(Hooks):
                 0,
             )
         seam_detach(pg)
+        for i in range(MAX_FILES):
+            if i > 0 and pg.files[i] >= 0:
+                close(pg.files[i])
+            if pg.held[i] >= 0:
+                close(pg.held[i])
+        for i in range(pg.lease_count):
+            close(pg.leases[i].fd)
         if pg.fd >= 0:
             close(pg.fd)
         if pg.stop_fd >= 0:

@@ -43,6 +43,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.segments import write_coldest
 from cython.cimports.frontswap.core.uapi import (
+    EBUSY,
     MADV_DONTNEED,
     add64,
     backoff,
@@ -58,6 +59,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     madvise,
+    or32,
     sleep_on,
     store32,
     storei,
@@ -183,6 +185,7 @@ def take_run(pg, to, pages, states, n, data):
     start: uint64_t = page_address(pg, pages[0])
     size: uint64_t = page_bytes(pg, pages[0])
     i: cython.int
+    j: uint64_t
     error: cython.int
     if pg.use_move:
         error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size * n)
@@ -190,6 +193,12 @@ def take_run(pg, to, pages, states, n, data):
             for i in range(n):
                 take_run(pg, to + size * i, pages + i, states + i, 1, data + i)
             return
+        if error == EBUSY:
+            # Shared with a forked child, also one that has ended: until it is written once. A page that is DIRTY and
+            # ours may be touched; a CLEAN one never, we would wait for ourselves.
+            for j in range(size // 4096):
+                or32(cython.cast(cython.pointer(uint32_t), start + j * 4096), 0)
+            error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size)
         if error:
             add64(cython.address(pg.counters[C_BUSY_PAGES]), 1)
             data[0] = cython.NULL

@@ -1,5 +1,5 @@
 from frontswap.core.layout cimport pager_t
-from frontswap.core.uapi cimport c_sigaction, int32_t, int64_t, siginfo_t, uint64_t
+from frontswap.core.uapi cimport c_sigaction, int32_t, int64_t, lock_t, siginfo_t, uint64_t
 
 cdef enum:
     MAX_PAGERS = 64
@@ -8,7 +8,7 @@ cdef pager_t *pagers[MAX_PAGERS]
 cdef uint64_t bases[MAX_PAGERS]
 cdef uint64_t ends[MAX_PAGERS]
 cdef int32_t taken[MAX_PAGERS]      # 0 free, 1 being written, 2 in use
-cdef int32_t watching_forks
+cdef lock_t fork_lock                # held from the beginning of a fork to its end
 cdef uint64_t last_lost
 cdef uint64_t again_at               # written racily: two threads on two pages only start over
 cdef uint64_t again_times
@@ -25,6 +25,5 @@ cdef void chain(int number, siginfo_t *info, void *context) noexcept nogil
 cdef void out_of_memory_message() noexcept nogil
 cdef void unserviceable(pager_t *pg, uint64_t address, int result) noexcept nogil
 cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil
-cdef void on_fork() noexcept nogil
 cdef void again(uint64_t address) noexcept nogil
 cdef void store_lost(uint64_t address) noexcept nogil

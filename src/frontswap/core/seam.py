@@ -29,25 +29,28 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_PAGEFAULT_FLAG_WP,
     UFFD_PAGEFAULT_FLAG_WRITE,
     backoff,
+    block_signals,
     c_sigaction,
     casi,
     clock_ns,
-    close,
     errno,
     fault_is_write,
     int64_t,
     loadi,
+    lock,
     poll,
     pollfd,
-    pthread_atfork,
     raise_signal,
     read,
+    restore_signals,
     set_errno,
     set_sigaction,
     sigfillset,
+    sigset_t,
     storei,
     uffd_msg,
     uint64_t,
+    unlock,
     write,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_poison, uffd_wake
@@ -155,22 +158,6 @@ def stray(pg, address, times):
         die("access to an array that has been freed", EFAULT)
 
 
-def on_fork():
-    """In a forked child: forget all pagers, and let go of the parent's userfaultfd.
-
-    The child's own arena may come to lie where the parent's was; a fault there must not be answered
-    through the parent's userfaultfd, which would fill the parent's memory.
-    """
-    i: cython.int
-    for i in range(MAX_PAGERS):
-        if loadi(cython.address(taken[i])) == 2:
-            pagers[i].forked = 1
-            close(pagers[i].fd)
-            if pagers[i].stop_fd >= 0:
-                close(pagers[i].stop_fd)
-        storei(cython.address(taken[i]), 0)
-
-
 def unserviceable(pg, address, result):
     """Handler-thread mode: end the access that cannot be served in SIGBUS, as the signal side does."""
     if result == NO_MEMORY:
@@ -218,8 +205,6 @@ def seam_attach(pg):
     i: cython.int
     action: c_sigaction
     current: c_sigaction
-    if casi(cython.address(watching_forks), 0, 1):
-        pthread_atfork(cython.NULL, cython.NULL, on_fork)
     if pg.sigbus:
         if set_sigaction(SIGBUS, cython.NULL, cython.address(current)) != 0:
             return errno
@@ -242,8 +227,13 @@ def seam_attach(pg):
 
 
 def seam_detach(pg):
-    """No fault finds this pager any more. No array of it is left, or they are unmapped."""
+    """No fault and no fork finds this pager any more. No array of it is left, or they are unmapped."""
     i: cython.int
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    lock(cython.address(fork_lock))  # a fork on its way has it in its hands
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2 and pagers[i] == pg:
             storei(cython.address(taken[i]), 0)
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(signals))

@@ -41,6 +41,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_of,
     segment_p,
 )
+from cython.cimports.frontswap.core.leases import slot_give
 from cython.cimports.frontswap.core.swapfile import disk_rests, slot_read, slot_take, slot_write
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
@@ -55,7 +56,6 @@ from cython.cimports.frontswap.core.uapi import (
     loadp,
     lock,
     madvise,
-    storei,
     storep,
     uint32_t,
     uint64_t,
@@ -76,10 +76,8 @@ def segment_release(pg, number):
         ram = s.ram_slot + 1
         storep(cython.address(s.ram), cython.NULL)
     if s.slot >= 0:
-        pg.free_slots[pg.free_slots_n] = cython.cast(uint32_t, s.slot)
-        pg.free_slots_n += 1
+        slot_give(pg, s.slot)
         s.slot = -1
-        storei(cython.address(pg.no_slots), 0)
     s.state = SEG_FREE
     s.serial += 1
     s.newer = pg.free_segment

@@ -8,24 +8,46 @@ it: the page cache would be charged to the same cgroup that we keep small.
 """
 
 import cython
-from cython.cimports.frontswap.core.layout import IO_ALIGN
+from cython.cimports.frontswap.core.layout import IO_ALIGN, MAX_FILES
+from cython.cimports.frontswap.core.leases import FILE_SHIFT, leases_check
 from cython.cimports.frontswap.core.uapi import (
+    EEXIST,
     EINTR,
+    EINVAL,
     EIO,
+    EISDIR,
+    ENOENT,
     ENOSPC,
     EOPNOTSUPP,
+    F_GETFL,
+    F_SETFL,
+    FS_IOC_GETFLAGS,
+    FS_IOC_SETFLAGS,
+    FS_NOCOW_FL,
+    O_CLOEXEC,
+    O_CREAT,
+    O_DIRECT,
+    O_EXCL,
+    O_NOFOLLOW,
+    O_RDWR,
+    O_TMPFILE,
     POSIX_FADV_DONTNEED,
     SYNC_FILE_RANGE_WAIT_AFTER,
     SYNC_FILE_RANGE_WAIT_BEFORE,
     SYNC_FILE_RANGE_WRITE,
     clock_ns,
+    close,
     errno,
     fallocate,
+    fcntl,
     ftruncate,
+    getpid,
     int64_t,
+    ioctl,
     load64,
     loadi,
     lock,
+    open,
     posix_fadvise,
     pread,
     pwrite,
@@ -34,8 +56,10 @@ from cython.cimports.frontswap.core.uapi import (
     sync_file_range,
     uint32_t,
     uint64_t,
+    unlink,
     unlock,
 )
+from cython.cimports.libc.stdio import snprintf
 from cython.cimports.libc.string import memcpy
 
 # Slots that only the cleaner may take: it needs somewhere to put live records before it can free any.
@@ -45,10 +69,15 @@ CLEANING_SLOTS = cython.declare(cython.uint, 4)
 def slot_take(pg, cleaning):
     """A free slot of the swap file, or -1. The caller holds log_lock."""
     keep: cython.uint = 0 if cleaning else CLEANING_SLOTS
+    number: uint32_t
+    if pg.free_slots_n <= keep and pg.deferred_slots:
+        leases_check(pg)
     if pg.free_slots_n <= keep:
         return -1
     pg.free_slots_n -= 1
-    return pg.free_slots[pg.free_slots_n]
+    number = pg.free_slots[pg.free_slots_n]
+    pg.slot_taken[number] = pg.forks
+    return (cython.cast(int64_t, pg.own_file) << FILE_SHIFT) | number
 
 
 def swap_tight(pg):
@@ -117,7 +146,7 @@ def write_out(fd, at, length):
 
 def slot_write(pg, slot, data, length):
     """Write `length` bytes from `data` (page aligned) to the start of `slot`; 0 or an errno."""
-    at: int64_t = slot * pg.segment_bytes
+    at: int64_t = cython.cast(int64_t, cython.cast(uint32_t, slot)) * pg.segment_bytes
     total: uint32_t = (length + IO_ALIGN - 1) & ~cython.cast(uint32_t, IO_ALIGN - 1)
     error: cython.int
     store64(cython.address(pg.disk_retry), clock_ns() + 10000000)
@@ -130,10 +159,11 @@ def slot_write(pg, slot, data, length):
 
 def slot_read(pg, slot, offset, into, length):
     """Read [offset, offset + length) of `slot`, all aligned to IO_ALIGN; 0 or an errno."""
-    at: int64_t = slot * pg.segment_bytes + offset
-    error: cython.int = read_all(pg.file, into, length, at)
+    at: int64_t = cython.cast(int64_t, cython.cast(uint32_t, slot)) * pg.segment_bytes + offset
+    fd: cython.int = pg.files[slot >> FILE_SHIFT]
+    error: cython.int = read_all(fd, into, length, at)
     if error == 0 and not pg.direct:
-        posix_fadvise(pg.file, at, length, POSIX_FADV_DONTNEED)
+        posix_fadvise(fd, at, length, POSIX_FADV_DONTNEED)
     return error
 
 
@@ -165,19 +195,19 @@ def area_slot_read(area, ctx, offset, into, size):
     return error
 
 
-def back_slots(pg, start, end):
-    """Have the file system keep room for the slots [start, end); 0 or an errno."""
+def back_slots(pg, fd, start, end):
+    """Have the file system keep room for the slots [start, end) of a file; 0 or an errno."""
     at: int64_t = start * cython.cast(int64_t, pg.segment_bytes)
     stop: int64_t = end * cython.cast(int64_t, pg.segment_bytes)
     got: cython.Py_ssize_t
-    if fallocate(pg.file, 0, at, stop - at) == 0:
+    if fallocate(fd, 0, at, stop - at) == 0:
         return 0
     if errno != EOPNOTSUPP:
         return errno
     # A file system without fallocate(): zeros take the room. (glibc's emulation writes single bytes, which
     # O_DIRECT refuses.)
     while at < stop:
-        got = pwrite(pg.file, pg.zeros, pg.max_page if stop - at > pg.max_page else stop - at, at)
+        got = pwrite(fd, pg.zeros, pg.max_page if stop - at > pg.max_page else stop - at, at)
         if got >= IO_ALIGN:
             at += got // IO_ALIGN * IO_ALIGN
         elif got >= 0:
@@ -190,23 +220,97 @@ def back_slots(pg, start, end):
 def swap_grow(pg, slots):
     """Reserve space for `slots` slots in all; 0 or an errno. The caller holds arena_lock."""
     error: cython.int
-    i: uint32_t
     if slots <= pg.slots:
         return 0
     if slots > pg.max_slots:
         return EIO
     if not pg.overcommit:
-        error = back_slots(pg, pg.slots, slots)
+        error = back_slots(pg, pg.file, pg.slots, slots)
         if error != 0:
             # A full disk has given what it had: it goes back, the allocation is refused whole.
             if ftruncate(pg.file, pg.slots * cython.cast(int64_t, pg.segment_bytes)) != 0:
                 pass
             return error
     lock(cython.address(pg.log_lock))
+    slots_add(pg, slots)
+    unlock(cython.address(pg.log_lock))
+    return 0
+
+
+def slots_add(pg, slots):
+    """The file has room for `slots` slots now. The caller holds log_lock."""
+    i: uint32_t
     # Pushed from the end, so that low offsets are used first.
     for i in range(slots - pg.slots):
         pg.free_slots[pg.free_slots_n] = slots - 1 - i
         pg.free_slots_n += 1
     pg.slots = slots
-    unlock(cython.address(pg.log_lock))
+
+
+# --- a forked child's file ---------------------------------------------------------------------------------------
+
+
+def unnamed_file(directory):
+    """A new file of mode 0600 in `directory` that has no name any more, or -errno. As frontswap.swap makes it."""
+    path: cython.char[4200]
+    turn: cython.int
+    fd: cython.int = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0o600)
+    if fd >= 0:
+        return fd
+    if errno != EOPNOTSUPP and errno != EISDIR and errno != ENOENT and errno != EINVAL:
+        return -errno
+    for turn in range(100):
+        snprintf(path, 4200, "%s/frontswap-%d-%d", directory, getpid(), turn)
+        fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        if fd >= 0:
+            unlink(path)
+            return fd
+        if errno != EEXIST:
+            break
+    return -errno
+
+
+def swap_file_make(pg, slots, made):
+    """A second swap file beside ours, with room for `slots` slots: `*made`; 0 or an errno."""
+    error: cython.int = 0
+    flags: cython.long = 0
+    fd: cython.int = unnamed_file(pg.directory)
+    if fd < 0:
+        return -fd
+    if ioctl(fd, FS_IOC_GETFLAGS, cython.address(flags)) == 0 and (flags & FS_NOCOW_FL) == 0:
+        flags |= FS_NOCOW_FL
+        ioctl(fd, FS_IOC_SETFLAGS, cython.address(flags))  # btrfs; the others do not know it
+    if pg.direct and fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_DIRECT) != 0:
+        error = errno
+    if error == 0 and not pg.overcommit:
+        error = back_slots(pg, fd, 0, slots)
+    if error:
+        close(fd)
+        return error
+    made[0] = fd
     return 0
+
+
+def file_used(pg, file):
+    """True if a segment is in a swap file."""
+    i: uint32_t
+    for i in range(1, pg.next_segment):
+        if pg.segments[i].slot >= 0 and (pg.segments[i].slot >> FILE_SHIFT) == file:
+            return True
+    return False
+
+
+def file_place(pg):
+    """A free place in `files`, or -1. What is not needed any more of the ancestors' files is closed. Gate closed."""
+    i: cython.int
+    for i in range(MAX_FILES):
+        if i != pg.own_file and pg.files[i] >= 0 and pg.held[i] >= 0 and not file_used(pg, i):
+            close(pg.held[i])
+            pg.held[i] = -1
+            if i > 0:
+                close(pg.files[i])
+                pg.files[i] = -1
+    for i in range(1, MAX_FILES):
+        if pg.files[i] < 0:
+            return i
+    return -1

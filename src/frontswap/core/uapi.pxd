@@ -10,6 +10,7 @@ cdef extern from * nogil:
     """
     #include <errno.h>
     #include <fcntl.h>
+    #include <linux/fs.h>
     #include <linux/futex.h>
     #include <linux/userfaultfd.h>
     #include <poll.h>
@@ -79,6 +80,8 @@ cdef extern from * nogil:
         }
         while (FS_XCHG(l, 2) != 0) syscall(SYS_futex, l, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
     }
+    /* In a forked child, where nobody holds it. */
+    static inline void fs_lock_reset(fs_lock_t *l) { FS_STORE(&l->word, 0); }
     static inline void fs_lock(fs_lock_t *l) {
         fs_take(&l->word);
     #ifdef FS_LOCK_TIMES
@@ -182,6 +185,7 @@ cdef extern from * nogil:
         pass
     void lock "fs_lock"(lock_t *l)
     void unlock "fs_unlock"(lock_t *l)
+    void lock_reset "fs_lock_reset"(lock_t *l)
     int64_t lock_time "fs_lock_time"(lock_t *l, int bucket)
     void wake "fs_wake"(int32_t *e)
     void sleep_on "fs_sleep"(int32_t *e, int64_t nanoseconds)
@@ -252,15 +256,24 @@ cdef extern from * nogil:
 
     # memory, files, threads
     const int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED
-    const int MADV_DONTNEED, MADV_NOHUGEPAGE, MADV_DONTFORK, MADV_DONTDUMP, MADV_POPULATE_WRITE
+    const int MADV_DONTNEED, MADV_NOHUGEPAGE, MADV_DOFORK, MADV_DONTFORK, MADV_DONTDUMP, MADV_POPULATE_WRITE
     const int MADV_POPULATE_READ
     void *mmap(void *address, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
     int madvise(void *address, size_t length, int advice)
-    const int O_CLOEXEC, O_NONBLOCK, O_RDWR
+    const int O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR
+    int getpid()
     int open(const char *path, int flags, ...)
     int close(int fd)
+    const int EFD_CLOEXEC, EFD_NONBLOCK
+    int eventfd(unsigned int value, int flags)
     int eventfd_write(int fd, uint64_t value)
+    int pipe2(int *ends, int flags)
+    int unlink(const char *path)
+    const int F_GETFL, F_SETFL, O_DIRECT, O_TMPFILE
+    int fcntl(int fd, int command, ...)
+    const unsigned long FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
+    const int FS_NOCOW_FL
     ssize_t read(int fd, void *buffer, size_t n)
     ssize_t write(int fd, const void *buffer, size_t n)
     ssize_t pread(int fd, void *buffer, size_t n, long offset)
@@ -276,7 +289,7 @@ cdef extern from * nogil:
         int fd
         short events
         short revents
-    const int POLLIN
+    const int POLLIN, POLLHUP
     int poll(pollfd *fds, unsigned long n, int timeout)
     ctypedef unsigned long pthread_t
     int pthread_create(pthread_t *thread, void *attributes, void *(*start)(void *) noexcept nogil, void *argument)
@@ -300,4 +313,4 @@ cdef extern from * nogil:
     int raise_signal "raise"(int number)
     const sig_handler SIG_DFL, SIG_IGN
 
-from libc.errno cimport EAGAIN, EBUSY, EFAULT, EMFILE, EEXIST, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, errno
+from libc.errno cimport EAGAIN, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, errno

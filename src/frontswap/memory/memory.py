@@ -47,9 +47,10 @@ class Memory:
     Resident pages, compressed pages and everything the Memory needs for its own work stay within
     ``limit``; the rest is in the swap file, compressed. Arrays are plain ``numpy.ndarray``s.
 
-    Threads may use one Memory and its arrays at the same time. A forked child does not have the arrays
-    (touching one ends it with SIGSEGV), and system calls that are handed an evicted page fail with
-    EFAULT: copy through an ordinary array, or :meth:`pin` it.
+    Threads may use one Memory and its arrays at the same time. A forked child has them as they were at the
+    fork, and a limit of its own; what it had to be given was reserved before, or the fork failed (ENOMEM).
+    System calls that are handed an evicted page fail with EFAULT: copy through an ordinary array, or
+    :meth:`pin` it.
     """
 
     def __init__(
@@ -364,13 +365,15 @@ class Memory:
         if self._closed:
             raise ClosedError(f"this Memory {self._closed}")
 
-    def _abandon(self) -> None:
-        """In a forked child: the threads and the arena are not here."""
-        self._closed = "belongs to the parent process of a fork"
-        self._allocator.close()
-        self._plane.abandon()
-        self.backends.abandon("belong to the parent process of a fork")
+    def _in_child(self) -> None:
+        """In a forked child: locks that another thread may have had, and the threads, which are not here."""
         self._lock = threading.Lock()
+        if self._closed or self._plane.revive():
+            self.backends.in_child()
+        else:
+            self._closed = "was being closed when this process was forked"
+            self._allocator.close()
+            self.backends.in_child("belong to the parent process of a fork")
 
     def _why_left(self) -> str:
         if self._swap is None:
@@ -410,6 +413,7 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             contexts=settings.contexts,
             file=-1 if swap is None else swap.fd,
             direct=swap is not None and swap.direct,
+            directory=b"" if swap is None else os.fsencode(os.path.realpath(swap.directory)),
             allocate=settings.allocate,
             overcommit=settings.overcommit,
             sigbus=settings.sigbus,
@@ -459,9 +463,9 @@ def living_memories() -> list[Memory]:
     return [memory for memory in _living if not memory._closed]
 
 
-def _abandon_all() -> None:
+def _all_in_child() -> None:
     for memory in list(_living):
-        memory._abandon()
+        memory._in_child()
 
 
-os.register_at_fork(after_in_child=_abandon_all)
+os.register_at_fork(after_in_child=_all_in_child)

@@ -41,9 +41,10 @@ def run(
         if not Path(arguments[0]).is_file():
             raise ParameterError("job.py", arguments[0], "a script that exists")
     mem = Memory(memory, swap="auto" if swap is None else swap, backends=backends)
+    own = os.getpid()  # a forked child that ends by SystemExit comes out here, too
     with ExitStack() as end:
         if not quiet:
-            end.callback(lambda: print(summary(mem), file=sys.stderr))
+            end.callback(lambda: os.getpid() == own and print(summary(mem), file=sys.stderr))
         if debugfs is not None:
             end.enter_context(DebugFS(debugfs))
         end.enter_context(mem)

@@ -1,0 +1,265 @@
+"""fork: the child has the arrays, with the bytes of this moment, and both go their own ways.
+
+The kernel copies arena, tables and pool (copy on write), but not the registration: without care an evicted page reads
+as zeros in the child. So (DESIGN.md 5.4):
+
+prepare  The gate closes: no page is BUSY, no lock is held, no segment is on its way to the disk. The child's swap file
+         is made and its space reserved, and a pipe whose writing end is the child's lease on our slots.
+parent   The gate opens. Slots that were in use stay as they are until the lease ends: see leases.
+child    A userfaultfd of its own; every CLEAN page is write-protected again, since fork clears the protection in the
+         child; new pages go to its own file, what was on disk is read from the parent's. Threads are not here: faults
+         do without them, and the next allocation, or Python's own hook, starts new ones.
+
+Outside of a fork all mappings are MADV_DONTFORK: a child made by _Fork or a raw clone, in which nothing of this has
+run, has no arrays at all, and a touch is SIGSEGV, not zeros.
+"""
+
+import cython
+from cython.cimports.frontswap.core.arena import slots_for
+from cython.cimports.frontswap.core.gate import gate_close, gate_open
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    CLEAN,
+    MAX_LEASES,
+    MAX_STACKS,
+    STATE,
+    backend_p,
+)
+from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
+from cython.cimports.frontswap.core.registration import region_register, threads_start
+from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
+from cython.cimports.frontswap.core.swapfile import file_place, slots_add, swap_file_make, swap_grow
+from cython.cimports.frontswap.core.uapi import (
+    EFAULT,
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    EMFILE,
+    MADV_DOFORK,
+    MADV_DONTFORK,
+    O_CLOEXEC,
+    block_signals,
+    close,
+    errno,
+    eventfd,
+    load32,
+    loadi,
+    lock,
+    lock_reset,
+    madvise,
+    pipe2,
+    pthread_atfork,
+    restore_signals,
+    sigset_t,
+    storei,
+    uint32_t,
+    uint64_t,
+    unlock,
+)
+from cython.cimports.frontswap.core.uffd import die, uffd_protect
+
+signals = cython.declare(sigset_t)
+
+
+def inherit(pg, advice):
+    """MADV_DOFORK or MADV_DONTFORK for all that a Memory has mapped."""
+    i: cython.int
+    layer: backend_p
+    for i in range(pg.mappings):
+        madvise(cython.cast(cython.p_void, pg.mapped[i]), pg.lengths[i], advice)
+    for i in range(MAX_STACKS):
+        layer = pg.stacks[i]
+        while layer != cython.NULL:
+            if layer.table != cython.NULL:
+                madvise(layer.table, (cython.cast(uint64_t, pg.max_pages) + 1) * 4, advice)
+            layer = layer.lower
+
+
+def ready(pg):
+    """Make the child's swap file and its lease on our slots; 0 or an errno: then the fork fails (rule 2).
+
+    Both sides may write every page anew: the child needs room for all that it may hold, and so do we, beside the
+    slots that the lease keeps.
+    """
+    error: cython.int
+    own: cython.int
+    used: uint32_t
+    blocked: uint32_t
+    ends: cython.int[2]
+    leases_check(pg)
+    used = slots_in_use(pg)
+    own = file_place(pg)
+    if own < 0 or pg.lease_count == MAX_LEASES:
+        return EMFILE
+    pg.child_slots = slots_for(pg, pg.allocated)
+    error = swap_file_make(pg, pg.child_slots, cython.address(pg.child_file))
+    if error == 0 and used:
+        blocked = used + pg.deferred_slots
+        error = swap_grow(pg, slots_for(pg, pg.allocated) + blocked)
+        if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
+            error = errno
+        if error == 0:
+            pg.lease_read = ends[0]
+            pg.lease_write = ends[1]
+            pg.leased_slots = blocked
+    pg.child_own = own
+    return error
+
+
+def prepare_one(pg):
+    """Nobody is at work on a page when this returns; what the child needs is there, or pg.fork_error says why not."""
+    gate_close(pg)
+    pg.child_file = pg.lease_read = pg.lease_write = -1
+    pg.fork_error = 0
+    # A Memory that is being closed stays behind. Once: `closing` may change while we are at it.
+    pg.inheriting = not pg.closing
+    if not pg.inheriting:
+        return
+    inherit(pg, MADV_DOFORK)
+    if pg.file >= 0:
+        pg.fork_error = ready(pg)
+
+
+def fork_prepare():
+    """pthread_atfork: before."""
+    global signals
+    i: cython.int
+    mask: sigset_t
+    # A handler that faults would wait at the gate for its own thread.
+    block_signals(cython.address(mask))
+    lock(cython.address(fork_lock))
+    signals = mask
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2:
+            prepare_one(pagers[i])
+
+
+def parent_one(pg):
+    """In the parent: as before, and the slots that the child may read are kept for it."""
+    if pg.inheriting:
+        inherit(pg, MADV_DONTFORK)
+    if pg.child_file >= 0:
+        close(pg.child_file)
+    if pg.lease_write >= 0:
+        close(pg.lease_write)
+        # Kept when the fork failed, too: it has no other end then, and the next look finds that out.
+        pg.forks += 1
+        pg.leases[pg.lease_count].fork = pg.forks
+        pg.leases[pg.lease_count].fd = pg.lease_read
+        pg.lease_count += 1
+    gate_open(pg)
+
+
+def fork_parent():
+    """pthread_atfork: after, in the parent."""
+    i: cython.int
+    mask: sigset_t = signals
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2:
+            parent_one(pagers[i])
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(mask))
+
+
+def protect_clean(pg, block):
+    """Protect the CLEAN pages of an array, run by run."""
+    i: uint32_t
+    start: uint32_t = 0
+    run: uint32_t = 0
+    state: uint32_t
+    error: cython.int
+    for i in range(block.pages + 1):
+        state = 0
+        if i < block.pages:
+            state = load32(cython.address(pg.pages[block.first + i].state)) & STATE
+            if state == BUSY:
+                die("a page is owned by nobody in a forked child", EFAULT)
+        if state == CLEAN:
+            if run == 0:
+                start = i
+            run += 1
+        elif run:
+            error = uffd_protect(
+                pg.fd,
+                block.base + (cython.cast(uint64_t, start) << block.shift),
+                cython.cast(uint64_t, run) << block.shift,
+                True,
+            )
+            if error:
+                die("UFFDIO_WRITEPROTECT in a forked child", error)
+            run = 0
+
+
+def child_files(pg):
+    """In the child: its own swap file, all of it free; the parent's is only read from now on."""
+    i: cython.int
+    for i in range(pg.lease_count):
+        close(pg.leases[i].fd)  # on slots of the parent's that others read
+    pg.lease_count = pg.forks = pg.deferred_slots = pg.leased_slots = 0
+    if pg.lease_read >= 0:
+        close(pg.lease_read)
+    if pg.child_file < 0:
+        return
+    pg.held[pg.own_file] = pg.lease_write
+    pg.own_file = pg.child_own
+    pg.files[pg.own_file] = pg.file = pg.child_file
+    pg.slots = pg.free_slots_n = 0
+    slots_add(pg, pg.child_slots)
+
+
+def child_one(pg):
+    """In the child: give a Memory everything that fork does not."""
+    i: cython.int
+    error: cython.int
+    if pg.fork_error:
+        die("fork: no room on the disk of the swap file for what the child may write", pg.fork_error)
+    lock_reset(cython.address(pg.arena_lock))
+    lock_reset(cython.address(pg.queue_lock))
+    lock_reset(cython.address(pg.request_lock))
+    lock_reset(cython.address(pg.log_lock))
+    for i in range(MAX_STACKS):
+        pg.stack_users[i] = 0
+    for i in range(pg.fault_contexts):
+        storei(cython.address(pg.contexts[i].taken), 0)  # long work keeps one while it is not inside
+    pg.requests_out = pg.requests_in
+    pg.thread_count = pg.readahead_threads = 0
+    close(pg.fd)
+    child_files(pg)
+    if pg.stop_fd >= 0:
+        close(pg.stop_fd)
+        pg.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if pg.stop_fd < 0:
+            die("eventfd in a forked child", errno)
+    error = region_register(pg)
+    if error:
+        die("userfaultfd in a forked child", error)
+    for i in range(1, pg.used_blocks + 1):
+        if load32(cython.address(pg.blocks[i].live)) == 1:
+            protect_clean(pg, cython.address(pg.blocks[i]))
+    inherit(pg, MADV_DONTFORK)
+    lock_reset(cython.address(pg.gate_lock))
+    storei(cython.address(pg.gate), 0)
+    # Where another thread answers the faults, it must be there before the first one.
+    if not pg.sigbus:
+        error = threads_start(pg)
+        if error:
+            die("no handler thread in a forked child", error)
+
+
+def fork_child():
+    """pthread_atfork: after, in the child, before anything else there may touch an array."""
+    i: cython.int
+    mask: sigset_t = signals
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2:
+            if pagers[i].inheriting and not pagers[i].closing:
+                child_one(pagers[i])
+            else:
+                pagers[i].forked = 1
+                storei(cython.address(taken[i]), 0)
+        else:
+            storei(cython.address(taken[i]), 0)
+    lock_reset(cython.address(fork_lock))
+    restore_signals(cython.address(mask))
+
+
+pthread_atfork(fork_prepare, fork_parent, fork_child)
