@@ -15,6 +15,7 @@ SA_ONSTACK (some threads have tiny alternate stacks).
 """
 
 import cython
+from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.layout import pager_p
 from cython.cimports.frontswap.core.pager import NO_MEMORY, RETRY, STRAY, pager_fault
 from cython.cimports.frontswap.core.uapi import (
@@ -237,6 +238,7 @@ def seam_attach(pg):
             bases[i] = pg.base
             ends[i] = pg.base + pg.size
             storei(cython.address(taken[i]), 2)
+            got_patch_all()
             return 0
     return EMFILE
 
