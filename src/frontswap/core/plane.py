@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.arena import (
 )
 from cython.cimports.frontswap.core.drain import pages_in_backends
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.keeper import guard, keeper_start, keeper_stop, unguard
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     ADVICE_RANDOM,
@@ -54,7 +55,6 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
     block_signals,
-    close,
     int64_t,
     load32,
     load64,
@@ -138,7 +138,10 @@ class Plane(Hooks):
         if error:
             raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
         if not sigbus:
-            pg.stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            pg.stop_fd = guard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        error = keeper_start(pg)
+        if error:
+            raise OSError(error, "frontswap: no thread to keep the descriptors: " + os.strerror(error))
         error = threads_start(pg)
         if error:
             raise OSError(error, "pthread_create: " + os.strerror(error))
@@ -414,10 +417,9 @@ class Plane(Hooks):
                 0,
             )
         seam_detach(pg)
-        if pg.fd >= 0:
-            close(pg.fd)
-        if pg.stop_fd >= 0:
-            close(pg.stop_fd)
+        keeper_stop(pg)
+        unguard(pg.fd)
+        unguard(pg.stop_fd)
         self.give_back(kept)
 
     def __dealloc__(self):

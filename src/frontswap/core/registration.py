@@ -1,6 +1,7 @@
 """The arena's registration with userfaultfd, and the threads that go with it: for a new Memory and a forked child."""
 
 import cython
+from cython.cimports.frontswap.core.keeper import guard
 from cython.cimports.frontswap.core.layout import MAX_CONTEXTS, READAHEAD_THREADS
 from cython.cimports.frontswap.core.pager import readahead_thread
 from cython.cimports.frontswap.core.reclaim import reclaim_thread
@@ -48,7 +49,7 @@ def region_register(pg):
     if error:
         close(fd)
         return error
-    pg.fd = fd
+    pg.fd = guard(fd)
     return 0
 
 
