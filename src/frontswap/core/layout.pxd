@@ -329,6 +329,9 @@ cdef struct pager_t:
     int64_t reserved_for      # allocated bytes that the swap file is reserved for
     # the seam
     int fd
+    int32_t registered        # 1: faults of the arena come to us. 0 to 1 under the closed gate, never back. Who reads
+                              # 0 outside of the gate knows only that pages were not evicted yet: a system call that
+                              # is on its way while it becomes 1 may meet EFAULT at a page that was never touched
     int closing
     int forked                # this is a child's copy: neither threads nor tables are here
     int stop_fd

@@ -17,6 +17,7 @@ from cython.cimports.frontswap.core.uapi import (
     pthread_create,
     restore_signals,
     sigset_t,
+    storei,
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import uffd_open, uffd_register
@@ -49,6 +50,7 @@ def region_register(pg):
         close(fd)
         return error
     pg.fd = fd
+    storei(cython.address(pg.registered), 1)
     return 0
 
 
