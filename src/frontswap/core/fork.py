@@ -15,7 +15,6 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 """
 
 import cython
-from cython.cimports.frontswap.core.arena import slots_for
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
 from cython.cimports.frontswap.core.layout import (
     BUSY,
@@ -28,7 +27,7 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.registration import region_register, threads_start
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
-from cython.cimports.frontswap.core.swapfile import file_place, slots_add, swap_file_make, swap_grow
+from cython.cimports.frontswap.core.swapfile import file_place, slots_add, slots_for, swap_file_make, swap_grow
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EFD_CLOEXEC,
@@ -209,7 +208,7 @@ def child_files(pg):
 def child_one(pg):
     """In the child: give a Memory everything that fork does not."""
     i: cython.int
-    error: cython.int
+    error: cython.int = 0
     if pg.fork_error:
         die("fork: no room on the disk of the swap file for what the child may write", pg.fork_error)
     lock_reset(cython.address(pg.arena_lock))
@@ -222,24 +221,27 @@ def child_one(pg):
         storei(cython.address(pg.contexts[i].taken), 0)  # long work keeps one while it is not inside
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = 0
-    close(pg.fd)
+    if pg.fd >= 0:
+        close(pg.fd)
+        pg.fd = -1
     child_files(pg)
     if pg.stop_fd >= 0:
         close(pg.stop_fd)
         pg.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if pg.stop_fd < 0:
             die("eventfd in a forked child", errno)
-    error = region_register(pg)
-    if error:
-        die("userfaultfd in a forked child", error)
-    for i in range(1, pg.used_blocks + 1):
-        if load32(cython.address(pg.blocks[i].live)) == 1:
-            protect_clean(pg, cython.address(pg.blocks[i]))
+    if loadi(cython.address(pg.registered)):
+        error = region_register(pg)
+        if error:
+            die("userfaultfd in a forked child", error)
+        for i in range(1, pg.used_blocks + 1):
+            if load32(cython.address(pg.blocks[i].live)) == 1:
+                protect_clean(pg, cython.address(pg.blocks[i]))
     inherit(pg, MADV_DONTFORK)
     lock_reset(cython.address(pg.gate_lock))
     storei(cython.address(pg.gate), 0)
     # Where another thread answers the faults, it must be there before the first one.
-    if not pg.sigbus:
+    if not pg.sigbus and loadi(cython.address(pg.registered)):
         error = threads_start(pg)
         if error:
             die("no handler thread in a forked child", error)
