@@ -368,7 +368,7 @@ class Plane(Hooks):
                 pager_unpin(pg, first + i)
             restore_signals(cython.address(signals))
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, object]:
         """All counters and gauges; names as in Statistics."""
         pg: pager_p = self.pager()
         i: uint32_t

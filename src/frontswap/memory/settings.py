@@ -110,12 +110,12 @@ def huge_from() -> int:
     gives them to everybody.
     """
     try:
-        kernel = HUGE_PAGES.read_text(encoding="ascii")
+        kernel = HUGE_PAGES.read_bytes()
     except OSError:
         return 0
-    if "[always]" in kernel:
+    if b"[always]" in kernel:
         return 2 << 20
-    return 4 << 20 if "[madvise]" in kernel and _numpy_asks() else 0
+    return 4 << 20 if b"[madvise]" in kernel and _numpy_asks() else 0
 
 
 def _numpy_asks() -> bool:
