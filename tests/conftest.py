@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
@@ -16,6 +17,9 @@ import frontswap
 
 pytest.register_assert_rewrite("frontswap.testing.conformance")
 PASSED = pytest.StashKey[bool]()
+# The tests are about pages that come and go, of small arrays too, so they have Memories registered from the start.
+# test_registration is about the rest; FRONTSWAP_REGISTER=late in the environment runs all of them the other way.
+os.environ.setdefault("FRONTSWAP_REGISTER", "early")
 # Without userfaultfd nothing but these can run.
 NEED_NO_KERNEL = {"test_codec", "test_errors", "test_sizes", "test_wheel"}
 

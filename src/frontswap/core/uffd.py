@@ -90,6 +90,31 @@ def uffd_copy(fd, to, data, size, protected):
     return 0
 
 
+def uffd_fill(fd, to, data, size):
+    """Fill what is absent of `size` bytes at `to` with `data`, and leave what is present as it is."""
+    c: uffdio_copy
+    done: uint64_t = 0
+    turn: cython.int = 0
+    while done < size:
+        c.dst = to + done
+        c.src = cython.cast(uint64_t, data) + done
+        c.len = size - done
+        c.mode = 0
+        c.copy = 0
+        if ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
+            return 0
+        if c.copy > 0:
+            done += cython.cast(uint64_t, c.copy)
+        elif errno == EEXIST:
+            done += 4096
+        elif errno == EAGAIN:
+            backoff(turn)
+            turn += 1
+        else:
+            return errno
+    return 0
+
+
 def uffd_protect(fd, address, size, on):
     """Set or clear write protection; clearing wakes who waits in handler-thread mode."""
     w: uffdio_writeprotect

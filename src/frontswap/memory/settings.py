@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 
 from ..backends.stack import Spec, Stack, stacks_of
 from ..core.plane import kernel_features
@@ -15,6 +18,7 @@ MIN_PAGE = 4096
 MAX_PAGE = 2 << 20
 MIN_SEGMENT = 256 << 10
 MAX_FAULT_CONTEXTS = 7
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Settings:
     overcommit: bool
     sigbus: bool
     move: bool
+    huge: int  #: arrays from so many bytes on ask for huge pages, as long as all fits in the limit; 0: none
+    early: bool
 
     @classmethod
     def check(
@@ -78,6 +84,8 @@ class Settings:
             overcommit=overcommit,
             sigbus=_choice("FRONTSWAP_FAULTS", ("sigbus", "thread")) == "sigbus",
             move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
+            huge=huge_from(),
+            early=_choice("FRONTSWAP_REGISTER", ("late", "early")) == "early",
         )
         return replace(settings, page=settings.checked_page(page))
 
@@ -93,6 +101,28 @@ class Settings:
                 "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
             )
         return size
+
+
+def huge_from() -> int:
+    """Bytes from which on plain NumPy arrays get huge pages in this process; 0: they get none.
+
+    NumPy asks for them for arrays of 4 MiB and more (unless NUMPY_MADVISE_HUGEPAGE=0); a kernel that is set to "always"
+    gives them to everybody.
+    """
+    try:
+        kernel = HUGE_PAGES.read_bytes()
+    except OSError:
+        return 0
+    if b"[always]" in kernel:
+        return 2 << 20
+    return 4 << 20 if b"[madvise]" in kernel and _numpy_asks() else 0
+
+
+def _numpy_asks() -> bool:
+    try:
+        return bool(np._core.multiarray._get_madvise_hugepage())  # type: ignore[attr-defined]
+    except AttributeError:  # not a public name: what NumPy does by default
+        return os.environ.get("NUMPY_MADVISE_HUGEPAGE", "1") != "0"
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:
