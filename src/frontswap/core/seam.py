@@ -35,11 +35,13 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_PAGEFAULT_FLAG_WRITE,
     backoff,
     block_signals,
+    cas64,
     casi,
     clock_ns,
     errno,
     fault_is_write,
     int64_t,
+    load64,
     loadi,
     lock,
     poll,
@@ -66,6 +68,35 @@ def pager_of(address):
         if loadi(cython.address(taken[i])) == 2 and bases[i] <= address < ends[i]:
             return pagers[i]
     return cython.NULL
+
+
+def touches_arena(address, n):
+    """The slow half of in_arena()."""
+    i: cython.int
+    # A range that ends beyond all user addresses is the kernel's to refuse.
+    if (
+        n == 0
+        or n >= cython.cast(uint64_t, 1) << 62
+        or address + n <= cython.cast(uint64_t, load64(cython.address(arenas_low)))
+    ):
+        return False
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2 and address < ends[i] and address + n > bases[i]:
+            return True
+    return False
+
+
+def widen(low, high):
+    """Have in_arena() look at these addresses. They stay: arenas come and go at much the same place."""
+    old: int64_t
+    while True:
+        old = load64(cython.address(arenas_low))
+        if (old != 0 and old <= cython.cast(int64_t, low)) or cas64(cython.address(arenas_low), old, low):
+            break
+    while True:
+        old = load64(cython.address(arenas_high))
+        if old >= cython.cast(int64_t, high) or cas64(cython.address(arenas_high), old, high):
+            break
 
 
 def out_of_memory_message():
@@ -199,6 +230,7 @@ def seam_attach(pg):
             pagers[i] = pg
             bases[i] = pg.base
             ends[i] = pg.base + pg.size
+            widen(bases[i], ends[i])
             storei(cython.address(taken[i]), 2)
             got_patch_all()
             return 0
