@@ -278,7 +278,7 @@ cdef extern from * nogil:
     void *mmap(void *address, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
     int madvise(void *address, size_t length, int advice)
-    const int O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR
+    const int O_APPEND, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_WRONLY
     int getpid()
     int open(const char *path, int flags, ...)
     int close(int fd)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..backends.stack import Spec, Stack, stacks_of
+from ..core import signals
 from ..core.plane import kernel_features
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
@@ -76,7 +79,7 @@ class Settings:
             contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
             stacks=tuple(stacks_of(backends)),
             overcommit=overcommit,
-            sigbus=_choice("FRONTSWAP_FAULTS", ("sigbus", "thread")) == "sigbus",
+            sigbus=_sigbus(),
             move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
         )
         return replace(settings, page=settings.checked_page(page))
@@ -93,6 +96,36 @@ class Settings:
                 "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
             )
         return size
+
+
+def _sigbus() -> bool:
+    """True if faults are to be caught in the thread that has them.
+
+    A thread that blocks SIGBUS would be killed at its first fault: where there is one, a handler thread catches them.
+    """
+    faults = _choice("FRONTSWAP_FAULTS", ("auto", "sigbus", "thread"))
+    if faults != "auto":
+        return faults == "sigbus"
+    signals.watch()
+    return not _threads_that_block(signal.SIGBUS)
+
+
+def _threads_that_block(number: int) -> list[int]:
+    """The threads of this process that block a signal (SigBlk in proc_pid_status(5)), by their ids."""
+    found = []
+    try:
+        tasks = list(Path("/proc/self/task").iterdir())
+    except OSError:  # no /proc, or no more descriptors
+        return []
+    for task in tasks:
+        try:
+            status = (task / "status").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        blocked = next((line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")), "0")
+        if int(blocked, 16) >> (number - 1) & 1:
+            found.append(int(task.name))
+    return found
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:
