@@ -39,7 +39,6 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_DONTFORK,
     O_CLOEXEC,
     block_signals,
-    close,
     errno,
     eventfd,
     load32,
@@ -100,8 +99,8 @@ def ready(pg):
         if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
             error = errno
         if error == 0:
-            pg.lease_read = ends[0]
-            pg.lease_write = ends[1]
+            pg.lease_read = guard(ends[0])
+            pg.lease_write = guard(ends[1])
             pg.leased_slots = blocked
     pg.child_own = own
     return error
@@ -139,14 +138,13 @@ def parent_one(pg):
     """In the parent: as before, and the slots that the child may read are kept for it."""
     if pg.inheriting:
         inherit(pg, MADV_DONTFORK)
-    if pg.child_file >= 0:
-        close(pg.child_file)
+    unguard(pg.child_file)
     if pg.lease_write >= 0:
-        close(pg.lease_write)
+        unguard(pg.lease_write)
         # Kept when the fork failed, too: it has no other end then, and the next look finds that out.
         pg.forks += 1
         pg.leases[pg.lease_count].fork = pg.forks
-        pg.leases[pg.lease_count].fd = guard(pg.lease_read)
+        pg.leases[pg.lease_count].fd = pg.lease_read
         pg.lease_count += 1
     gate_open(pg)
 
@@ -197,13 +195,12 @@ def child_files(pg):
     for i in range(pg.lease_count):
         unguard(pg.leases[i].fd)  # on slots of the parent's that others read
     pg.lease_count = pg.forks = pg.deferred_slots = pg.leased_slots = 0
-    if pg.lease_read >= 0:
-        close(pg.lease_read)
+    unguard(pg.lease_read)
     if pg.child_file < 0:
         return
-    pg.held[pg.own_file] = -1 if pg.lease_write < 0 else guard(pg.lease_write)
+    pg.held[pg.own_file] = pg.lease_write
     pg.own_file = pg.child_own
-    pg.files[pg.own_file] = pg.file = guard(pg.child_file)
+    pg.files[pg.own_file] = pg.file = pg.child_file
     pg.slots = pg.free_slots_n = 0
     slots_add(pg, pg.child_slots)
 

@@ -76,12 +76,8 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uapi import (
-    write as write_fd,
-)
-from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_fill, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say, uffd_copy, uffd_fill, uffd_protect
 from cython.cimports.libc.stdio import snprintf
-from cython.cimports.libc.string import strlen
 
 FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
 
@@ -306,8 +302,7 @@ def lost_message(pg, page, on_disk, cause):
         cython.cast(cython.p_char, "swap file") if on_disk else cython.cast(cython.p_char, "compressed pool"),
         load_cause(cause),
     )
-    if write_fd(2, text, strlen(text)) < 0:
-        pass
+    say(text)
 
 
 def page_lost(pg, page, state, cause):

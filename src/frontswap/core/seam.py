@@ -54,10 +54,8 @@ from cython.cimports.frontswap.core.uapi import (
     uffd_msg,
     uint64_t,
     unlock,
-    write,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_poison, uffd_wake
-from cython.cimports.libc.string import strlen
+from cython.cimports.frontswap.core.uffd import die, say, uffd_poison, uffd_wake
 
 
 def pager_of(address):
@@ -101,13 +99,13 @@ def widen(low, high):
 
 def out_of_memory_message():
     """Say that the limit is reached and nothing is left to do."""
-    text: cython.p_const_char = cython.cast(
-        cython.p_const_char,
-        "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
-        "this Memory has no swap file (swap=None)\n",
+    say(
+        cython.cast(
+            cython.p_const_char,
+            "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
+            "this Memory has no swap file (swap=None)\n",
+        )
     )
-    if write(2, text, strlen(text)) < 0:
-        pass
 
 
 def store_lost(address):

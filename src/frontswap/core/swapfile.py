@@ -322,7 +322,7 @@ def swap_file_make(pg, slots, made):
     if error:
         close(fd)
         return error
-    made[0] = fd
+    made[0] = guard(fd)
     return 0
 
 

@@ -313,7 +313,7 @@ cdef extern from * nogil:
     void *mmap(void *address, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
     int madvise(void *address, size_t length, int advice)
-    const int O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR
+    const int O_APPEND, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
     int getpid()
     int open(const char *path, int flags, ...)
     int close(int fd)
@@ -325,7 +325,7 @@ cdef extern from * nogil:
     const int F_GETFL, F_SETFL, O_DIRECT, O_TMPFILE
     const unsigned long FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
     const int FS_NOCOW_FL
-    const int SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
+    const int SYS_close, SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
     const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64
     const int CLOSE_RANGE_UNSHARE "FS_CLOSE_RANGE_UNSHARE", CLOSE_RANGE_CLOEXEC "FS_CLOSE_RANGE_CLOEXEC"
     const int CLONE_FILES

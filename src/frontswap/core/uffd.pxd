@@ -11,3 +11,4 @@ cdef int uffd_open(uint64_t features, bint *user_mode) noexcept nogil
 cdef uint64_t uffd_features() noexcept nogil
 cdef int uffd_register(int fd, uint64_t address, uint64_t size, uint64_t mode) noexcept nogil
 cdef void die(const char *what, int error) noexcept nogil
+cdef void say(const char *text) noexcept nogil

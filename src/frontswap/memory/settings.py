@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..backends.stack import Spec, Stack, stacks_of
+from ..core import signals
 from ..core.plane import kernel_features
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
@@ -82,7 +84,7 @@ class Settings:
             contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
             stacks=tuple(stacks_of(backends)),
             overcommit=overcommit,
-            sigbus=_choice("FRONTSWAP_FAULTS", ("sigbus", "thread")) == "sigbus",
+            sigbus=_sigbus(),
             move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
             huge=huge_from(),
             early=_choice("FRONTSWAP_REGISTER", ("late", "early")) == "early",
@@ -123,6 +125,36 @@ def _numpy_asks() -> bool:
         return bool(np._core.multiarray._get_madvise_hugepage())  # type: ignore[attr-defined]
     except AttributeError:  # not a public name: what NumPy does by default
         return os.environ.get("NUMPY_MADVISE_HUGEPAGE", "1") != "0"
+
+
+def _sigbus() -> bool:
+    """True if faults are to be caught in the thread that has them.
+
+    A thread that blocks SIGBUS would be killed at its first fault: where there is one, a handler thread catches them.
+    """
+    faults = _choice("FRONTSWAP_FAULTS", ("auto", "sigbus", "thread"))
+    if faults != "auto":
+        return faults == "sigbus"
+    signals.watch()
+    return not _threads_that_block(signal.SIGBUS)
+
+
+def _threads_that_block(number: int) -> list[int]:
+    """The threads of this process that block a signal (SigBlk in proc_pid_status(5)), by their ids."""
+    found = []
+    try:
+        tasks = list(Path("/proc/self/task").iterdir())
+    except OSError:  # no /proc, or no more descriptors
+        return []
+    for task in tasks:
+        try:
+            status = (task / "status").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        blocked = next((line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")), "0")
+        if int(blocked, 16) >> (number - 1) & 1:
+            found.append(int(task.name))
+    return found
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:
