@@ -363,8 +363,8 @@ class SwapArea:
                 os.posix_fallocate(swap.fd, 0, self.pages * self.page)
         except OSError as error:
             raise OutOfMemoryError(
-                f"swapon: the slots need {format_size(self.pages * self.page)} in {swap.directory}: {error.strerror} "
-                f"({format_size(swap.free_bytes())} free). Give swap= a directory with more space, or overcommit=True"
+                f"swapon: the slots need {format_size(self.pages * self.page)}: "
+                f"{swap.cannot_grow(error.errno or 0, 'or overcommit=True')}"
             ) from error
 
     @property

@@ -5,6 +5,7 @@ REFUSED_ALLOCATION: int
 REFUSED_MEMORY: int
 
 def kernel_features() -> dict[str, bool]: ...
+def kernel_access() -> tuple[int, bool]: ...
 
 class Plane(Hooks):
     def __init__(
