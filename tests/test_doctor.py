@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -472,6 +473,29 @@ def test_causes_import_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     assert "doctor" in causes.DOCTOR
     assert issubclass(errors.KernelSupportError, OSError)
+
+
+def test_a_core_that_is_not_compiled_says_so(tmp_path: Path) -> None:
+    """Then no doctor can be run: the import names the command."""
+    source = Path(frontswap.__file__).parent
+    shutil.copytree(source, tmp_path / "frontswap", ignore=shutil.ignore_patterns("*.so"))
+    line = [sys.executable, "-c", "import frontswap"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert f"ImportError: {causes.NOT_COMPILED}\n" in done.stderr
+    assert causes.NOT_COMPILED.command in DOCS.read_text()
+
+
+def test_no_more_threads() -> None:
+    code = """
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    frontswap.Memory("16M")
+except frontswap.FrontswapError as error:
+    print(error)
+"""
+    said = run_child(code, ordinary=True).check().out
+    assert "no more threads can be started" in said
+    assert "ulimit -u" in said
 
 
 def test_what_fails_is_first_and_the_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:

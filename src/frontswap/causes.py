@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from .machine import Machine
@@ -30,11 +31,18 @@ class Cause:
         return f"{self.what}: {self.meaning}{command} ({DOCTOR})"
 
 
+NOT_COMPILED = Cause(
+    f"frontswap's core is not compiled for this Python ({EXTENSION_SUFFIXES[0]})",
+    "it answers page faults, which Python cannot; in a checkout, make test compiles it",
+    "pip install --force-reinstall frontswap",
+)
+
+
 # --- userfaultfd ---------------------------------------------------------------------------------
 
 
 def userfaultfd(number: int, machine: Machine | None = None) -> Cause:
-    """Why userfaultfd answers with this errno."""
+    """Why a Memory cannot have its userfaultfd, or what it needs beside it, by the errno."""
     here = machine or Machine()
     if number in (errno.EPERM, errno.ENOSYS) and here.seccomp():
         return _seccomp(here)
@@ -53,6 +61,12 @@ def userfaultfd(number: int, machine: Machine | None = None) -> Cause:
         return Cause("this kernel has no userfaultfd", "frontswap needs Linux with CONFIG_USERFAULTFD, 5.11 or later")
     if number == errno.EINVAL:
         return NO_WRITE_PROTECTION
+    if number == errno.EAGAIN:
+        return Cause(
+            "no more threads can be started",
+            "each Memory has a few of its own; the user (ulimit -u) or the container (pids.max) may have no more",
+            "ulimit -u unlimited",
+        )
     if number == errno.EMFILE:
         return Cause(
             "no more descriptors, or 64 Memory objects are open",

@@ -8,3 +8,12 @@ Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> r
 ``plane`` (the memory door) and ``area`` (swap areas) put them together for the control plane, on what ``hooks`` has for
 both.
 """
+
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from ..causes import NOT_COMPILED
+
+# Uncompiled, these files do import Cython's shadows, and what fails then says nothing.
+if not any(Path(__file__).with_name(f"plane{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+    raise ImportError(str(NOT_COMPILED))

@@ -317,14 +317,17 @@ def swap_directory(machine: Machine, where: str) -> Iterator[Finding]:
         far = kind.split(".")[0] in NETWORK
         passed = os.environ.get("TMPDIR", "") if auto else ""
         ignored = f"; TMPDIR={passed} is RAM or missing" if passed and Path(passed) != directory else ""
+        meaning = "The swap file has no name there, mode 0600, and goes with the process."
+        if far:
+            meaning = "Pages come back from another machine or another program: slowly, and not at all without it."
+        elif kind == "overlay":
+            meaning = "This is the container's own layer, whose size may be limited; a volume may have more room."
         yield Finding(
             "swap directory",
             f"{directory} ({kind}{ignored})",
-            "Pages are read from another machine or another program: they come back slowly, or not at all without it."
-            if far
-            else "The swap file has no name there, mode 0600, and goes with the process.",
+            meaning,
             elsewhere(0) if far and auto else "",
-            Level.LIMIT if far else Level.OK,
+            Level.LIMIT if far else Level.NOTE if kind == "overlay" else Level.OK,
         )
         yield _space(directory, auto)
         yield from _file(file, directory, kind)
