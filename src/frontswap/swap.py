@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import causes
 from .causes import Cause
+from .core.descriptors import guard_descriptor, release_descriptor
 from .errors import SwapDirectoryError
 from .machine import Machine
 
@@ -98,10 +99,11 @@ class SwapFile:
         self.directory = path.parent if named else path
         self._check(path, named, least)
         try:
-            self.fd = _create(path) if named else _unnamed(path)
+            fd = _create(path) if named else _unnamed(path)
         except OSError as error:
             raise SwapDirectoryError(f"swap={str(where)!r}: {error.strerror} ({path}; {causes.DOCTOR})") from error
-        self._closer = weakref.finalize(self, os.close, self.fd)
+        self.fd = guard_descriptor(fd)
+        self._closer = weakref.finalize(self, release_descriptor, self.fd)
         self._closer.atexit = False  # arrays may be used until the very end
         self.direct = _set_direct(self.fd)
         _no_copy_on_write(self.fd)

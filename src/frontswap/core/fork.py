@@ -17,6 +17,7 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 import cython
 from cython.cimports.frontswap.core.arena import slots_for
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
+from cython.cimports.frontswap.core.keeper import guard, keepers_forked, unguard
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
@@ -28,6 +29,7 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.registration import region_register, threads_start
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
+from cython.cimports.frontswap.core.signals import signals_forked
 from cython.cimports.frontswap.core.swapfile import file_place, slots_add, swap_file_make, swap_grow
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
@@ -144,7 +146,7 @@ def parent_one(pg):
         # Kept when the fork failed, too: it has no other end then, and the next look finds that out.
         pg.forks += 1
         pg.leases[pg.lease_count].fork = pg.forks
-        pg.leases[pg.lease_count].fd = pg.lease_read
+        pg.leases[pg.lease_count].fd = guard(pg.lease_read)
         pg.lease_count += 1
     gate_open(pg)
 
@@ -193,15 +195,15 @@ def child_files(pg):
     """In the child: its own swap file, all of it free; the parent's is only read from now on."""
     i: cython.int
     for i in range(pg.lease_count):
-        close(pg.leases[i].fd)  # on slots of the parent's that others read
+        unguard(pg.leases[i].fd)  # on slots of the parent's that others read
     pg.lease_count = pg.forks = pg.deferred_slots = pg.leased_slots = 0
     if pg.lease_read >= 0:
         close(pg.lease_read)
     if pg.child_file < 0:
         return
-    pg.held[pg.own_file] = pg.lease_write
+    pg.held[pg.own_file] = -1 if pg.lease_write < 0 else guard(pg.lease_write)
     pg.own_file = pg.child_own
-    pg.files[pg.own_file] = pg.file = pg.child_file
+    pg.files[pg.own_file] = pg.file = guard(pg.child_file)
     pg.slots = pg.free_slots_n = 0
     slots_add(pg, pg.child_slots)
 
@@ -222,13 +224,14 @@ def child_one(pg):
         storei(cython.address(pg.contexts[i].taken), 0)  # long work keeps one while it is not inside
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = 0
-    close(pg.fd)
+    unguard(pg.fd)
     child_files(pg)
     if pg.stop_fd >= 0:
-        close(pg.stop_fd)
+        unguard(pg.stop_fd)
         pg.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if pg.stop_fd < 0:
             die("eventfd in a forked child", errno)
+        pg.stop_fd = guard(pg.stop_fd)
     error = region_register(pg)
     if error:
         die("userfaultfd in a forked child", error)
@@ -249,6 +252,8 @@ def fork_child():
     """pthread_atfork: after, in the child, before anything else there may touch an array."""
     i: cython.int
     mask: sigset_t = signals
+    signals_forked()
+    keepers_forked()
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2:
             if pagers[i].inheriting and not pagers[i].closing:

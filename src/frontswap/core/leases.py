@@ -11,7 +11,8 @@ back) is no wrong byte: the checksum of a record is in the page table, so the ch
 """
 
 import cython
-from cython.cimports.frontswap.core.uapi import POLLHUP, POLLIN, close, poll, pollfd, storei, uint32_t
+from cython.cimports.frontswap.core.keeper import unguard
+from cython.cimports.frontswap.core.uapi import POLLHUP, POLLIN, poll, pollfd, storei, uint32_t
 
 
 def slots_in_use(pg):
@@ -44,7 +45,7 @@ def leases_check(pg):
         fds.revents = 0
         # Nothing is ever written: it is readable only when it is hung up.
         if poll(cython.address(fds), 1, 0) == 1 and (fds.revents & POLLHUP) != 0:
-            close(pg.leases[i].fd)
+            unguard(pg.leases[i].fd)
             pg.lease_count -= 1
             pg.leases[i] = pg.leases[pg.lease_count]
         else:

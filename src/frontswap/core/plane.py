@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.arena import (
 )
 from cython.cimports.frontswap.core.drain import pages_in_backends
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.keeper import guard, keeper_stop, unguard
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     ADVICE_RANDOM,
@@ -55,7 +56,6 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
     block_signals,
-    close,
     int64_t,
     load32,
     load64,
@@ -154,7 +154,7 @@ class Plane(Hooks):
         if error:
             raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
         if not sigbus:
-            pg.stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            pg.stop_fd = guard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         error = threads_start(pg)
         if error:
             raise OSError(error, "pthread_create: " + os.strerror(error))
@@ -436,17 +436,16 @@ class Plane(Hooks):
                 0,
             )
         seam_detach(pg)
+        keeper_stop(pg)
         for i in range(MAX_FILES):
             if i > 0 and pg.files[i] >= 0:
-                close(pg.files[i])
+                unguard(pg.files[i])
             if pg.held[i] >= 0:
-                close(pg.held[i])
+                unguard(pg.held[i])
         for i in range(pg.lease_count):
-            close(pg.leases[i].fd)
-        if pg.fd >= 0:
-            close(pg.fd)
-        if pg.stop_fd >= 0:
-            close(pg.stop_fd)
+            unguard(pg.leases[i].fd)
+        unguard(pg.fd)
+        unguard(pg.stop_fd)
         self.give_back(kept)
 
     def __dealloc__(self):

@@ -1,6 +1,7 @@
 """The arena's registration with userfaultfd, and the threads that go with it: for a new Memory and a forked child."""
 
 import cython
+from cython.cimports.frontswap.core.keeper import guard, keeper_start
 from cython.cimports.frontswap.core.layout import MAX_CONTEXTS, READAHEAD_THREADS
 from cython.cimports.frontswap.core.pager import readahead_thread
 from cython.cimports.frontswap.core.reclaim import reclaim_thread
@@ -48,7 +49,7 @@ def region_register(pg):
     if error:
         close(fd)
         return error
-    pg.fd = fd
+    pg.fd = guard(fd)
     return 0
 
 
@@ -67,10 +68,10 @@ def thread_start(pg, function):
 
 
 def threads_start(pg):
-    """Start the threads of a Memory; 0, or an errno and some of them run."""
+    """Start the threads of a Memory, and the keeper of its descriptors; 0, or an errno and some of them run."""
     i: cython.int
-    error: cython.int = 0
-    if not pg.sigbus:
+    error: cython.int = keeper_start(pg)
+    if not pg.sigbus and error == 0:
         error = thread_start(pg, handler_thread)
         if error == 0:
             error = thread_start(pg, handler_thread)

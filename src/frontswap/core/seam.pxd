@@ -1,5 +1,5 @@
 from frontswap.core.layout cimport pager_t
-from frontswap.core.uapi cimport c_sigaction, int32_t, int64_t, lock_t, siginfo_t, uint64_t
+from frontswap.core.uapi cimport int32_t, int64_t, lock_t, siginfo_t, uint64_t
 
 cdef enum:
     MAX_PAGERS = 64
@@ -13,7 +13,6 @@ cdef uint64_t last_lost
 cdef uint64_t again_at               # written racily: two threads on two pages only start over
 cdef uint64_t again_times
 cdef int64_t again_since
-cdef c_sigaction previous           # who had SIGBUS before us
 
 cdef int seam_attach(pager_t *pg) noexcept nogil
 cdef void seam_detach(pager_t *pg) noexcept nogil
@@ -21,7 +20,6 @@ cdef void *handler_thread(void *argument) noexcept nogil
 
 cdef pager_t *pager_of(uint64_t address) noexcept nogil
 cdef void on_sigbus(int number, siginfo_t *info, void *context) noexcept nogil
-cdef void chain(int number, siginfo_t *info, void *context) noexcept nogil
 cdef void out_of_memory_message() noexcept nogil
 cdef void unserviceable(pager_t *pg, uint64_t address, int result) noexcept nogil
 cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil

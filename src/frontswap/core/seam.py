@@ -15,22 +15,26 @@ SA_ONSTACK (some threads have tiny alternate stacks).
 """
 
 import cython
+from cython.cimports.frontswap.core.descriptors import descriptors_watch
+from cython.cimports.frontswap.core.got import got_patch_all
+from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import pager_p
 from cython.cimports.frontswap.core.pager import NO_MEMORY, RETRY, STRAY, pager_fault
+from cython.cimports.frontswap.core.signals import (
+    chain,
+    chain_to_default,
+    signals_take,
+    signals_watch,
+)
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EMFILE,
     POLLIN,
-    SA_SIGINFO,
-    SIG_DFL,
-    SIG_IGN,
-    SIGBUS,
     UFFD_EVENT_PAGEFAULT,
     UFFD_PAGEFAULT_FLAG_WP,
     UFFD_PAGEFAULT_FLAG_WRITE,
     backoff,
     block_signals,
-    c_sigaction,
     casi,
     clock_ns,
     errno,
@@ -40,12 +44,9 @@ from cython.cimports.frontswap.core.uapi import (
     lock,
     poll,
     pollfd,
-    raise_signal,
     read,
     restore_signals,
     set_errno,
-    set_sigaction,
-    sigfillset,
     sigset_t,
     storei,
     uffd_msg,
@@ -54,7 +55,7 @@ from cython.cimports.frontswap.core.uapi import (
     write,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_poison, uffd_wake
-from cython.cimports.libc.string import memset, strlen
+from cython.cimports.libc.string import strlen
 
 
 def pager_of(address):
@@ -76,24 +77,6 @@ def out_of_memory_message():
     )
     if write(2, text, strlen(text)) < 0:
         pass
-
-
-def chain(number, info, context):
-    """Hand a SIGBUS that we cannot resolve to who had the signal before us, or to the default."""
-    if (previous.sa_flags & SA_SIGINFO) != 0 and previous.sa_sigaction != cython.NULL:
-        previous.sa_sigaction(number, info, context)
-        return
-    if previous.sa_handler != SIG_DFL and previous.sa_handler != SIG_IGN:
-        previous.sa_handler(number)
-        return
-    # Back to the default: the access happens again and ends the process. A signal that somebody
-    # sent (si_code <= 0) does not come again by itself.
-    default: c_sigaction
-    memset(cython.address(default), 0, cython.sizeof(default))
-    default.sa_handler = SIG_DFL
-    set_sigaction(SIGBUS, cython.address(default), cython.NULL)
-    if info.si_code <= 0:
-        raise_signal(SIGBUS)
 
 
 def store_lost(address):
@@ -135,10 +118,10 @@ def on_sigbus(number, info, context):
             if address == last_lost:
                 # Who had the signal before us has returned, and the access came again (Python's own
                 # handlers only note that there was a signal): nobody else will end it.
-                previous.sa_flags = 0
-                previous.sa_handler = SIG_DFL
-            store_lost(address)
-            chain(number, info, context)
+                chain_to_default()
+            else:
+                store_lost(address)
+                chain(number, info, context)
         elif result == RETRY:
             again(address)
         elif address == again_at:
@@ -176,6 +159,7 @@ def handler_thread(argument):
     result: cython.int
     last: uint64_t = 0
     times: cython.int = 0
+    own_table(pg)  # whatever the program closes, events are read; a machine that refuses it has the guard
     while True:
         fds[0].fd = pg.fd
         fds[0].events = POLLIN
@@ -203,25 +187,20 @@ def handler_thread(argument):
 def seam_attach(pg):
     """Publish a pager to the seam; 0, or an errno. The signal handler stays installed for good."""
     i: cython.int
-    action: c_sigaction
-    current: c_sigaction
+    error: cython.int
+    signals_watch()
+    descriptors_watch()
     if pg.sigbus:
-        if set_sigaction(SIGBUS, cython.NULL, cython.address(current)) != 0:
-            return errno
-        # Somebody may have taken the signal since our last Memory (faulthandler.enable() does).
-        if current.sa_sigaction != on_sigbus:
-            memset(cython.address(action), 0, cython.sizeof(action))
-            action.sa_sigaction = on_sigbus
-            action.sa_flags = SA_SIGINFO
-            sigfillset(cython.address(action.sa_mask))
-            if set_sigaction(SIGBUS, cython.address(action), cython.address(previous)) != 0:
-                return errno
+        error = signals_take(on_sigbus)
+        if error:
+            return error
     for i in range(MAX_PAGERS):
         if casi(cython.address(taken[i]), 0, 1):
             pagers[i] = pg
             bases[i] = pg.base
             ends[i] = pg.base + pg.size
             storei(cython.address(taken[i]), 2)
+            got_patch_all()
             return 0
     return EMFILE
 

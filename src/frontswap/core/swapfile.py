@@ -5,9 +5,13 @@ decompressed on its way out. Space is reserved with ``fallocate`` before it is p
 (rule 2); the file has no name, so nothing is left behind when the process is killed. I/O goes past
 the page cache with O_DIRECT, or, where the file system has none, is written through and dropped from
 it: the page cache would be charged to the same cgroup that we keep small.
+
+Every call looks first whether the descriptor is still the file's (core/keeper.py): a program that closes all it finds
+gives its number to the next file that it opens, and that one must never get a page.
 """
 
 import cython
+from cython.cimports.frontswap.core.keeper import guarded_call, unguard
 from cython.cimports.frontswap.core.layout import IO_ALIGN, MAX_FILES
 from cython.cimports.frontswap.core.leases import FILE_SHIFT, leases_check
 from cython.cimports.frontswap.core.uapi import (
@@ -35,12 +39,16 @@ from cython.cimports.frontswap.core.uapi import (
     SYNC_FILE_RANGE_WAIT_AFTER,
     SYNC_FILE_RANGE_WAIT_BEFORE,
     SYNC_FILE_RANGE_WRITE,
+    SYS_fadvise64,
+    SYS_fallocate,
+    SYS_ftruncate,
+    SYS_pread64,
+    SYS_pwrite64,
+    SYS_sync_file_range,
     clock_ns,
     close,
     errno,
-    fallocate,
     fcntl,
-    ftruncate,
     getpid,
     int64_t,
     ioctl,
@@ -48,12 +56,8 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     open,
-    posix_fadvise,
-    pread,
-    pwrite,
     store64,
     storei,
-    sync_file_range,
     uint32_t,
     uint64_t,
     unlink,
@@ -106,7 +110,7 @@ def write_all(fd, data, length, at):
     done: uint32_t = 0
     got: cython.Py_ssize_t
     while done < length:
-        got = pwrite(fd, cython.cast(cython.p_char, data) + done, length - done, at + done)
+        got = guarded_call(SYS_pwrite64, fd, cython.cast(cython.long, data) + done, length - done, at + done)
         if got < 0 and errno == EINTR:
             continue
         if got <= 0:
@@ -123,7 +127,7 @@ def read_all(fd, into, length, at):
     done: uint32_t = 0
     got: cython.Py_ssize_t
     while done < length:
-        got = pread(fd, cython.cast(cython.p_char, into) + done, length - done, at + done)
+        got = guarded_call(SYS_pread64, fd, cython.cast(cython.long, into) + done, length - done, at + done)
         if got < 0 and errno == EINTR:
             continue
         if got < 0:
@@ -136,11 +140,15 @@ def read_all(fd, into, length, at):
 
 def write_out(fd, at, length):
     """Have the page cache write a range now and forget it: it would be charged to the cgroup that we keep small."""
-    if sync_file_range(
-        fd, at, length, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER
+    if guarded_call(
+        SYS_sync_file_range,
+        fd,
+        at,
+        length,
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER,
     ):
         return errno
-    posix_fadvise(fd, at, length, POSIX_FADV_DONTNEED)
+    guarded_call(SYS_fadvise64, fd, at, length, POSIX_FADV_DONTNEED)
     return 0
 
 
@@ -163,7 +171,7 @@ def slot_read(pg, slot, offset, into, length):
     fd: cython.int = pg.files[slot >> FILE_SHIFT]
     error: cython.int = read_all(fd, into, length, at)
     if error == 0 and not pg.direct:
-        posix_fadvise(fd, at, length, POSIX_FADV_DONTNEED)
+        guarded_call(SYS_fadvise64, fd, at, length, POSIX_FADV_DONTNEED)
     return error
 
 
@@ -191,7 +199,7 @@ def area_slot_read(area, ctx, offset, into, size):
     if error == 0 and bounce:
         memcpy(into, ctx.scratch, size)
     if error == 0 and not area.direct:
-        posix_fadvise(area.fd, at, size, POSIX_FADV_DONTNEED)
+        guarded_call(SYS_fadvise64, area.fd, at, size, POSIX_FADV_DONTNEED)
     return error
 
 
@@ -200,14 +208,20 @@ def back_slots(pg, fd, start, end):
     at: int64_t = start * cython.cast(int64_t, pg.segment_bytes)
     stop: int64_t = end * cython.cast(int64_t, pg.segment_bytes)
     got: cython.Py_ssize_t
-    if fallocate(fd, 0, at, stop - at) == 0:
+    if guarded_call(SYS_fallocate, fd, 0, at, stop - at) == 0:
         return 0
     if errno != EOPNOTSUPP:
         return errno
     # A file system without fallocate(): zeros take the room. (glibc's emulation writes single bytes, which
     # O_DIRECT refuses.)
     while at < stop:
-        got = pwrite(fd, pg.zeros, pg.max_page if stop - at > pg.max_page else stop - at, at)
+        got = guarded_call(
+            SYS_pwrite64,
+            fd,
+            cython.cast(cython.long, pg.zeros),
+            pg.max_page if stop - at > pg.max_page else stop - at,
+            at,
+        )
         if got >= IO_ALIGN:
             at += got // IO_ALIGN * IO_ALIGN
         elif got >= 0:
@@ -228,7 +242,7 @@ def swap_grow(pg, slots):
         error = back_slots(pg, pg.file, pg.slots, slots)
         if error != 0:
             # A full disk has given what it had: it goes back, the allocation is refused whole.
-            if ftruncate(pg.file, pg.slots * cython.cast(int64_t, pg.segment_bytes)) != 0:
+            if guarded_call(SYS_ftruncate, pg.file, pg.slots * cython.cast(int64_t, pg.segment_bytes), 0, 0) != 0:
                 pass
             return error
     lock(cython.address(pg.log_lock))
@@ -305,10 +319,10 @@ def file_place(pg):
     i: cython.int
     for i in range(MAX_FILES):
         if i != pg.own_file and pg.files[i] >= 0 and pg.held[i] >= 0 and not file_used(pg, i):
-            close(pg.held[i])
+            unguard(pg.held[i])
             pg.held[i] = -1
             if i > 0:
-                close(pg.files[i])
+                unguard(pg.files[i])
                 pg.files[i] = -1
     for i in range(1, MAX_FILES):
         if pg.files[i] < 0:

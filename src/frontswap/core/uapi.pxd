@@ -22,6 +22,8 @@ cdef extern from * nogil:
     #include <sys/ioctl.h>
     #include <sys/eventfd.h>
     #include <sys/mman.h>
+    #include <sys/resource.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <sys/uio.h>
     #include <time.h>
@@ -58,6 +60,11 @@ cdef extern from * nogil:
     #define MADV_POPULATE_WRITE 23
     #endif
     #define FS_USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+    #define FS_CLOSE_RANGE_UNSHARE (1U << 1)
+    #define FS_CLOSE_RANGE_CLOEXEC (1U << 2)
+    #ifndef SYS_close_range
+    #define SYS_close_range 436
+    #endif
 
     /* A futex lock (Drepper, "Futexes Are Tricky", mutex 2): pthread mutexes are not
        async-signal-safe by the standard's word. Whoever takes one outside of a fault has all
@@ -149,6 +156,16 @@ cdef extern from * nogil:
         for (int i = 0; i < n; i++)
             if (madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED) != 0) return errno;
         return 0;
+    }
+    typedef void (*fs_handler)(int);
+    typedef void (*fs_action)(int, siginfo_t *, void *);
+
+    /* The mask that a handler of the program would have: of the code that was interrupted, and its sa_mask. */
+    static inline void fs_interrupted_mask(sigset_t *mask, void *context, const sigset_t *more) {
+        *mask = ((ucontext_t *)context)->uc_sigmask;
+        for (int i = 1; i < NSIG; i++)
+            if (i != SIGBUS && sigismember(more, i) == 1) sigaddset(mask, i);
+        sigdelset(mask, SIGBUS);
     }
     static inline void fs_set_errno(int value) { errno = value; }
 
@@ -271,20 +288,28 @@ cdef extern from * nogil:
     int pipe2(int *ends, int flags)
     int unlink(const char *path)
     const int F_GETFL, F_SETFL, O_DIRECT, O_TMPFILE
-    int fcntl(int fd, int command, ...)
     const unsigned long FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
     const int FS_NOCOW_FL
+    const int SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
+    const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64
+    const int CLOSE_RANGE_UNSHARE "FS_CLOSE_RANGE_UNSHARE", CLOSE_RANGE_CLOEXEC "FS_CLOSE_RANGE_CLOEXEC"
+    const int CLONE_FILES
+    int unshare(int what)
+    const int F_DUPFD_CLOEXEC
+    int fcntl(int fd, int command, ...)
+    struct c_stat "stat":
+        uint64_t st_dev
+        uint64_t st_ino
+    int c_fstat "fstat"(int fd, c_stat *found)
+    struct c_rlimit "rlimit":
+        uint64_t rlim_cur
+    const int RLIMIT_NOFILE
+    int getrlimit(int resource, c_rlimit *limit)
     ssize_t read(int fd, void *buffer, size_t n)
     ssize_t write(int fd, const void *buffer, size_t n)
-    ssize_t pread(int fd, void *buffer, size_t n, long offset)
-    ssize_t pwrite(int fd, const void *buffer, size_t n, long offset)
     const int SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE, SYNC_FILE_RANGE_WAIT_AFTER
-    int sync_file_range(int fd, long offset, long n, unsigned int flags)
     const int POSIX_FADV_DONTNEED
-    int ftruncate(int fd, long length)
-    int fallocate(int fd, int mode, long offset, long n)
     const int EOPNOTSUPP
-    int posix_fadvise(int fd, long offset, long n, int advice)
     struct pollfd:
         int fd
         short events
@@ -300,8 +325,8 @@ cdef extern from * nogil:
     ctypedef struct siginfo_t:
         void *si_addr
         int si_code
-    ctypedef void (*sig_handler)(int) noexcept nogil
-    ctypedef void (*sig_action)(int, siginfo_t *, void *) noexcept nogil
+    ctypedef void (*sig_handler "fs_handler")(int) noexcept nogil
+    ctypedef void (*sig_action "fs_action")(int, siginfo_t *, void *) noexcept nogil
     struct c_sigaction "sigaction":
         sig_handler sa_handler
         sig_action sa_sigaction
@@ -309,8 +334,14 @@ cdef extern from * nogil:
         int sa_flags
     int set_sigaction "sigaction"(int number, const c_sigaction *new, c_sigaction *old)
     int sigfillset(sigset_t *set)
-    const int SIGBUS, SA_SIGINFO
+    int sigaddset(sigset_t *set, int number)
+    int sigdelset(sigset_t *set, int number)
+    int sigismember(const sigset_t *set, int number)
+    int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+    void interrupted_mask "fs_interrupted_mask"(sigset_t *mask, void *context, const sigset_t *more)
+    const int SIG_SETMASK, SIG_UNBLOCK
+    const int SIGBUS, SA_SIGINFO, SA_NODEFER, SA_RESETHAND, SA_RESTART
     int raise_signal "raise"(int number)
-    const sig_handler SIG_DFL, SIG_IGN
+    const sig_handler SIG_DFL, SIG_IGN, SIG_ERR, SIG_HOLD
 
-from libc.errno cimport EAGAIN, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, errno
+from libc.errno cimport EAGAIN, EBADF, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTTY, errno

@@ -4,8 +4,10 @@ Source: Documentation/admin-guide/mm/userfaultfd.rst and mm/userfaultfd.c. All r
 """
 
 import cython
+from cython.cimports.frontswap.core.keeper import guarded_ioctl
 from cython.cimports.frontswap.core.uapi import (
     EAGAIN,
+    EBADF,
     EBUSY,
     EEXIST,
     EINTR,
@@ -50,6 +52,11 @@ def die(what, error):
     """The protocol is broken: going on would be wrong bytes."""
     text: cython.p_char = cython.cast(cython.p_char, "frontswap: internal error, stopping before bytes are lost: ")
     cause: cython.p_const_char = strerror(error)
+    if error == EBADF:
+        cause = cython.cast(
+            cython.p_const_char,
+            'somebody has closed a descriptor of frontswap (closerange? see "The descriptor" in docs/design.md)',
+        )
     if (
         write(2, text, strlen(text)) < 0
         or write(2, what, strlen(what)) < 0
@@ -72,7 +79,7 @@ def uffd_copy(fd, to, data, size, protected):
         c.len = size - done
         c.mode = UFFDIO_COPY_MODE_WP if protected else 0
         c.copy = 0
-        if ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
+        if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
             return 0
         if c.copy > 0:
             done += cython.cast(uint64_t, c.copy)
@@ -90,7 +97,7 @@ def uffd_protect(fd, address, size, on):
     w.range.start = address
     w.range.len = size
     w.mode = UFFDIO_WRITEPROTECT_MODE_WP if on else 0
-    while ioctl(fd, UFFDIO_WRITEPROTECT, cython.address(w)) != 0:
+    while guarded_ioctl(fd, UFFDIO_WRITEPROTECT, cython.address(w)) != 0:
         if errno != EAGAIN and errno != EINTR:
             return errno
         backoff(turn)
@@ -116,7 +123,7 @@ def uffd_move(fd, to, address, size):
         m.len = size - done
         m.mode = 0
         m.move = 0
-        if ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
+        if guarded_ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
             return 0
         error = errno
         if m.move > 0:
@@ -139,7 +146,7 @@ def uffd_move(fd, to, address, size):
         m.len = size - back
         m.mode = 0
         m.move = 0
-        if ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
+        if guarded_ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
             break
         if m.move > 0:
             back += cython.cast(uint64_t, m.move)
@@ -162,7 +169,7 @@ def uffd_poison(fd, address, size):
     p.len = size
     p.mode = 0
     p.updated = 0
-    return 0 if ioctl(fd, UFFDIO_POISON, cython.address(p)) == 0 else errno
+    return 0 if guarded_ioctl(fd, UFFDIO_POISON, cython.address(p)) == 0 else errno
 
 
 def uffd_wake(fd, address, size):
@@ -170,7 +177,7 @@ def uffd_wake(fd, address, size):
     r: uffdio_range
     r.start = address
     r.len = size
-    ioctl(fd, UFFDIO_WAKE, cython.address(r))
+    guarded_ioctl(fd, UFFDIO_WAKE, cython.address(r))
 
 
 def uffd_new(user_mode):
@@ -233,4 +240,4 @@ def uffd_register(fd, address, size, mode):
     r.range.len = size
     r.mode = mode
     r.ioctls = 0
-    return 0 if ioctl(fd, UFFDIO_REGISTER, cython.address(r)) == 0 else errno
+    return 0 if guarded_ioctl(fd, UFFDIO_REGISTER, cython.address(r)) == 0 else errno
