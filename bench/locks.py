@@ -3,23 +3,20 @@
 The question that the patchset was asked: what runs with interrupts off, and for how long? Here no lock is held while
 a page is compressed, read or written; this measures it, with a core compiled to time its locks."""
 
-import argparse
 import filecmp
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench import native, sheet
-from bench.environment import ROOT, environment
-from bench.missing import Missing
-from bench.sheet import Sheet, size
+from bench import command, native
+from bench.environment import ROOT
+from bench.sheet import Sheet, number, size
 
 PAGES = (4096, 64 << 10, 2 << 20)
 TOUCHES = {4096: 300_000, 64 << 10: 100_000, 2 << 20: 20_000}
@@ -108,7 +105,7 @@ def beyond(held: list[int], nanoseconds: float) -> int:
 
 def us(nanoseconds: float | None) -> str:
     """Microseconds, for people."""
-    return "-" if nanoseconds is None else sheet.number(nanoseconds / 1000)
+    return "-" if nanoseconds is None else number(nanoseconds / 1000)
 
 
 def locks_sheet(found: list[dict[str, Any]]) -> Sheet:
@@ -148,46 +145,27 @@ def faults_sheet(found: list[dict[str, Any]], seconds: int) -> Sheet:
     return Sheet("How long a fault takes, in us", head, rows, notes, [])
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(prog="python -m bench.locks", description=__doc__)
-    made.add_argument("--quick", action="store_true", help="3 seconds each: shows that all works")
-    made.add_argument("--out", type=Path, default=Path("build/bench"), help="for the results and the copy of the core")
-    return made
-
-
 def main() -> int:
     """Times are not judged. Exit code 1: a child has failed, or hangs."""
-    chosen = parser().parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    where = environment(Path("/var/tmp"))
-    console.print("\n".join(f"{name}: {value}" for name, value in where.items()), markup=False, highlight=False)
+    parser = command.parser("locks", __doc__, "3 seconds each", "for the results and the copy of the core")
+    chosen = parser.parse_args()
     seconds = 3 if chosen.quick else 15
-    found, failed = [], 0
-    with tempfile.TemporaryDirectory(prefix="frontswap-bench-") as folder:
-        try:
-            library = native.build(Path(folder))
-            copy = build(chosen.out.resolve() / "locktimes", console)
-            for delay, backend in BACKENDS.items():
-                for page in PAGES:
-                    console.print(f"{size(page)}, {backend}", markup=False, highlight=False)
-                    try:
-                        found.append(run(copy, library, page, delay, seconds, TOUCHES[page]))
-                    except RuntimeError as error:
-                        failed = 1
-                        console.print(f"FAILED: {error}", style="bold red", markup=False)
-        except Missing as what:
-            console.print(f"skipped: this needs {what}", markup=False)
-            return 0
-        except KeyboardInterrupt:
-            return 130
-    sheets = [locks_sheet(found), faults_sheet(found, seconds)]
-    sheet.show(console, sheets)
-    stem = sheet.save(chosen.out, "locks-quick" if chosen.quick else "locks", sheets, where)
-    console.print(f"saved: {stem}.json, .md", markup=False, highlight=False)
-    return failed
+
+    def measure(console: Console, folder: Path) -> tuple[list[Sheet], int]:
+        library = native.build(folder)
+        copy = build(chosen.out.resolve() / "locktimes", console)
+        found, failed = [], 0
+        for delay, backend in BACKENDS.items():
+            for page in PAGES:
+                console.print(f"{size(page)}, {backend}", markup=False, highlight=False)
+                try:
+                    found.append(run(copy, library, page, delay, seconds, TOUCHES[page]))
+                except RuntimeError as error:
+                    failed = 1
+                    console.print(f"FAILED: {error}", style="bold red", markup=False)
+        return [locks_sheet(found), faults_sheet(found, seconds)], failed
+
+    return command.run("locks", chosen, Path("/var/tmp"), measure)
 
 
 if __name__ == "__main__":

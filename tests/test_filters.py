@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import MiB, cold, quiet, same, walk
-from test_rules import PAGE, load, page
+from scripted import PAGE, load, page
 
 import frontswap
 from frontswap.backends import ActiveOnly, Inject, Latency, Limit, Zcache

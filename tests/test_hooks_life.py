@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import MiB, run_child, same, walk
-from test_rules import PAGE, Scripted, load, page
+from scripted import PAGE, Scripted, load, page
 
 import frontswap
 from frontswap.testing.model import Model

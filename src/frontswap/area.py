@@ -19,14 +19,12 @@ from .backends.stack import Spec, stacks_of
 from .core.area import Areas
 from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
 from .hooks import Backends, Registered, Relief, StackStatistics
-from .sizes import format_size, parse_size
+from .sizes import format_size, parse_page, parse_size
 from .swap import SwapFile
 
 if TYPE_CHECKING:
     from .core.area import ReadableBuffer, WriteableBuffer
 
-MIN_PAGE = 4096
-MAX_PAGE = 2 << 20
 #: pages of all areas behind one set of hooks
 MOST_PAGES = 1 << 28
 _living: weakref.WeakSet[Frontswap] = weakref.WeakSet()
@@ -318,7 +316,7 @@ class SwapArea:
             OutOfMemoryError: the disk cannot back them (rule 2), or too many pages in all.
             InUseError: 63 areas are on.
         """
-        self.page = _page(page)  #: bytes of a page
+        self.page = parse_page(page)  #: bytes of a page
         self.pages = _pages(pages, size, self.page)  #: pages, of which offsets count
         typesize = 0 if dtype is None else np.dtype(dtype).itemsize
         self._hooks = hooks
@@ -363,8 +361,8 @@ class SwapArea:
                 os.posix_fallocate(swap.fd, 0, self.pages * self.page)
         except OSError as error:
             raise OutOfMemoryError(
-                f"swapon: the slots need {format_size(self.pages * self.page)} in {swap.directory}: {error.strerror} "
-                f"({format_size(swap.free_bytes())} free). Give swap= a directory with more space, or overcommit=True"
+                f"swapon: the slots need {format_size(self.pages * self.page)}: "
+                f"{swap.cannot_grow(error.errno or 0, 'or overcommit=True')}"
             ) from error
 
     @property
@@ -496,13 +494,6 @@ def _invalidate_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike
     results = np.zeros(len(at), np.int32)
     core.invalidate_many(type, serial, at, results)
     return results
-
-
-def _page(page: int | str) -> int:
-    size = parse_size(page, "page")
-    if size < MIN_PAGE or size > MAX_PAGE or size & (size - 1):
-        raise ParameterError("page", page, "a power of two from 4096 to 2 MiB")
-    return size
 
 
 def _pages(pages: int | None, size: int | str | None, page: int) -> int:

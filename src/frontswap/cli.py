@@ -122,6 +122,26 @@ def stats(
     show(directory, debugfs=debugfs, as_json=json)
 
 
+@app.command()
+def doctor(
+    swap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Where the swap file would go. Default: TMPDIR or /var/tmp.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Say whether frontswap works on this machine, what limits it, and which command would help.
+
+    Tries everything and changes nothing. Exits with 0 if it works, with 1 if it does not. docs/doctor.md explains each
+    finding.
+    """
+    from .observe.doctor import show
+
+    raise typer.Exit(show(swap, as_json=json))
+
+
 def program_arguments(arguments: list[str]) -> list[str]:
     """As Python itself: what follows ``-m MODULE`` or ``-c CODE`` of ``run`` is the program's, options too."""
     if arguments[:1] == ["run"]:

@@ -8,6 +8,8 @@ from operator import index
 
 from .errors import ParameterError
 
+MIN_PAGE = 4096
+MAX_PAGE = 2 << 20
 _UNITS = "KMGTPE"
 _SIZE = re.compile(rf"(\d+(?:\.\d+)?|\.\d+)\s*(?:([{_UNITS}])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
 _LARGEST = 2**63 - 1
@@ -19,6 +21,14 @@ def parse_size(value: int | str, parameter: str) -> int:
     size = _bytes_of(value)
     if size is None or not 0 <= size <= _LARGEST:
         raise ParameterError(parameter, value, _ALLOWED)
+    return size
+
+
+def parse_page(value: int | str, also: str = "") -> int:
+    """Return the bytes of a page: a power of two. ``also``: what else the parameter may be, for the error."""
+    size = parse_size(value, "page")
+    if size < MIN_PAGE or size > MAX_PAGE or size & (size - 1):
+        raise ParameterError("page", value, f"{also}a power of two from 4096 to 2 MiB")
     return size
 
 

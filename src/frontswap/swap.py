@@ -6,39 +6,40 @@ import errno
 import fcntl
 import mmap
 import os
-import re
+import shlex
 import struct
 import tempfile
 import weakref
 from pathlib import Path
 
+from . import causes
+from .causes import Cause
 from .core.descriptors import guard_descriptor, release_descriptor
 from .errors import SwapDirectoryError
-from .sizes import format_size
+from .machine import Machine
 
 _RAM_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_NOCOW_FL = 0x00800000
 
 
-def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Type of the file system that a directory lies on, as in mountinfo (proc_pid_mountinfo(5)); "" if unknown."""
+def file_system(path: Path, machine: Machine | None = None) -> str:
+    """Type of the file system that a directory lies on, as in mountinfo; "" if unknown."""
     found, best = "", -1
     real = os.path.realpath(path)
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields.split(" ")[4])
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
+    for mount in (machine or Machine()).mounts():
+        inside = real == mount.point or real.startswith(mount.point.rstrip("/") + "/")
         # The later of two mounts on one point covers the earlier.
-        if inside and len(point) >= best:
-            found, best = rest.split(" ")[0], len(point)
+        if inside and len(mount.point) >= best:
+            found, best = mount.kind, len(mount.point)
     return found
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes that this user may still take on the file system."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
 
 
 def default_directory() -> Path:
@@ -47,6 +48,34 @@ def default_directory() -> Path:
     if temporary and os.path.isdir(temporary) and file_system(Path(temporary)) not in _RAM_FILE_SYSTEMS:
         return Path(temporary)
     return Path("/var/tmp")
+
+
+def elsewhere(more_than: int) -> str:
+    """The command that has default_directory() choose a disk with more free bytes than that, as far as one is known."""
+    best, most = "/a/directory/on/a/disk", more_than
+    for name in ("/var/tmp", "/tmp", os.path.expanduser("~"), "."):
+        path = os.path.abspath(name)
+        if os.access(path, os.W_OK | os.X_OK) and file_system(Path(path)) not in (*_RAM_FILE_SYSTEMS, ""):
+            free = free_bytes(Path(path))
+            if free > most:
+                best, most = path, free
+    return f"export TMPDIR={shlex.quote(best)}"
+
+
+def wrong_directory(directory: Path, least: int, *, auto: bool = False) -> Cause | None:
+    """What is wrong with a directory for a swap file of `least` bytes, None if nothing is; `auto`: nobody named it."""
+    command = elsewhere(least) if auto else ""
+    if not directory.is_dir():
+        return causes.missing_directory(directory, command)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return causes.unwritable_directory(directory, command)
+    kind = file_system(directory)
+    if kind in _RAM_FILE_SYSTEMS:
+        return causes.ram_directory(directory, kind, command)
+    free = free_bytes(directory)
+    if free < least:
+        return causes.full_directory(directory, free, least, command)
+    return None
 
 
 class SwapFile:
@@ -64,14 +93,15 @@ class SwapFile:
         """
         if "\0" in str(where):
             raise SwapDirectoryError(f"swap={str(where)!r}: no file can have this name")
-        path = default_directory() if where == "auto" else Path(where)
+        self._auto = where == "auto"
+        path = default_directory() if self._auto else Path(where)
         named = not path.is_dir()
         self.directory = path.parent if named else path
         self._check(path, named, least)
         try:
             fd = _create(path) if named else _unnamed(path)
         except OSError as error:
-            raise SwapDirectoryError(f"swap={str(where)!r}: {error.strerror} ({path})") from error
+            raise SwapDirectoryError(f"swap={str(where)!r}: {error.strerror} ({path}; {causes.DOCTOR})") from error
         self.fd = guard_descriptor(fd)
         self._closer = weakref.finalize(self, release_descriptor, self.fd)
         self._closer.atexit = False  # arrays may be used until the very end
@@ -83,34 +113,18 @@ class SwapFile:
         self._closer()
 
     def _check(self, path: Path, named: bool, least: int) -> None:
-        directory = self.directory
-        if not directory.is_dir():
-            raise SwapDirectoryError(f"swap={str(path)!r}: {directory} is not a directory")
         if named and path.exists() and (not path.is_file() or path.stat().st_size):
             raise SwapDirectoryError(
                 f"swap={str(path)!r}: exists and is not an empty file; name a directory or a new file"
             )
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise SwapDirectoryError(
-                f"swap={str(path)!r}: {directory} is not writable for this user; name another with swap="
-            )
-        kind = file_system(directory)
-        if kind in _RAM_FILE_SYSTEMS:
-            raise SwapDirectoryError(
-                f"swap={str(path)!r}: {directory} is a {kind}, which is RAM itself; name a directory on a disk, "
-                'or swap=None to use compressed RAM alone (a Memory takes allocate="..." with it)'
-            )
-        free = self.free_bytes()
-        if free < least:
-            raise SwapDirectoryError(
-                f"swap={str(path)!r}: the disk of {directory} is full: {format_size(free)} free, "
-                f"at least {format_size(least)} needed; name another with swap="
-            )
+        wrong = wrong_directory(self.directory, least, auto=self._auto)
+        if wrong is not None:
+            raise SwapDirectoryError(f"swap={str(path)!r}: {wrong}")
 
-    def free_bytes(self) -> int:
-        """Bytes that this user may still take on the file system."""
-        found = os.statvfs(self.directory)
-        return found.f_bavail * found.f_frsize
+    def cannot_grow(self, number: int, also: str) -> Cause:
+        """Why there is no more space (an errno); `also`: what else may help, in the words of who asked for it."""
+        free = free_bytes(self.directory)
+        return causes.no_space(self.directory, number, free, also, elsewhere(free) if self._auto else "")
 
 
 def _unnamed(directory: Path) -> int:

@@ -9,3 +9,12 @@ Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> r
 both. Beside the path: ``calls`` and ``sockets`` (system calls on arrays) ``-> bounce -> seam``, put in place
 by ``got``.
 """
+
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from ..causes import NOT_COMPILED
+
+# Uncompiled, these files do import Cython's shadows, and what fails then says nothing.
+if not any(Path(__file__).with_name(f"plane{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+    raise ImportError(str(NOT_COMPILED))

@@ -53,6 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
     block_signals,
+    close,
     int64_t,
     load32,
     load64,
@@ -63,7 +64,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import uffd_features
+from cython.cimports.frontswap.core.uffd import uffd_features, uffd_new
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
@@ -88,6 +89,16 @@ def kernel_features() -> dict[str, bool]:
         "move": (have & UFFD_FEATURE_MOVE) != 0,
         "poison": (have & UFFD_FEATURE_POISON) != 0,
     }
+
+
+def kernel_access() -> tuple[int, bool]:
+    """(0 or the errno with which userfaultfd is refused, True if only faults of user mode may be had)."""
+    user_mode: cython.bint = False
+    fd: cython.int = uffd_new(cython.address(user_mode))
+    if fd < 0:
+        return -fd, True
+    close(fd)
+    return 0, user_mode
 
 
 class Plane(Hooks):

@@ -8,6 +8,7 @@ REFUSED_MEMORY: int
 REFUSED_REGISTRATION: int
 
 def kernel_features() -> dict[str, bool]: ...
+def kernel_access() -> tuple[int, bool]: ...
 
 class Plane(Hooks):
     def __init__(

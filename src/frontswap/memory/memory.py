@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import threading
@@ -14,6 +13,7 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from .. import causes
 from ..backends.stack import Spec
 from ..core.allocator import Allocator
 from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, REFUSED_REGISTRATION, Plane
@@ -404,15 +404,11 @@ class Memory:
             error = refused - REFUSED_REGISTRATION
             return (
                 f"{what} would be the first that does not fit in the limit with the others, and their pages cannot be "
-                f"followed from now on: {_advice(error)} ({os.strerror(error)}). Nothing has changed"
+                f"followed from now on: {causes.userfaultfd(error)} [{os.strerror(error)}]. Nothing has changed"
             )
         if refused > 0 and self._swap is not None:
-            free = format_size(self._swap.free_bytes())
-            return (
-                f"{what} cannot be backed: the swap file in {self._swap.directory} cannot grow "
-                f"({os.strerror(refused)}; {free} free there). Give swap= a directory with more space, raise limit=, "
-                "or overcommit=True for a sparse array"
-            )
+            also = "raise limit=, or overcommit=True for a sparse array"
+            return f"{what} cannot be backed: {self._swap.cannot_grow(refused, also)}"
         return f"{what} is larger than the address space"
 
 
@@ -437,23 +433,9 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             keep=swap,
         )
     except MemoryError as error:
-        raise OutOfMemoryError(
-            f"{error}: raise the limit on addresses (ulimit -v), or give a smaller arena="
-        ) from error
+        raise OutOfMemoryError(f"{error}: {causes.addresses(settings.arena)}") from error
     except OSError as error:
-        raise KernelSupportError(error.errno, f"{_advice(error.errno or 0)} ({error})") from error
-
-
-def _advice(number: int) -> str:
-    """What to do about an errno of userfaultfd."""
-    return {
-        errno.EPERM: "this process may not use userfaultfd: a container's seccomp profile forbids it (Docker and "
-        "containerd do by default: allow the userfaultfd system call, or --security-opt seccomp=unconfined), or "
-        "the kernel is older than 5.11 and needs root or: sysctl vm.unprivileged_userfaultfd=1",
-        errno.ENOSYS: "this kernel has no userfaultfd (CONFIG_USERFAULTFD)",
-        errno.EINVAL: "this kernel's userfaultfd has no write protection or no SIGBUS mode; Linux 5.11 has",
-        errno.EMFILE: "no more descriptors, or 64 Memory objects are open",
-    }.get(number, "userfaultfd cannot be used here")
+        raise KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]") from error
 
 
 @contextmanager
@@ -462,7 +444,7 @@ def _registering() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KernelSupportError(error.errno, f"{_advice(error.errno or 0)} ({error})") from error
+        raise KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]") from error
 
 
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -13,11 +13,9 @@ from ..backends.stack import Spec, Stack, stacks_of
 from ..core import signals
 from ..core.plane import kernel_features
 from ..errors import ParameterError
-from ..sizes import format_size, parse_size
+from ..sizes import MAX_PAGE, format_size, parse_page, parse_size
 
 MIN_LIMIT = 16 << 20
-MIN_PAGE = 4096
-MAX_PAGE = 2 << 20
 MIN_SEGMENT = 256 << 10
 MAX_FAULT_CONTEXTS = 7
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -95,9 +93,7 @@ class Settings:
         """A page size in bytes, 0 for "auto"; ParameterError if this Memory cannot have it."""
         if page == "auto":
             return 0
-        size = parse_size(page, "page")
-        if size < MIN_PAGE or size > MAX_PAGE or size & (size - 1):
-            raise ParameterError("page", page, '"auto" or a power of two from 4096 to 2 MiB')
+        size = parse_page(page, '"auto" or ')
         if size > self.max_page:
             raise ParameterError(
                 "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
