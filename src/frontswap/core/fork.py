@@ -16,6 +16,7 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 
 import cython
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
+from cython.cimports.frontswap.core.got import got_add
 from cython.cimports.frontswap.core.keeper import guard, keepers_forked, unguard
 from cython.cimports.frontswap.core.layout import (
     BUSY,
@@ -34,7 +35,9 @@ from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EFD_CLOEXEC,
     EFD_NONBLOCK,
+    EINTR,
     EMFILE,
+    ENOMEM,
     MADV_DOFORK,
     MADV_DONTFORK,
     O_CLOEXEC,
@@ -49,6 +52,7 @@ from cython.cimports.frontswap.core.uapi import (
     pipe2,
     pthread_atfork,
     restore_signals,
+    set_errno,
     sigset_t,
     storei,
     uint32_t,
@@ -155,6 +159,8 @@ def fork_parent():
     mask: sigset_t = signals
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2:
+            if pagers[i].inheriting and pagers[i].fork_error:
+                forked_error[0] = pagers[i].fork_error
             parent_one(pagers[i])
     unlock(cython.address(fork_lock))
     restore_signals(cython.address(mask))
@@ -210,6 +216,8 @@ def child_one(pg):
     i: cython.int
     error: cython.int = 0
     if pg.fork_error:
+        if forked_here[0]:
+            _exit(1)  # our_fork() tells the program
         die("fork: no room on the disk of the swap file for what the child may write", pg.fork_error)
     lock_reset(cython.address(pg.arena_lock))
     lock_reset(cython.address(pg.queue_lock))
@@ -267,4 +275,24 @@ def fork_child():
     restore_signals(cython.address(mask))
 
 
+def our_fork():
+    """fork(2), interposed: ENOMEM when the disk has no room for what the child may write (rule 2).
+
+    A handler of pthread_atfork cannot refuse. The child ends at once then, and nobody hears of it; where libc forks by
+    itself (daemon(), forkpty()) it ends with a message.
+    """
+    pid: cython.int
+    forked_here[0] = 1
+    forked_error[0] = 0
+    pid = real_fork()
+    forked_here[0] = 0
+    if pid <= 0 or forked_error[0] == 0:
+        return pid
+    while waitpid(pid, cython.NULL, 0) < 0 and errno == EINTR:
+        pass
+    set_errno(ENOMEM)
+    return -1
+
+
 pthread_atfork(fork_prepare, fork_parent, fork_child)
+got_add(b"fork", cython.cast(cython.p_void, our_fork), cython.cast(cython.pp_void, cython.address(real_fork)))

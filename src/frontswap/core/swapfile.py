@@ -339,7 +339,7 @@ def file_place(pg):
     """A free place in `files`, or -1. What is not needed any more of the ancestors' files is closed. Gate closed."""
     i: cython.int
     for i in range(MAX_FILES):
-        if i != pg.own_file and pg.files[i] >= 0 and pg.held[i] >= 0 and not file_used(pg, i):
+        if i != pg.own_file and pg.files[i] >= 0 and not file_used(pg, i):
             unguard(pg.held[i])
             pg.held[i] = -1
             if i > 0:

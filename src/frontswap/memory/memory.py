@@ -50,8 +50,8 @@ class Memory:
 
     Threads may use one Memory and its arrays at the same time. A forked child has them as they were at the
     fork, and a limit of its own; what it had to be given was reserved before, or the fork failed (ENOMEM).
-    System calls that are handed an evicted page fail with EFAULT: copy through an ordinary array, or
-    :meth:`pin` it.
+    Calls of libc that read or write its arrays work as on plain memory; what reaches the kernel by another
+    way (io_uring, vmsplice, raw system calls) fails with EFAULT: :meth:`pin` the array for it.
     """
 
     def __init__(
