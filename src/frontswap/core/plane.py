@@ -97,7 +97,7 @@ def kernel_access() -> tuple[int, bool]:
     fd: cython.int = uffd_new(cython.address(user_mode))
     if fd < 0:
         return -fd, True
-    close(fd)
+    os.close(fd)
     return 0, user_mode
 
 
