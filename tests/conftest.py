@@ -1,8 +1,9 @@
-"""Fixtures: the mode matrix, Memories that are closed, nothing left behind, small disks."""
+"""Fixtures: the mode matrix, Memories that are closed, nothing left behind, small disks, programs in C."""
 
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
@@ -16,6 +17,9 @@ import frontswap
 
 pytest.register_assert_rewrite("frontswap.testing.conformance")
 PASSED = pytest.StashKey[bool]()
+# The tests are about pages that come and go, of small arrays too, so they have Memories registered from the start.
+# test_registration is about the rest; FRONTSWAP_REGISTER=late in the environment runs all of them the other way.
+os.environ.setdefault("FRONTSWAP_REGISTER", "early")
 # Without userfaultfd nothing but these can run.
 NEED_NO_KERNEL = {"test_codec", "test_errors", "test_sizes", "test_wheel"}
 
@@ -127,3 +131,15 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         if subprocess.run(["umount", point], check=False, capture_output=True).returncode:
             subprocess.run(["umount", "-l", point], check=True)
         image.unlink()
+
+
+def c_library(source: str, folder: Path) -> Path:
+    """A shared library of this C source, in a folder that everybody may read; skips where there is no compiler."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    folder.chmod(0o755)
+    (folder / "library.c").write_text(source, encoding="utf-8")
+    path = folder / "library.so"
+    command = ["cc", "-O1", "-g", "-shared", "-fPIC", "-pthread", "-o", str(path), str(folder / "library.c")]
+    subprocess.run(command, check=True)
+    return path

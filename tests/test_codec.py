@@ -76,7 +76,7 @@ P, U8, U32 = ctypes.c_void_p, ctypes.c_uint8, ctypes.c_uint32
 c_init = c_function("codec_choice_init", None, P, ctypes.c_int, ctypes.c_int)
 c_state_bytes = c_function("codec_state_bytes", ctypes.c_size_t)
 c_compress = c_function("codec_compress", U32, P, P, P, U32, P, P, U32, P)
-c_decompress = c_function("codec_decompress", ctypes.c_int, U8, P, U32, P, P, U32)
+c_decompress = c_function("codec_decompress", ctypes.c_int, U8, P, P, U32, P, P, U32)
 
 
 class Guarded:
@@ -97,10 +97,10 @@ class Guarded:
 
 def guarded_decompress(codec_byte: int, record: bytes | Bytes, page: int) -> bytes | None:
     source = np.frombuffer(bytes(record) or b"\0", np.uint8)
-    tmp, out = Guarded(page), Guarded(page)
-    failed = c_decompress(codec_byte, source.ctypes.data, len(record), tmp.address, out.address, page)
-    tmp.check()
-    out.check()
+    state, tmp, out = Guarded(c_state_bytes()), Guarded(page), Guarded(page)
+    failed = c_decompress(codec_byte, state.address, source.ctypes.data, len(record), tmp.address, out.address, page)
+    for buffer in (state, tmp, out):
+        buffer.check()
     return None if failed else out.inside.tobytes()
 
 
@@ -219,7 +219,8 @@ def test_damaged_record_is_harmless(
 @pytest.mark.parametrize("page", [0, 2048, 4095, 4097, 12288, 1 << 22, 2**32 - 1])
 def test_page_sizes_that_do_not_exist_are_refused(page: int) -> None:
     nothing = np.zeros(4096, np.uint8)
-    assert c_decompress(codec.LZ4, nothing.ctypes.data, 16, nothing.ctypes.data, nothing.ctypes.data, page) == -1
+    at = nothing.ctypes.data
+    assert c_decompress(codec.LZ4, at, at, 16, at, at, page) == -1
     with pytest.raises(ValueError, match="power of two"):
         codec.decompress(codec.LZ4, b"\0" * 16, page)
 

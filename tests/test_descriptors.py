@@ -233,6 +233,49 @@ check()
     run_child(SETUP + code, mode=seam, ordinary=True).check()
 
 
+def test_forked_children(seam: Mode) -> None:
+    """A child has the same numbers, its own userfaultfd, a file of its own and the parent's, and a lease on that."""
+    code = """
+def child():
+    os.closerange(3, 65536)
+    memory.advise(array, "cold")
+    check()
+    memory.advise(array, "cold")
+    if os.fork() == 0:
+        check()
+        os._exit(0)
+    assert os.wait()[1] == 0
+    assert libc.syscall(CLOSE_RANGE, 3, ctypes.c_uint(MOST), 0) == 0
+    check()
+
+for turn in range(2):
+    memory.advise(array, "cold")  # the child reads it from the parent's file
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    os.closerange(3, 65536)
+    check()
+    assert os.waitpid(pid, 0)[1] == 0
+    check()
+assert libc.syscall(CLOSE_RANGE, 3, ctypes.c_uint(MOST), 0) == 0
+check()
+memory.advise(array, "cold")
+# What has been lost cannot be inherited: a child that touches it is told so.
+pid = os.fork()
+if pid == 0:
+    array.sum()
+    os._exit(0)
+assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGBUS
+check()
+"""
+    assert "page lost" in run_child(SETUP + code, mode=seam).check().err
+
+
 def test_subprocess() -> None:
     """The child of a vfork resets all handlers and closes all descriptors; the parent notices nothing."""
     code = """
@@ -265,7 +308,7 @@ check()
 
 
 def test_multiprocessing() -> None:
-    """spawn and forkserver start, work and end; fork too (what a forked child sees is not the matter here)."""
+    """spawn and forkserver start, work and end; fork too."""
     code = """
 import multiprocessing
 for method in ("spawn", "forkserver", "fork"):

@@ -16,14 +16,9 @@ from cython.cimports.cpython.buffer import (
 )
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, PyObject
-from cython.cimports.frontswap.core.arena import (
-    buffers_bytes,
-    contexts_back,
-    contexts_make,
-    extent_give,
-    extent_take,
-)
+from cython.cimports.frontswap.core.arena import extent_give, extent_take
 from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make
 from cython.cimports.frontswap.core.frontswap import (
     IN_BACKEND,
     IN_SLOT,
@@ -245,7 +240,7 @@ class Areas(Hooks):
             return -1
         while (1 << shift) < page:
             shift += 1
-        contexts_back(pg, page)
+        contexts_for(pg, page)
         lock(cython.address(pg.arena_lock))
         first = extent_take(cython.address(pg.ids), pages, 32)
         unlock(cython.address(pg.arena_lock))

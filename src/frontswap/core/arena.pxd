@@ -4,24 +4,17 @@ from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef enum:                    # why an allocation was refused; positive values are errno of the swap file
     NO_ADDRESSES = -1
     NO_ALLOCATION = -2        # more than `allocate`, without a swap file
+    CROSSING = -3             # the arena must be registered first: arena_allocate() does it
+    NO_REGISTRATION = 1 << 16 # and the errno that it ended in
 
 cdef uint64_t arena_allocate(
     pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, int *error) noexcept nogil
 cdef bint arena_free(pager_t *pg, uint64_t address) noexcept nogil
 cdef uint32_t arena_find(pager_t *pg, uint64_t address) noexcept nogil
 cdef void *map_memory(uint64_t bytes) noexcept nogil
-cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil
-cdef void contexts_make(pager_t *pg) noexcept nogil
-cdef void populate(uint8_t *at, uint64_t length) noexcept nogil
-cdef void pool_share(pager_t *pg) noexcept nogil
-cdef int contexts_back(pager_t *pg, uint32_t page) noexcept nogil
-cdef int64_t read_on(pager_t *pg, int64_t most, int64_t part) noexcept nogil
-cdef int64_t reserve_bytes(pager_t *pg, uint32_t page, int contexts) noexcept nogil
 
 cdef uint64_t extent_take(extents_t *e, uint64_t count, uint64_t align) noexcept nogil
 cdef bint extent_give(extents_t *e, uint64_t start, uint64_t count) noexcept nogil
 cdef void extent_insert(extents_t *e, uint32_t at, uint64_t start, uint64_t count) noexcept nogil
 cdef void extent_remove(extents_t *e, uint32_t at) noexcept nogil
-cdef uint32_t slots_for(pager_t *pg, int64_t allocated) noexcept nogil
-cdef int reserve(pager_t *pg, int64_t allocated) noexcept nogil
 cdef uint64_t place(pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, int *error) noexcept nogil

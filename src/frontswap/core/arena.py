@@ -5,61 +5,43 @@ with signals blocked (a handler of the program that faults must not find our loc
 """
 
 import cython
-from cython.cimports.frontswap.core.codec import codec_choice_init, codec_state_bytes
+from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.contexts import contexts_for
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
-from cython.cimports.frontswap.core.layout import (
-    CHUNK_SHIFT,
-    FAULT_IO,
-    FRAME,
-    HEADER,
-    IO_ALIGN,
-    MAX_CONTEXTS,
-    PAGE_TABLE,
-    READAHEAD_CONTEXT,
-    READAHEAD_IO,
-    READAHEAD_THREADS,
-    RECLAIM_CONTEXT,
-    block_p,
-    bytes_p,
-    context_p,
-)
-from cython.cimports.frontswap.core.pager import pager_zap
-from cython.cimports.frontswap.core.registration import threads_start
-from cython.cimports.frontswap.core.swapfile import swap_grow
+from cython.cimports.frontswap.core.layout import CHUNK_SHIFT, block_p
+from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_start
+from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTDUMP,
     MADV_DONTFORK,
     MADV_DONTNEED,
     MADV_NOHUGEPAGE,
-    MADV_POPULATE_WRITE,
     MAP_ANONYMOUS,
     MAP_NORESERVE,
     MAP_PRIVATE,
     PROT_READ,
     PROT_WRITE,
-    add32,
-    backoff,
+    and32,
     block_signals,
     cas32,
-    casi,
     int64_t,
     load32,
+    loadi,
     lock,
     madvise,
     mmap,
     restore_signals,
     sigset_t,
     store32,
-    store64,
     uint8_t,
     uint32_t,
     uint64_t,
     unlock,
 )
+from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memmove, memset
 
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
-EXTRA_SLOTS = cython.declare(cython.uint, 10)
 
 
 def map_memory(bytes):
@@ -152,26 +134,7 @@ def extent_give(e, start, count):
     return True
 
 
-# --- what backs an allocation --------------------------------------------------------------------
-
-
-def slots_for(pg, allocated):
-    """Slots that back `allocated` bytes: what does not fit in RAM, an eighth for cleaning, and some more.
-
-    Clean pages need no slot beside their frame: when slots are short, a page gives its record up as it
-    comes in (swap_tight), so what is resident does not count twice.
-    """
-    beyond: int64_t = allocated - pg.budget // 8 * 7
-    if beyond <= 0:
-        return EXTRA_SLOTS
-    return cython.cast(uint32_t, (beyond + beyond // 8) // pg.segment_bytes) + EXTRA_SLOTS
-
-
-def reserve(pg, allocated):
-    """Make sure that `allocated` bytes can always be kept (rule 2); 0, NO_ALLOCATION or an errno."""
-    if pg.file < 0:
-        return 0 if allocated <= pg.allocate_most else NO_ALLOCATION
-    return swap_grow(pg, slots_for(pg, allocated) + pg.leased_slots)
+# --- arrays ---------------------------------------------------------------------------------------
 
 
 def place(pg, bytes, page, typesize, kind, error):
@@ -179,6 +142,7 @@ def place(pg, bytes, page, typesize, kind, error):
     shift: cython.int = 0
     pages: uint64_t
     chunks: uint64_t
+    allocated: int64_t
     at: uint64_t
     first: uint64_t
     number: uint32_t
@@ -191,9 +155,15 @@ def place(pg, bytes, page, typesize, kind, error):
         shift += 1
     pages = (bytes + page - 1) >> shift
     chunks = ((pages << shift) + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
-    error[0] = contexts_back(pg, page)
-    if error[0] == 0:
-        error[0] = reserve(pg, pg.allocated + cython.cast(int64_t, pages << shift))
+    allocated = pg.allocated + cython.cast(int64_t, pages << shift)
+    error[0] = 0
+    contexts_for(pg, page)
+    if pg.file < 0 and allocated > pg.allocate_most:
+        error[0] = NO_ALLOCATION
+    elif loadi(cython.address(pg.registered)) or allocated > pg.budget:
+        error[0] = swap_reserve(pg, allocated)
+        if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
+            error[0] = CROSSING
     if error[0] != 0:
         return 0
     number = pg.free_block
@@ -227,8 +197,10 @@ def place(pg, bytes, page, typesize, kind, error):
     codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
     store32(cython.address(block.serial), pg.serial)
     store32(cython.address(block.live), 1)
-    pg.allocated += cython.cast(int64_t, pages << shift)
-    if not pg.sigbus:
+    pg.allocated = allocated
+    if loadi(cython.address(pg.registered)) == 0:
+        block_huge(pg, block, True)
+    elif not pg.sigbus:
         # A poison marker of an earlier array would meet the first fault of this one.
         madvise(cython.cast(cython.p_void, block.base), pages << shift, MADV_DONTNEED)
     for i in range(chunks):
@@ -237,16 +209,28 @@ def place(pg, bytes, page, typesize, kind, error):
 
 
 def arena_allocate(pg, bytes, page, typesize, kind, error):
-    """Addresses for `bytes` (> 0) of zeros in pages of `page`; 0 and `*error` when refused."""
+    """Addresses for `bytes` (> 0) of zeros in pages of `page`; 0 and `*error` when refused.
+
+    The first that does not fit in the limit with the others has the arena registered.
+    """
     signals: sigset_t
     address: uint64_t
+    failed: cython.int = 0
     block_signals(cython.address(signals))
-    gate_enter(pg)
-    lock(cython.address(pg.arena_lock))
-    address = place(pg, bytes, page, typesize, kind, error)
-    unlock(cython.address(pg.arena_lock))
-    gate_leave(pg)
-    if pg.thread_count == 0:
+    while True:
+        gate_enter(pg)
+        lock(cython.address(pg.arena_lock))
+        address = place(pg, bytes, page, typesize, kind, error)
+        unlock(cython.address(pg.arena_lock))
+        gate_leave(pg)
+        if error[0] != CROSSING:
+            break
+        # From outside of the gate, which it closes; somebody may have been faster, or have freed meanwhile.
+        failed = arena_register(pg)
+        if failed:
+            error[0] = NO_REGISTRATION | failed
+            break
+    if loadi(cython.address(pg.registered)) and pg.thread_count == 0:
         threads_start(pg)  # a forked child, of a C library say; without them it works, too
     restore_signals(cython.address(signals))
     return address
@@ -276,9 +260,13 @@ def arena_free(pg, address):
     block_signals(cython.address(signals))
     gate_enter(pg)
     pager_zap(pg, block, block.first, block.pages, True)
+    if loadi(cython.address(pg.registered)) == 0:
+        block_huge(pg, block, False)
     lock(cython.address(pg.arena_lock))
-    for i in range(block.chunks):
-        store32(cython.address(pg.chunks[block.chunk + i]), 0)
+    for i in range(block.chunk, block.chunk + block.chunks):
+        store32(cython.address(pg.chunks[i]), 0)
+        if pg.huge_most and (load32(cython.address(pg.huge[i // 32])) >> (i % 32)) & 1:
+            and32(cython.address(pg.huge[i // 32]), ~(cython.cast(uint32_t, 1) << (i % 32)))
     pg.allocated -= cython.cast(int64_t, block.pages) << block.shift
     extent_give(cython.address(pg.space), block.chunk, block.chunks)
     extent_give(cython.address(pg.ids), block.first, block.pages)
@@ -288,124 +276,3 @@ def arena_free(pg, address):
     gate_leave(pg)
     restore_signals(cython.address(signals))
     return True
-
-
-# --- contexts ------------------------------------------------------------------------------------
-
-
-def read_on(pg, most, part):
-    """Bytes that are read on in the swap file: `most`, or a `part`-th of a small limit."""
-    io: int64_t = pg.limit // part // IO_ALIGN * IO_ALIGN
-    return 0 if pg.file < 0 else io if io < most else most
-
-
-def reserve_bytes(pg, page, contexts):
-    """What is set aside of the limit: contexts, and seven segments of the log.
-
-    Two segments take refused pages, one is read for cleaning and one filled by it, one is filled while the
-    pool's records are still where they were, one is the open end of the pool, and one waits, backed.
-    """
-    direct: int64_t = page if page > 65536 else 65536
-    return (
-        7 * cython.cast(int64_t, pg.segment_bytes)
-        + (contexts + 1 + READAHEAD_THREADS) * (4 * cython.cast(int64_t, page) + 3 * IO_ALIGN + codec_state_bytes())
-        + contexts * (direct + read_on(pg, FAULT_IO, 512))
-        + (1 + READAHEAD_THREADS) * (page if page > FRAME else FRAME)
-        + READAHEAD_THREADS * read_on(pg, READAHEAD_IO, 128)
-    )
-
-
-def buffers_bytes(pg):
-    """Addresses that the contexts' buffers take."""
-    state: uint64_t = (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
-    one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state
-    return MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
-
-
-def contexts_make(pg):
-    """Lay `pg.buffers` out as the contexts' buffers for pages up to max_page.
-
-    Only addresses: contexts_back() backs as much of them as the largest page in use needs.
-    """
-    i: cython.int
-    ctx: context_p
-    room: uint64_t = pg.max_page + 4 * IO_ALIGN
-    one: uint64_t = buffers_bytes(pg) // MAX_CONTEXTS
-    # A frame never crosses a page table: see uffd_move().
-    at: bytes_p = cython.cast(bytes_p, (cython.cast(uint64_t, pg.buffers) + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
-    for i in range(MAX_CONTEXTS):
-        ctx = cython.address(pg.contexts[i])
-        ctx.frame = at
-        ctx.plain = ctx.into = at + pg.max_page
-        ctx.scratch = ctx.plain + room
-        ctx.packed = ctx.scratch + room
-        ctx.io = ctx.packed + room
-        ctx.state = ctx.io + room + READAHEAD_IO
-        ctx.io_size = read_on(pg, FAULT_IO, 512)
-        if i > READAHEAD_CONTEXT - READAHEAD_THREADS:
-            ctx.io_size = read_on(pg, READAHEAD_IO, 128) if i != RECLAIM_CONTEXT else 0
-        at += one
-
-
-def populate(at, length):
-    """Back a buffer that somebody may be using: its bytes do not change."""
-    i: uint64_t
-    if madvise(at, length, MADV_POPULATE_WRITE) != 0:  # before 5.14
-        for i in range(0, length, 4096):
-            add32(cython.cast(cython.pointer(uint32_t), at + i), 0)
-
-
-def contexts_back(pg, page):
-    """Back the contexts for pages of `page` bytes, and take them out of the budget; 0 or an errno.
-
-    Called under arena_lock, before a page of that size exists. At most 5% of the limit goes to the
-    contexts of faults: with large pages there are fewer of them, and faulters wait for one.
-    """
-    i: cython.int
-    n: cython.int = pg.fault_contexts
-    turn: cython.int
-    ctx: context_p
-    need: uint64_t = page + 2 * IO_ALIGN + HEADER
-    if page <= pg.context_page:
-        return 0
-    while pg.areas == cython.NULL and n > 1 and n * 5 * cython.cast(int64_t, page) > pg.limit // 20:
-        n -= 1
-    for i in range(MAX_CONTEXTS):
-        if n <= i <= READAHEAD_CONTEXT - READAHEAD_THREADS or (pg.areas != cython.NULL and n <= i < RECLAIM_CONTEXT):
-            continue
-        ctx = cython.address(pg.contexts[i])
-        populate(ctx.plain, page)
-        populate(ctx.scratch, page)
-        populate(ctx.packed, need)
-        populate(ctx.io, need + ctx.io_size)
-        populate(ctx.state, codec_state_bytes())
-    # Those that are too many now stay taken for good, and give their memory back.
-    for i in range(n, pg.fault_contexts):
-        ctx = cython.address(pg.contexts[i])
-        turn = 0
-        while not casi(cython.address(ctx.taken), 0, 1):
-            backoff(turn)
-            turn += 1
-        madvise(ctx.plain, cython.cast(uint64_t, ctx.state) - cython.cast(uint64_t, ctx.plain), MADV_DONTNEED)
-    pg.fault_contexts = n
-    pg.context_page = page
-    if pg.areas != cython.NULL:
-        return 0
-    store64(cython.address(pg.budget), pg.limit - reserve_bytes(pg, page, n))
-    pg.low = pg.budget // 32
-    pg.high = pg.budget // 16
-    pg.epoch_bytes = pg.budget // 16
-    pool_share(pg)
-    return 0
-
-
-def pool_share(pg):
-    """What zcache may take of a Memory's limit.
-
-    Pages that compress fill up to three quarters, or zcache:size=, before the coldest are written out; without a
-    swap file there is no other place for them.
-    """
-    pg.pool_soft = pg.budget // 4 * 3 if pg.file >= 0 else pg.budget - pg.budget // 16
-    if pg.pool_most and pg.pool_most < pg.pool_soft:
-        pg.pool_soft = pg.pool_most
-    pg.pool_hard = pg.pool_soft + (4 * cython.cast(int64_t, pg.segment_bytes) if pg.file >= 0 else 0)

@@ -86,7 +86,7 @@ cdef struct codec_choice:
 # typesize: bytes of an element, 0 for unknown. fixed_kind: one of the kinds, -1 to choose.
 cdef void codec_choice_init(codec_choice *c, int typesize, int fixed_kind) noexcept nogil
 
-# What `state` of codec_compress must have room for, aligned to 16.
+# What `state` must have room for, aligned to 16; what is in it between two calls does not matter.
 cdef size_t codec_state_bytes() noexcept nogil
 
 # The record's length (at most cap), or 0: the page does not fit and is kept as it is. Needs n bytes of tmp.
@@ -94,7 +94,7 @@ cdef uint32_t codec_compress(codec_choice *c, void *state, const uint8_t *src, u
                              uint8_t *dst, uint32_t cap, uint8_t *codec) noexcept nogil
 
 # 0, or -1: the record is malformed and dst is garbage. Needs page bytes of tmp.
-cdef int codec_decompress(uint8_t codec, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
+cdef int codec_decompress(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
                           uint32_t page) noexcept nogil
 
 # Are all 8-byte words of the page the same one?

@@ -81,12 +81,15 @@ def bit_shuffle(
 @cython.nogil
 @cython.exceptval(check=False)
 def bit_unshuffle(
-    typesize: uint32_t, n: uint32_t, src: cython.pointer[cython.const[uint8_t]], dst: cython.pointer[uint8_t]
+    typesize: uint32_t,
+    n: uint32_t,
+    src: cython.pointer[cython.const[uint8_t]],
+    dst: cython.pointer[uint8_t],
+    scratch: cython.pointer[uint8_t],
 ) -> cython.void:
     rows: uint32_t = 8 * typesize
     size: uint32_t = min(n, cython.cast(uint32_t, TILE))
     part: uint32_t = size // rows
-    scratch: uint8_t[TILE]
     tile: uint32_t
     row: uint32_t
     for tile in range(n // size):
@@ -165,7 +168,7 @@ def encode(
     return head + length if length else 0
 
 
-def codec_decompress(codec, src, n, tmp, dst, page):
+def codec_decompress(codec, state, src, n, tmp, dst, page):
     kind: uint8_t = codec & 15
     typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
     if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_DECIMALS:
@@ -176,6 +179,8 @@ def codec_decompress(codec, src, n, tmp, dst, page):
         memcpy(dst, src, page)
         return 0
     plain: cython.pointer[uint8_t] = dst if kind == CODEC_LZ4 else tmp
+    # not on the stack: it may be one of 16 KiB
+    scratch: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + lz4_state_bytes()
     head: uint32_t = 0
     packed: uint32_t = page
     if kind == CODEC_DECIMALS:
@@ -194,9 +199,9 @@ def codec_decompress(codec, src, n, tmp, dst, page):
     if kind == CODEC_SHUFFLE:
         blosc2_unshuffle(typesize, page, tmp, dst)
     elif kind == CODEC_BITSHUFFLE:
-        bit_unshuffle(typesize, page, tmp, dst)
+        bit_unshuffle(typesize, page, tmp, dst, scratch)
     elif kind == CODEC_DECIMALS:
-        bit_unshuffle(4, packed, tmp, tmp + packed)
+        bit_unshuffle(4, packed, tmp, tmp + packed, scratch)
         return decimals_join(src, tmp + packed, dst, page)
     return 0
 
@@ -445,13 +450,14 @@ def decompress(codec: cython.int, data: cython.const[uint8_t][::1], page: cython
     failed: cython.int = -1
     out: bytes = PyBytes_FromStringAndSize(cython.NULL, size)
     dst: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], PyBytes_AS_STRING(out))
-    tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], malloc(size))
-    if tmp == cython.NULL:
+    state: cython.p_void = malloc(codec_state_bytes() + size)
+    if state == cython.NULL:
         raise MemoryError
+    tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + codec_state_bytes()
     if 0 < n <= size and 0 <= codec < 256:
         with cython.nogil:
-            failed = codec_decompress(codec, cython.address(data[0]), n, tmp, dst, size)
-    free(tmp)
+            failed = codec_decompress(codec, state, cython.address(data[0]), n, tmp, dst, size)
+    free(state)
     if failed:
         raise ValueError(f"malformed record: codec {codec}, {n} bytes, for a page of {size}")
     return out

@@ -15,7 +15,6 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 """
 
 import cython
-from cython.cimports.frontswap.core.arena import slots_for
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
 from cython.cimports.frontswap.core.keeper import guard, keepers_forked, unguard
 from cython.cimports.frontswap.core.layout import (
@@ -30,7 +29,7 @@ from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.registration import region_register, threads_start
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
 from cython.cimports.frontswap.core.signals import signals_forked
-from cython.cimports.frontswap.core.swapfile import file_place, slots_add, swap_file_make, swap_grow
+from cython.cimports.frontswap.core.swapfile import file_place, slots_add, slots_for, swap_file_make, swap_grow
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EFD_CLOEXEC,
@@ -40,7 +39,6 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_DONTFORK,
     O_CLOEXEC,
     block_signals,
-    close,
     errno,
     eventfd,
     load32,
@@ -92,7 +90,8 @@ def ready(pg):
     own = file_place(pg)
     if own < 0 or pg.lease_count == MAX_LEASES:
         return EMFILE
-    pg.child_slots = slots_for(pg, pg.allocated)
+    # What is not registered yet reserves its room when it is.
+    pg.child_slots = slots_for(pg, pg.allocated) if loadi(cython.address(pg.registered)) else 0
     error = swap_file_make(pg, pg.child_slots, cython.address(pg.child_file))
     if error == 0 and used:
         blocked = used + pg.deferred_slots
@@ -100,8 +99,8 @@ def ready(pg):
         if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
             error = errno
         if error == 0:
-            pg.lease_read = ends[0]
-            pg.lease_write = ends[1]
+            pg.lease_read = guard(ends[0])
+            pg.lease_write = guard(ends[1])
             pg.leased_slots = blocked
     pg.child_own = own
     return error
@@ -139,14 +138,13 @@ def parent_one(pg):
     """In the parent: as before, and the slots that the child may read are kept for it."""
     if pg.inheriting:
         inherit(pg, MADV_DONTFORK)
-    if pg.child_file >= 0:
-        close(pg.child_file)
+    unguard(pg.child_file)
     if pg.lease_write >= 0:
-        close(pg.lease_write)
+        unguard(pg.lease_write)
         # Kept when the fork failed, too: it has no other end then, and the next look finds that out.
         pg.forks += 1
         pg.leases[pg.lease_count].fork = pg.forks
-        pg.leases[pg.lease_count].fd = guard(pg.lease_read)
+        pg.leases[pg.lease_count].fd = pg.lease_read
         pg.lease_count += 1
     gate_open(pg)
 
@@ -197,13 +195,12 @@ def child_files(pg):
     for i in range(pg.lease_count):
         unguard(pg.leases[i].fd)  # on slots of the parent's that others read
     pg.lease_count = pg.forks = pg.deferred_slots = pg.leased_slots = 0
-    if pg.lease_read >= 0:
-        close(pg.lease_read)
+    unguard(pg.lease_read)
     if pg.child_file < 0:
         return
-    pg.held[pg.own_file] = -1 if pg.lease_write < 0 else guard(pg.lease_write)
+    pg.held[pg.own_file] = pg.lease_write
     pg.own_file = pg.child_own
-    pg.files[pg.own_file] = pg.file = guard(pg.child_file)
+    pg.files[pg.own_file] = pg.file = pg.child_file
     pg.slots = pg.free_slots_n = 0
     slots_add(pg, pg.child_slots)
 
@@ -211,7 +208,7 @@ def child_files(pg):
 def child_one(pg):
     """In the child: give a Memory everything that fork does not."""
     i: cython.int
-    error: cython.int
+    error: cython.int = 0
     if pg.fork_error:
         die("fork: no room on the disk of the swap file for what the child may write", pg.fork_error)
     lock_reset(cython.address(pg.arena_lock))
@@ -224,7 +221,9 @@ def child_one(pg):
         storei(cython.address(pg.contexts[i].taken), 0)  # long work keeps one while it is not inside
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = 0
-    unguard(pg.fd)
+    if pg.fd >= 0:
+        unguard(pg.fd)
+        pg.fd = -1
     child_files(pg)
     if pg.stop_fd >= 0:
         unguard(pg.stop_fd)
@@ -232,17 +231,18 @@ def child_one(pg):
         if pg.stop_fd < 0:
             die("eventfd in a forked child", errno)
         pg.stop_fd = guard(pg.stop_fd)
-    error = region_register(pg)
-    if error:
-        die("userfaultfd in a forked child", error)
-    for i in range(1, pg.used_blocks + 1):
-        if load32(cython.address(pg.blocks[i].live)) == 1:
-            protect_clean(pg, cython.address(pg.blocks[i]))
+    if loadi(cython.address(pg.registered)):
+        error = region_register(pg)
+        if error:
+            die("userfaultfd in a forked child", error)
+        for i in range(1, pg.used_blocks + 1):
+            if load32(cython.address(pg.blocks[i].live)) == 1:
+                protect_clean(pg, cython.address(pg.blocks[i]))
     inherit(pg, MADV_DONTFORK)
     lock_reset(cython.address(pg.gate_lock))
     storei(cython.address(pg.gate), 0)
     # Where another thread answers the faults, it must be there before the first one.
-    if not pg.sigbus:
+    if not pg.sigbus and loadi(cython.address(pg.registered)):
         error = threads_start(pg)
         if error:
             die("no handler thread in a forked child", error)

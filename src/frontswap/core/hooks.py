@@ -8,11 +8,11 @@ import os
 
 import cython
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObject
-from cython.cimports.frontswap.core.arena import map_memory, pool_share
+from cython.cimports.frontswap.core.arena import map_memory
 from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.contexts import pool_share
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
-from cython.cimports.frontswap.core.keeper import kept_call
 from cython.cimports.frontswap.core.layout import (
     COUNTERS,
     MAX_AREAS,
@@ -32,14 +32,12 @@ from cython.cimports.frontswap.core.layout import (
     segment_t,
 )
 from cython.cimports.frontswap.core.reclaim import context_give, context_take
-from cython.cimports.frontswap.core.registration import thread_start
+from cython.cimports.frontswap.core.registration import thread_start, threads_stop
 from cython.cimports.frontswap.core.segments import segment_close
 from cython.cimports.frontswap.core.uapi import (
-    SYS_write,
     backoff,
     block_signals,
     clock_ns,
-    eventfd_write,
     int64_t,
     load64,
     loadi,
@@ -74,6 +72,7 @@ COUNTER_NAMES = (
     "write_upgrades",
     "evicted_clean",
     "evicted_dirty",
+    "evicted_huge",
     "direct_reclaims",
     "same_filled_pages",
     "accepted",  # the place of ACCEPTED among the reasons: always 0
@@ -173,23 +172,9 @@ class Hooks:
     def stop(self):
         """End the threads; no fault may be on its way."""
         pg: pager_p = self.pg
-        one: uint64_t = 1
-        i: cython.int
         turn: cython.int = 0
         with cython.nogil:
-            pg.closing = 1
-            wake(cython.address(pg.reclaim_event))
-            wake(cython.address(pg.writeback_event))
-            wake(cython.address(pg.readahead_event))
-            # By the keeper: an event descriptor looks like any other, and its number may be another's by now.
-            if (
-                pg.stop_fd >= 0
-                and kept_call(SYS_write, pg.stop_fd, cython.cast(cython.long, cython.address(one)), 8, 0) < 0
-            ):
-                eventfd_write(pg.stop_fd, 1)
-            for i in range(pg.thread_count):
-                pthread_join(pg.threads[i], cython.NULL)
-            pg.thread_count = 0
+            threads_stop(pg)
             while loadi(cython.address(pg.inflight)) != 0:
                 backoff(turn)
                 turn += 1

@@ -1,10 +1,10 @@
-from frontswap.core.layout cimport pager_t
+from frontswap.core.layout cimport MAX_FILES, pager_t
 from frontswap.core.uapi cimport int32_t, lock_t, pthread_t, uint64_t
 
 cdef enum:
-    MOST_GUARDED = 512
+    MOST_GUARDED = 4096       # a Memory has few; each of its forked children that lives, one more
     MOST_KEEPERS = 64
-    KEPT = 3                  # userfaultfd, swap file, the event that ends handler threads
+    KEPT = 2 * MAX_FILES + 2  # userfaultfd, the event that ends handler threads, swap files, leases of its own
 
 ctypedef struct guard_t:      # a descriptor of ours
     int32_t number            # of the descriptor, + 1; 0: free, -1: being written
@@ -56,3 +56,4 @@ cdef keeper_t *keeper_of(int fd) noexcept nogil
 cdef void *keeper_thread(void *argument) noexcept nogil
 cdef bint same_file(int fd, const guard_t *g) noexcept nogil
 cdef int own_table_of(const int *fds) noexcept nogil
+cdef void kept_fds(const pager_t *pg, int *fds, bint leases) noexcept nogil

@@ -16,6 +16,7 @@ All of it is async-signal-safe.
 """
 
 import cython
+from cython.cimports.frontswap.core.layout import MAX_FILES
 from cython.cimports.frontswap.core.uapi import (
     CLONE_FILES,
     CLOSE_RANGE_UNSHARE,
@@ -25,6 +26,7 @@ from cython.cimports.frontswap.core.uapi import (
     ENOTTY,
     F_DUPFD_CLOEXEC,
     RLIMIT_NOFILE,
+    SYS_close,
     SYS_close_range,
     SYS_ioctl,
     block_signals,
@@ -148,11 +150,18 @@ def guard(fd):
 def unguard(fd):
     """Close a descriptor that guard() has returned, unless its number is another file's by now."""
     i: cython.int = find_guard(fd)
+    j: cython.int
     own: cython.bint
+    k: keeper_p = keeper_of(fd)
     if i < 0:
         if fd >= 0:
             close(fd)
         return
+    if k != cython.NULL:
+        kept_call(SYS_close, fd, 0, 0, 0)
+        for j in range(KEPT):
+            if k.fds[j] == fd:
+                k.fds[j] = -1
     own = same_file(fd, cython.address(guards[i]))
     storei(cython.address(guards[i].number), 0)
     if own:
@@ -237,12 +246,23 @@ def keeper_of(fd):
     return cython.NULL
 
 
-def own_table(pg):
-    """Give the calling thread a descriptor table of its own, with the pager's descriptors and nothing else."""
-    fds: cython.int[3]
+def kept_fds(pg, fds, leases):
+    """The descriptors that a pager cannot do without, KEPT of them, -1 where there is none.
+
+    Not what comes later: the reading ends of the leases that forks make. A lost one is a lease that does not end.
+    """
+    i: cython.int
     fds[0] = pg.fd
-    fds[1] = pg.file
-    fds[2] = pg.stop_fd
+    fds[1] = pg.stop_fd
+    for i in range(MAX_FILES):
+        fds[2 + i] = pg.files[i]
+        fds[2 + MAX_FILES + i] = pg.held[i] if leases else -1
+
+
+def own_table(pg):
+    """Give the calling thread a descriptor table of its own: the pager's userfaultfd, event and swap files."""
+    fds: cython.int[KEPT]
+    kept_fds(pg, fds, False)
     return own_table_of(fds)
 
 
@@ -253,17 +273,16 @@ def own_table_of(fds):
     """
     i: cython.int
     j: cython.int
-    swap: cython.int
-    sorted_fds: cython.int[3]
+    fd: cython.int
+    sorted_fds: cython.int[KEPT]
     first: cython.long = 0
     for i in range(KEPT):
-        sorted_fds[i] = fds[i]
+        fd = fds[i]
         j = i
-        while j > 0 and sorted_fds[j - 1] > sorted_fds[j]:
-            swap = sorted_fds[j]
+        while j > 0 and sorted_fds[j - 1] > fd:
             sorted_fds[j] = sorted_fds[j - 1]
-            sorted_fds[j - 1] = swap
             j -= 1
+        sorted_fds[j] = fd
     # Two ways to the same: the seccomp profiles of containers forbid unshare() as a whole. Out of the way of all
     # numbers, so that the kernel copies the whole table.
     if (
@@ -300,7 +319,7 @@ def keeper_thread(argument):
 
 
 def keeper_start(pg):
-    """Start the keeper of a pager whose descriptors are open (and guarded); 0 or an errno.
+    """Start the keeper of a pager whose descriptors are open (and guarded), if it has none; 0 or an errno.
 
     Call it where the region is registered, again in a forked child, and before what may lose them goes on. When this
     machine gives a thread no table of its own, that is no error: the guard is all there is then.
@@ -310,20 +329,22 @@ def keeper_start(pg):
     signals: sigset_t
     error: cython.int
     for i in range(MOST_KEEPERS):
+        if keepers[i].pg == pg:
+            return 0
+    for i in range(MOST_KEEPERS):
         if casi(cython.address(keepers[i].state), KEEPER_FREE, KEEPER_STARTING):
             k = cython.address(keepers[i])
             break
     if k == cython.NULL:
         return EMFILE
     k.pg = pg
-    k.fds[0] = pg.fd
-    k.fds[1] = pg.file
-    k.fds[2] = pg.stop_fd
+    kept_fds(pg, k.fds, True)
     k.event = k.ended = k.asked = k.answer = 0
     block_signals(cython.address(signals))
     error = pthread_create(cython.address(k.thread), cython.NULL, keeper_thread, k)
     restore_signals(cython.address(signals))
     if error:
+        k.pg = cython.NULL
         storei(cython.address(k.state), KEEPER_FREE)
         return error
     while loadi(cython.address(k.state)) == KEEPER_STARTING:

@@ -16,6 +16,8 @@
 #                       the memory door the record itself is the slot's, and no backend has the page
 #   bits 6-7    what `where` is: RECORD_NONE, RECORD_SAME (the fill word), RECORD_LOG (a place),
 #               RECORD_BACKEND (the number of the stack that has the page)
+#   bit  8      HOLES   of a DIRTY page: parts of it are absent, and read as zeros. Pages that were there when the arena
+#                       was registered can be so; the next fault or eviction fills them. Pinned ones never are
 #   bits 16-31  resident: number of pins; OUT: the reclaim epoch in which it left
 #
 # * Whoever changes a page first swaps its word to BUSY, and decides by the word it replaced, not by
@@ -54,6 +56,7 @@ cdef enum:
     STATE = 15
     REF = 16
     SLOT = 32
+    HOLES = 256
     RECORD_NONE = 0
     RECORD_SAME = 64
     RECORD_LOG = 128
@@ -130,6 +133,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_WRITE_UPGRADES
     C_EVICTED_CLEAN
     C_EVICTED_DIRTY
+    C_EVICTED_HUGE            # huge pages, each in one piece; their pages are among C_EVICTED_DIRTY
     C_DIRECT_RECLAIMS
     C_SAME_FILLED
     C_REJECT                  # and one for each reason, in the order of REFUSED_*
@@ -315,6 +319,10 @@ cdef struct pager_t:
     uint64_t base
     uint64_t size
     uint32_t *chunks          # chunk -> block, 0: free
+    uint32_t *huge            # a bit for each chunk: it was one huge page when it was registered (a hint)
+    int64_t huge_from         # until then, arrays from so many bytes on ask for huge pages; 0: none
+    int32_t huge_most         # so many may leave in one piece at the same time
+    int32_t huge_leaving
     page_t *pages
     uint32_t max_pages
     block_t *blocks
@@ -329,6 +337,9 @@ cdef struct pager_t:
     int64_t reserved_for      # allocated bytes that the swap file is reserved for
     # the seam
     int fd
+    int32_t registered        # 1: faults of the arena come to us. 0 to 1 under the closed gate, never back. Who reads
+                              # 0 outside of the gate knows only that pages were not evicted yet: a system call that
+                              # is on its way while it becomes 1 may meet EFAULT at a page that was never touched
     int closing
     int forked                # this is a child's copy: neither threads nor tables are here
     int stop_fd

@@ -9,8 +9,6 @@ cdef enum:                    # what a fault ends in
     NO_MEMORY = -3            # the limit is reached, nothing can leave and there is no swap file
 
 cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
-cdef uint32_t pager_zap(
-    pager_t *pg, block_t *block, uint32_t first, uint32_t count, bint freeing) noexcept nogil
 cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
 cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
 cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil
@@ -30,9 +28,10 @@ cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef int fault(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
 cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,
                   bint ahead) noexcept nogil
+cdef void wait_for_memory(pager_t *pg, context_t *ctx, int64_t size, int error, int turn) noexcept nogil
+cdef void fill_holes(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
 cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
 cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcept nogil
-cdef void zap_run(pager_t *pg, block_t *block, uint32_t first, uint32_t count, uint32_t resident) noexcept nogil
 cdef int stream_note(pager_t *pg, block_t *block, uint32_t index) noexcept nogil
 cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
 cdef int pin_once(pager_t *pg, uint32_t page) noexcept nogil

@@ -20,6 +20,7 @@ from cython.cimports.frontswap.core.layout import (
     CLEAN,
     DIRTY,
     HIGH_SHIFT,
+    HOLES,
     KIND,
     NONE,
     OUT,
@@ -60,17 +61,14 @@ from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
-    MADV_DONTNEED,
     add64,
     addi,
     backoff,
     cas32,
-    errno,
     int64_t,
     load32,
     loadi,
     lock,
-    madvise,
     sleep_on,
     store32,
     uint32_t,
@@ -78,14 +76,9 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uapi import (
-    write as write_fd,
-)
-from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say, uffd_copy, uffd_fill, uffd_protect
 from cython.cimports.libc.stdio import snprintf
-from cython.cimports.libc.string import strlen
 
-ZAP_RUN = cython.declare(cython.uint, 256)
 FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
 
 
@@ -95,7 +88,9 @@ def pager_fault(pg, address, write):
     result: cython.int = STRAY
     ctx: context_p = cython.NULL
     gate_enter(pg)
-    if spot_find(pg, address, cython.address(spot)):
+    if loadi(cython.address(pg.registered)) == 0:
+        result = RETRY  # a registration that has failed after all: the next access is an ordinary one
+    elif spot_find(pg, address, cython.address(spot)):
         result = fault(pg, cython.address(spot), write, cython.address(ctx))
         if ctx != cython.NULL:
             context_give(ctx)
@@ -161,6 +156,17 @@ def fault(pg, spot, write, ctx):
             backoff(turn)
             turn += 1
             continue
+        if (state & STATE) == DIRTY and (state & HOLES) != 0:
+            if not cas32(cython.address(p.state), state, BUSY):
+                continue
+            if not spot_holds(pg, spot):
+                store32(cython.address(p.state), state)
+                result = STRAY
+                break
+            fill_holes(pg, ctx[0], spot.page)
+            store32(cython.address(p.state), state & ~cython.cast(uint32_t, HOLES))
+            result = RESOLVED
+            break
         if (state & STATE) == DIRTY or ((state & STATE) == CLEAN and not write):
             result = RETRY
             break
@@ -201,6 +207,27 @@ def fault(pg, spot, write, ctx):
     if charged:
         uncharge(pg, size)
     return result
+
+
+def wait_for_memory(pg, ctx, size, error, turn):
+    """The memory cgroup is full at this moment, whoever filled it: wait for reclaim to make room for a page."""
+    if error != ENOMEM or turn > 20000:
+        die("UFFDIO_COPY", error)
+    if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
+        backoff(turn)
+
+
+def fill_holes(pg, ctx, page):
+    """Fill the absent parts of an owned page with zeros. The whole page is paid for."""
+    error: cython.int
+    turn: cython.int = 0
+    size: uint32_t = page_bytes(pg, page)
+    while True:
+        error = uffd_fill(pg.fd, page_address(pg, page), pg.zeros, size)
+        if error == 0:
+            break
+        wait_for_memory(pg, ctx, size, error, turn)
+        turn += 1
 
 
 def bring_in(pg, ctx, page, state, write, more, ahead):
@@ -250,11 +277,7 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
         error = uffd_copy(pg.fd, address, pg.zeros if (state & STATE) == NONE else ctx.plain, size, not write)
         if error == 0:
             break
-        # The memory cgroup is full at this moment, whoever filled it: wait for reclaim to make room.
-        if error != ENOMEM or turn > 20000:
-            die("UFFDIO_COPY", error)
-        if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
-            backoff(turn)
+        wait_for_memory(pg, ctx, size, error, turn)
         turn += 1
     add64(cython.address(pg.resident), size)
     store32(cython.address(p.state), word | kind)
@@ -279,8 +302,7 @@ def lost_message(pg, page, on_disk, cause):
         cython.cast(cython.p_char, "swap file") if on_disk else cython.cast(cython.p_char, "compressed pool"),
         load_cause(cause),
     )
-    if write_fd(2, text, strlen(text)) < 0:
-        pass
+    say(text)
 
 
 def page_lost(pg, page, state, cause):
@@ -292,73 +314,7 @@ def page_lost(pg, page, state, cause):
     return LOST
 
 
-# --- freeing, pins -------------------------------------------------------------------------------
-
-
-def zap_run(pg, block, first, count, resident):
-    """Give back the frames of owned neighbours whose records are dropped; they become NONE."""
-    i: uint32_t
-    size: uint64_t
-    address: uint64_t
-    if count == 0:
-        return
-    size = cython.cast(uint64_t, 1) << block.shift
-    address = block.base + (first - block.first) * size
-    if madvise(cython.cast(cython.p_void, address), size * count, MADV_DONTNEED) != 0:
-        die("MADV_DONTNEED", errno)
-    if resident:
-        uncharge(pg, size * resident)
-        add64(cython.address(pg.resident), -cython.cast(int64_t, size * resident))
-    for i in range(count):
-        store32(cython.address(pg.pages[first + i].state), NONE)
-
-
-def pager_zap(pg, block, first, count, freeing):
-    """Drop pages with their records: they read as zeros afterwards. Waits for who works on them.
-
-    Pinned pages stay as they are unless the array is `freeing`; their number is returned.
-    """
-    i: uint32_t = 0
-    pinned: uint32_t = 0
-    run: uint32_t = 0
-    resident: uint32_t = 0
-    state: uint32_t
-    turn: cython.int = 0
-    p: page_p
-    while i < count:
-        p = cython.address(pg.pages[first + i])
-        state = load32(cython.address(p.state))
-        if (state & STATE) == BUSY:
-            # Nobody who owns a page waits for another: let go of the run first.
-            zap_run(pg, block, first + i - run, run, resident)
-            run = resident = 0
-            backoff(turn)
-            turn += 1
-            continue
-        if (state & STATE) == NONE and run == 0:
-            i += 1
-            continue
-        if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0 and not freeing:
-            zap_run(pg, block, first + i - run, run, resident)
-            run = resident = 0
-            pinned += 1
-            i += 1
-            continue
-        if not cas32(cython.address(p.state), state, BUSY):
-            continue
-        turn = 0
-        if (state & STATE) == CLEAN or (state & STATE) == DIRTY:
-            resident += 1
-            if (state >> HIGH_SHIFT) != 0:
-                add64(cython.address(pg.pinned), -(cython.cast(int64_t, 1) << block.shift))
-        frontswap_invalidate_page(pg, first + i, state)
-        run += 1
-        i += 1
-        if run == ZAP_RUN:
-            zap_run(pg, block, first + i - run, run, resident)
-            run = resident = 0
-    zap_run(pg, block, first + i - run, run, resident)
-    return pinned
+# --- pins --------------------------------------------------------------------------------------
 
 
 def pin_once(pg, page):
@@ -366,7 +322,7 @@ def pin_once(pg, page):
     size: int64_t = page_bytes(pg, page)
     p: page_p = cython.address(pg.pages[page])
     state: uint32_t = load32(cython.address(p.state))
-    if (state & STATE) != DIRTY:
+    if (state & STATE) != DIRTY or (state & HOLES) != 0:
         return RETRY
     if (state >> HIGH_SHIFT) == 0xFFFF:
         return NO_MEMORY

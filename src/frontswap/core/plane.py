@@ -10,16 +10,15 @@ from cython.cimports.cpython.ref import Py_INCREF, PyObject
 from cython.cimports.frontswap.core.arena import (
     NO_ADDRESSES,
     NO_ALLOCATION,
+    NO_REGISTRATION,
     arena_allocate,
     arena_find,
     arena_free,
-    buffers_bytes,
-    contexts_back,
-    contexts_make,
 )
+from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make
 from cython.cimports.frontswap.core.drain import pages_in_backends
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
-from cython.cimports.frontswap.core.keeper import guard, keeper_stop, unguard
+from cython.cimports.frontswap.core.keeper import keeper_stop, unguard
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     ADVICE_RANDOM,
@@ -38,14 +37,12 @@ from cython.cimports.frontswap.core.pager import (
     NO_MEMORY,
     pager_pin,
     pager_unpin,
-    pager_zap,
     readahead_request,
 )
 from cython.cimports.frontswap.core.reclaim import context_give, context_take, evict_page
-from cython.cimports.frontswap.core.registration import region_register, threads_start
+from cython.cimports.frontswap.core.registration import arena_present, arena_register, region_supported, threads_start
 from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
 from cython.cimports.frontswap.core.uapi import (
-    MADV_POPULATE_READ,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_NORESERVE,
@@ -60,7 +57,6 @@ from cython.cimports.frontswap.core.uapi import (
     load32,
     load64,
     loadi,
-    madvise,
     mmap,
     restore_signals,
     sigset_t,
@@ -68,15 +64,18 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import uffd_features, uffd_new
+from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
 import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
+from frontswap.core import calls, sockets  # noqa: F401  (being imported they take the place of libc's)
 
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate() and pin(): a negative number that is no errno.
 REFUSED_ADDRESSES: int = NO_ADDRESSES
 REFUSED_ALLOCATION: int = NO_ALLOCATION
 REFUSED_MEMORY: int = NO_MEMORY
+REFUSED_REGISTRATION: int = NO_REGISTRATION  # and an errno
 
 
 def kernel_features() -> dict[str, bool]:
@@ -122,6 +121,8 @@ class Plane(Hooks):
         overcommit: bool,
         sigbus: bool,
         move: bool,
+        huge: int,
+        early: bool,
         keep: object,
     ):
         pg: pager_p = self.pg
@@ -145,45 +146,68 @@ class Plane(Hooks):
         pg.directory = strdup(directory)
         pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
         contexts_make(pg)
-        if contexts_back(pg, 4096) != 0:
-            raise MemoryError("frontswap: no memory for the fault contexts")
-        error = region_register(pg)
+        if not early and huge:
+            pg.huge_from = huge
+            if move and max_page >= PAGE_TABLE:
+                pg.huge_most = min(max(limit // 128 // PAGE_TABLE, 1), contexts + 1)
+        contexts_for(pg, 4096)
+        error = region_supported(pg)
         if error:
             raise OSError(error, "userfaultfd: " + os.strerror(error))
         error = seam_attach(pg)
         if error:
             raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
-        if not sigbus:
-            pg.stop_fd = guard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        error = threads_start(pg)
-        if error:
-            raise OSError(error, "pthread_create: " + os.strerror(error))
         self.open = True
+        if early:
+            self.register_arena()
 
     def map_tables(self):
         """Reserve the arena and the tables beside it; only what is used of them costs RAM."""
         pg: pager_p = self.pg
         arena_pages: uint64_t = pg.size // 4096
-        largest: uint64_t = pg.max_page
+        largest: uint64_t = max(pg.max_page, PAGE_TABLE)
         pg.max_pages = cython.cast(uint32_t, min(arena_pages + 1, 0xFFFFFFF0))
         pg.max_blocks = cython.cast(uint32_t, min(pg.size >> CHUNK_SHIFT, 1 << 22)) + 2
         pg.max_slots = cython.cast(uint32_t, pg.size // pg.segment_bytes * 5 // 4 + 64)
         pg.ram_slots = cython.cast(uint32_t, pg.limit // pg.segment_bytes) * 2 + 16
-        # One largest page more than the arena: it starts at a multiple of it.
+        # One largest page more than the arena: it starts at a multiple of it, and of a huge page.
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
+        pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
         self.map_pages()
         self.map_log()
-        pg.zeros = cython.cast(bytes_p, self.map(largest))
+        pg.zeros = cython.cast(bytes_p, self.map(pg.max_page))
         pg.space.capacity = pg.max_blocks
         pg.space.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
         pg.space.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
         pg.base = (pg.base + largest - 1) // largest * largest
-        madvise(pg.zeros, largest, MADV_POPULATE_READ)
         pg.space.start[0] = 0
         pg.space.count[0] = pg.size >> CHUNK_SHIFT
         pg.space.n = 1
         return 0
+
+    def register_arena(self) -> None:
+        """From now on faults come to us; nothing to do when they do. OSError: it cannot be, and all is as before."""
+        pg: pager_p = self.pager()
+        error: cython.int
+        signals: sigset_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            error = arena_register(pg)
+            restore_signals(cython.address(signals))
+        if error:
+            raise OSError(error, "registration with userfaultfd: " + os.strerror(error))
+
+    def present(self) -> int:
+        """Bytes of arrays in RAM, as the kernel tells; -1 when the arena is registered, and we know."""
+        pg: pager_p = self.pager()
+        found: int64_t
+        signals: sigset_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            found = arena_present(pg)
+            restore_signals(cython.address(signals))
+        return found
 
     def allocate(self, size: int, page: int, typesize: int, kind: int) -> tuple[int, int]:
         """(address, 0), or (0, error): an errno of the swap file or REFUSED_*."""
@@ -268,12 +292,13 @@ class Plane(Hooks):
         return pinned
 
     def evict(self, address: int, length: int) -> int:
-        """Evict the pages of the range that are resident and not in use; the number evicted."""
+        """Evict the pages of the range that are resident and not in use; the number evicted. Registers the arena."""
         first: uint32_t = 0
         count: uint32_t = 0
         i: uint32_t
         done: cython.long = 0
         signals: sigset_t
+        self.register_arena()
         self.range_of(address, length, False, cython.address(first), cython.address(count))
         pg: pager_p = self.pg
         with cython.nogil:
@@ -281,20 +306,25 @@ class Plane(Hooks):
             ctx = context_take(pg)
             for i in range(count):
                 gate_enter(pg)
-                done += evict_page(pg, ctx, first + i)
+                done += evict_page(pg, ctx, first + i, first, first + count)
                 gate_leave(pg)
             context_give(ctx)
             restore_signals(cython.address(signals))
         return done
 
     def prefetch(self, address: int, length: int) -> int:
-        """Queue readahead of the range, at most half of the limit; the number of pages queued."""
+        """Queue readahead of the range, at most half of the limit; the number of pages queued.
+
+        None before the arena is registered: nothing is out.
+        """
         first: uint32_t = 0
         count: uint32_t = 0
         most: uint64_t
         signals: sigset_t
         self.range_of(address, length, False, cython.address(first), cython.address(count))
         pg: pager_p = self.pg
+        if loadi(cython.address(pg.registered)) == 0:
+            return 0
         most = (pg.budget // 2) >> pg.blocks[arena_find(pg, address)].shift
         if count > most:
             count = cython.cast(uint32_t, most)
@@ -306,7 +336,10 @@ class Plane(Hooks):
         return count
 
     def pin(self, address: int, length: int) -> int:
-        """Make the range resident, writable and unevictable: 0, or why not (nothing is pinned then)."""
+        """Make the range resident, writable and unevictable: 0, or why not (nothing is pinned then).
+
+        Registers the arena: a page has a state only then.
+        """
         first: uint32_t = 0
         count: uint32_t = 0
         i: uint32_t = 0
@@ -314,6 +347,7 @@ class Plane(Hooks):
         pg: pager_p
         block: block_p
         signals: sigset_t
+        self.register_arena()
         self.range_of(address, length, False, cython.address(first), cython.address(count))
         pg = self.pg
         block = cython.address(pg.blocks[arena_find(pg, address)])
@@ -345,7 +379,7 @@ class Plane(Hooks):
                 pager_unpin(pg, first + i)
             restore_signals(cython.address(signals))
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, object]:
         """All counters and gauges; names as in Statistics."""
         pg: pager_p = self.pager()
         i: uint32_t
@@ -355,6 +389,7 @@ class Plane(Hooks):
         swapped: int64_t = 0
         refused: int64_t = 0
         state: uint32_t
+        present: int64_t = self.present()
         found = self.hook_counters()
         for i in range(1, pg.next_segment):
             s = cython.address(pg.segments[i])
@@ -372,7 +407,8 @@ class Plane(Hooks):
             limit_bytes=pg.limit,
             reserve_bytes=pg.limit - pg.budget,
             allocated_bytes=pg.allocated,
-            resident_bytes=load64(cython.address(pg.resident)),
+            registered=present < 0,
+            resident_bytes=load64(cython.address(pg.resident)) if present < 0 else present,
             pinned_bytes=load64(cython.address(pg.pinned)),
             pool_bytes=load64(cython.address(pg.pool_bytes)),
             pool_live_bytes=live,
@@ -380,7 +416,7 @@ class Plane(Hooks):
             swapped_bytes=swapped,
             swap_buffer_bytes=refused,
             swap_reserved_bytes=cython.cast(int64_t, pg.slots) * pg.segment_bytes,
-            used_bytes=load64(cython.address(pg.used)),
+            used_bytes=load64(cython.address(pg.used)) if present < 0 else present,
             frontswap_pages=pages_in_backends(pg),
         )
         return found
@@ -404,7 +440,7 @@ class Plane(Hooks):
             self.open = False
             self.pg = cython.NULL
             return False
-        if self.pg.thread_count == 0:
+        if loadi(cython.address(self.pg.registered)) and self.pg.thread_count == 0:
             threads_start(self.pg)  # those that cannot be had now are tried again by the next allocation
         return True
 

@@ -19,11 +19,14 @@ from cython.cimports.frontswap.core.layout import (
     C_DIRECT_RECLAIMS,
     C_EVICTED_CLEAN,
     C_EVICTED_DIRTY,
+    C_EVICTED_HUGE,
     C_OVERSHOOTS,
+    CHUNK_SHIFT,
     CLEAN,
     DIRTY,
     FRAME,
     HIGH_SHIFT,
+    HOLES,
     NONE,
     OUT,
     PAGE_TABLE,
@@ -34,6 +37,7 @@ from cython.cimports.frontswap.core.layout import (
     RECORD_NONE,
     REF,
     STATE,
+    block_p,
     bytes_p,
     context_p,
     page_address,
@@ -46,6 +50,8 @@ from cython.cimports.frontswap.core.uapi import (
     EBUSY,
     MADV_DONTNEED,
     add64,
+    addi,
+    and32,
     backoff,
     cas32,
     cas64,
@@ -68,7 +74,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_move, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_fill, uffd_move, uffd_protect
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
 # Rounds without a page freed before a charge gives up: some 20 ms, in which disk writes end.
@@ -290,8 +296,109 @@ def evict_dirty(pg, ctx, pages, states, n):
     return freed
 
 
-def evict_page(pg, ctx, page):
-    """Evict one page now if it is resident and nobody uses it; 1 if it has left."""
+def fill_holes_of(pg, page, state):
+    """Fill the absent parts of an owned page that is about to leave: they would be absent in the frame, too.
+
+    False: there is no memory for that now, and the page is as it was.
+    """
+    if (state[0] & HOLES) != 0:
+        if uffd_fill(pg.fd, page_address(pg, page), pg.zeros, page_bytes(pg, page)) != 0:
+            store32(cython.address(pg.pages[page].state), state[0])
+            return False
+        state[0] &= ~cython.cast(uint32_t, HOLES)
+    return True
+
+
+def huge_own(pg, first, n, owned):
+    """Own the pages of a huge page beside `owned`, which is; False if that cannot be, and all are as they were.
+
+    Nobody waits here: the first that is not just DIRTY ends it.
+    """
+    i: uint32_t
+    state: uint32_t
+    p: page_p
+    for i in range(n):
+        p = cython.address(pg.pages[first + i])
+        if first + i == owned:
+            continue
+        state = load32(cython.address(p.state))
+        if (state & ~cython.cast(uint32_t, REF)) != DIRTY or not cas32(cython.address(p.state), state, BUSY):
+            huge_disown(pg, first, i, owned)
+            return False
+    return True
+
+
+def huge_disown(pg, first, n, owned):
+    """End of huge_own(), for `n` pages of it. (That they came back soon, REF, is forgotten.)"""
+    i: uint32_t
+    for i in range(n):
+        if first + i != owned:
+            store32(cython.address(pg.pages[first + i].state), DIRTY)
+
+
+def evict_huge(pg, ctx, page, low, high):
+    """Evict the huge page that an owned DIRTY page is a part of, in one piece; the bytes freed.
+
+    Taking a part out of a huge page costs a hundred times more: it is split. 0: nothing has happened, and `page` is
+    owned as before; else it is no more. Only if all its pages lie in [low, high).
+    """
+    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
+    at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
+    size: uint64_t = page_bytes(pg, page)
+    chunk: uint64_t = (at - pg.base) >> CHUNK_SHIFT
+    bit: uint32_t = cython.cast(uint32_t, 1) << (chunk % 32)
+    first: uint32_t
+    n: uint32_t = cython.cast(uint32_t, PAGE_TABLE // size)
+    i: uint32_t
+    gone: int64_t = 0
+    kind: uint32_t
+    data: bytes_p
+    if pg.huge_most == 0 or (load32(cython.address(pg.huge[chunk // 32])) & bit) == 0:
+        return 0
+    if at + PAGE_TABLE > block.base + block.pages * size:
+        return 0
+    first = block.first + cython.cast(uint32_t, (at - block.base) // size)
+    if first < low or first + n > high:
+        return 0
+    if addi(cython.address(pg.huge_leaving), 1) >= pg.huge_most:
+        addi(cython.address(pg.huge_leaving), -1)
+        return 0
+    # Whoever clears the bit does it; if it cannot be done now it is done the ordinary way, for good.
+    if (and32(cython.address(pg.huge[chunk // 32]), ~bit) & bit) == 0 or not huge_own(pg, first, n, page):
+        addi(cython.address(pg.huge_leaving), -1)
+        return 0
+    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.frame), at, PAGE_TABLE) != 0:
+        huge_disown(pg, first, n, page)
+        addi(cython.address(pg.huge_leaving), -1)
+        return 0
+    for i in range(n):
+        data = ctx.frame + i * size
+        kind = RECORD_NONE
+        if frontswap_store(pg, ctx, first + i, data, DIRTY, cython.address(kind)) <= NOWHERE:
+            put_back(pg, data, page_address(pg, first + i), cython.cast(uint32_t, size))
+            store32(cython.address(pg.pages[first + i].state), DIRTY)
+            continue
+        # Each is OUT as soon as it is stored: who wants the first one need not wait for the last. All stay charged
+        # until their frame is given back.
+        gone += size
+        add64(cython.address(pg.resident), -cython.cast(int64_t, size))
+        add64(cython.address(pg.evicted), size)
+        store32(cython.address(pg.pages[first + i].state), out_word(pg, kind))
+    if madvise(ctx.frame, PAGE_TABLE, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+    uncharge(pg, gone)
+    addi(cython.address(pg.huge_leaving), -1)
+    add64(cython.address(pg.counters[C_EVICTED_DIRTY]), gone // cython.cast(int64_t, size))
+    add64(cython.address(pg.counters[C_EVICTED_HUGE]), 1)
+    return gone if gone else 1
+
+
+def evict_page(pg, ctx, page, low, high):
+    """Evict one page now if it is resident and nobody uses it, and others of [low, high) where that is as cheap; how
+    many have left.
+    """
+    freed: int64_t
+    size: int64_t
     p: page_p = cython.address(pg.pages[page])
     state: uint32_t = load32(cython.address(p.state))
     if ((state & STATE) != CLEAN and (state & STATE) != DIRTY) or (state >> HIGH_SHIFT) != 0:
@@ -300,6 +407,12 @@ def evict_page(pg, ctx, page):
         return 0
     if (state & STATE) == CLEAN:
         return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
+    if not fill_holes_of(pg, page, cython.address(state)):
+        return 0
+    size = page_bytes(pg, page)
+    freed = evict_huge(pg, ctx, page, low, high)
+    if freed:
+        return cython.cast(cython.int, freed // size)
     return evict_group(pg, ctx, cython.address(page), cython.address(state), 1) > 0
 
 
@@ -318,7 +431,8 @@ def reclaim_batch(pg, ctx, want):
     stays: cython.int = 0
     i: cython.int
     size: int64_t = 0
-    freed: int64_t
+    freed: int64_t = 0
+    huge: int64_t
     p: page_p
     lock(cython.address(pg.queue_lock))
     while n < BATCH and size < want:
@@ -345,14 +459,20 @@ def reclaim_batch(pg, ctx, want):
                     clean[cleans] = page
                     clean_states[cleans] = state
                     cleans += 1
-                else:
-                    dirty[dirties] = page
-                    dirty_states[dirties] = state
-                    dirties += 1
-                continue
+                    continue
+                if fill_holes_of(pg, page, cython.address(state)):
+                    huge = evict_huge(pg, ctx, page, 0, QUEUE_END)
+                    if huge == 0:
+                        dirty[dirties] = page
+                        dirty_states[dirties] = state
+                        dirties += 1
+                        continue
+                    freed += huge
+                    if (load32(cython.address(p.state)) & STATE) != DIRTY:
+                        continue
         popped[stays] = page  # used, pinned, or somebody is at work on it
         stays += 1
-    freed = evict_clean(pg, clean, clean_states, cleans)
+    freed += evict_clean(pg, clean, clean_states, cleans)
     if dirties:
         freed += evict_dirty(pg, ctx, dirty, dirty_states, dirties)
         # Those that would not go are resident still.

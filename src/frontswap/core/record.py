@@ -91,7 +91,7 @@ def record_load(pg, ctx, page, record, where):
         memcpy(ctx.into, cython.cast(cython.pointer(uint8_t), record) + HEADER, size)
         return 0
     if codec_decompress(
-        codec, cython.cast(cython.pointer(uint8_t), record) + HEADER, length, ctx.scratch, ctx.into, size
+        codec, ctx.state, cython.cast(cython.pointer(uint8_t), record) + HEADER, length, ctx.scratch, ctx.into, size
     ):
         return LOAD_CODEC
     return 0

@@ -1,34 +1,85 @@
-"""The arena's registration with userfaultfd, and the threads that go with it: for a new Memory and a forked child."""
+"""The arena's registration with userfaultfd, and the threads that go with it: for a Memory whose arrays do not fit in
+its limit any more, and for a forked child.
+
+Until then nobody looks at a fault, and no page has a state: all are NONE. When it comes, other threads go on reading
+and writing, so the order matters: registered first, looked at then. What was there before stays there and is found;
+what was absent at that moment faults to us from then on, and waits at the gate until it is open again. (The other way
+round: a page that becomes present after it was looked at, and before the registration, is never found. It would never
+leave, and the next array at its addresses would see its bytes.)
+"""
 
 import cython
-from cython.cimports.frontswap.core.keeper import guard, keeper_start
-from cython.cimports.frontswap.core.layout import MAX_CONTEXTS, READAHEAD_THREADS
+from cython.cimports.frontswap.core.contexts import contexts_back
+from cython.cimports.frontswap.core.gate import gate_close, gate_enter, gate_leave, gate_open
+from cython.cimports.frontswap.core.keeper import guard, keeper_start, keeper_stop, kept_call, unguard
+from cython.cimports.frontswap.core.layout import (
+    CHUNK_SHIFT,
+    DIRTY,
+    HOLES,
+    MAX_CONTEXTS,
+    READAHEAD_THREADS,
+    block_p,
+    page_p,
+)
 from cython.cimports.frontswap.core.pager import readahead_thread
-from cython.cimports.frontswap.core.reclaim import reclaim_thread
+from cython.cimports.frontswap.core.presence import (
+    BY_SCAN,
+    presence_close,
+    presence_next,
+    presence_open,
+    presence_range,
+    presence_t,
+)
+from cython.cimports.frontswap.core.reclaim import queue_push, reclaim_thread
 from cython.cimports.frontswap.core.seam import handler_thread
+from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    MADV_HUGEPAGE,
+    MADV_NOHUGEPAGE,
+    PAGE_IS_HUGE,
+    PAGE_IS_PFNZERO,
+    PAGE_IS_PRESENT,
     UFFD_FEATURE_MOVE,
     UFFD_FEATURE_POISON,
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
     UFFDIO_REGISTER_MODE_MISSING,
     UFFDIO_REGISTER_MODE_WP,
+    SYS_write,
+    add64,
     block_signals,
     close,
+    errno,
+    eventfd,
+    eventfd_write,
+    int64_t,
+    load32,
+    loadi,
+    lock,
+    madvise,
+    or32,
     pthread_create,
+    pthread_join,
     restore_signals,
     sigset_t,
+    store32,
+    storei,
+    uint32_t,
     uint64_t,
+    unlock,
+    wake,
 )
 from cython.cimports.frontswap.core.uffd import uffd_open, uffd_register
 from cython.cimports.frontswap.core.writeback import writeback_thread
 
+CHUNK = cython.declare(uint64_t, 1 << CHUNK_SHIFT)
 
-def region_register(pg):
-    """Open a userfaultfd and register arena and frames with it: `pg.fd`. 0, or an errno and nothing is changed."""
+
+def region_open(pg):
+    """A userfaultfd with what this Memory needs of it, or -errno."""
     user_mode: cython.bint = False
-    error: cython.int = 0
-    i: cython.int
     features: uint64_t = UFFD_FEATURE_WP
     if pg.use_poison:
         features |= UFFD_FEATURE_POISON
@@ -36,7 +87,23 @@ def region_register(pg):
         features |= UFFD_FEATURE_MOVE
     if pg.sigbus:
         features |= UFFD_FEATURE_SIGBUS
-    fd: cython.int = uffd_open(features, cython.address(user_mode))
+    return uffd_open(features, cython.address(user_mode))
+
+
+def region_supported(pg):
+    """Whether there will be a userfaultfd when it is needed: 0 or an errno."""
+    fd: cython.int = region_open(pg)
+    if fd < 0:
+        return -fd
+    close(fd)
+    return 0
+
+
+def region_register(pg):
+    """Open a userfaultfd and register arena and frames with it: `pg.fd`. 0, or an errno and nothing is changed."""
+    error: cython.int = 0
+    i: cython.int
+    fd: cython.int = region_open(pg)
     if fd < 0:
         return -fd
     for i in range(MAX_CONTEXTS):
@@ -50,6 +117,7 @@ def region_register(pg):
         close(fd)
         return error
     pg.fd = guard(fd)
+    storei(cython.address(pg.registered), 1)
     return 0
 
 
@@ -83,3 +151,204 @@ def threads_start(pg):
         if error == 0:
             error = thread_start(pg, readahead_thread)
     return error
+
+
+def threads_stop(pg):
+    """End the threads of a Memory, and wait for them."""
+    i: cython.int
+    one: uint64_t = 1
+    pg.closing = 1
+    wake(cython.address(pg.reclaim_event))
+    wake(cython.address(pg.writeback_event))
+    wake(cython.address(pg.readahead_event))
+    # By the keeper: an event descriptor looks like any other, and its number may be another's by now.
+    if pg.stop_fd >= 0 and kept_call(SYS_write, pg.stop_fd, cython.cast(cython.long, cython.address(one)), 8, 0) < 0:
+        eventfd_write(pg.stop_fd, 1)
+    for i in range(pg.thread_count):
+        pthread_join(pg.threads[i], cython.NULL)
+    pg.thread_count = 0
+
+
+# --- later ---------------------------------------------------------------------------------------
+
+
+def block_huge(pg, block, on):
+    """Before the registration: ask for huge pages where NumPy does for memory of its own, or for none any more.
+
+    After it they would be in the way: what leaves RAM are pages. khugepaged makes none then either: the mapping says
+    NOHUGEPAGE, and it looks at that again under mmap_lock before it collapses anything.
+    """
+    if pg.huge_from and cython.cast(int64_t, block.bytes) >= pg.huge_from:
+        madvise(
+            cython.cast(cython.p_void, block.base),
+            cython.cast(uint64_t, block.pages) << block.shift,
+            MADV_HUGEPAGE if on else MADV_NOHUGEPAGE,
+        )
+
+
+def arena_register(pg):
+    """Register the arena now, if it is not; 0, or an errno and all is as before.
+
+    The caller has signals blocked, holds no lock and is not inside the gate. Nobody is, while this goes on: no fault,
+    no allocation and no free is on its way, and no fork.
+    """
+    error: cython.int = 0
+    gate_close(pg)
+    if loadi(cython.address(pg.registered)) == 0:
+        error = register_closed(pg)
+    gate_open(pg)
+    if error == 0:
+        wake(cython.address(pg.reclaim_event))  # it may be nearly full already
+    return error
+
+
+def register_closed(pg):
+    """arena_register() behind the closed gate. All that can fail comes before the first look at a page."""
+    error: cython.int = swap_reserve(pg, pg.allocated)
+    if error:
+        return error
+    contexts_back(pg)
+    if not pg.sigbus:
+        pg.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if pg.stop_fd < 0:
+            return errno
+        pg.stop_fd = guard(pg.stop_fd)
+    error = region_register(pg)
+    if error == 0:
+        error = threads_start(pg)
+        if error:
+            # Who waits at the gate by now finds nothing registered, and an ordinary page when it tries again.
+            storei(cython.address(pg.registered), 0)
+            threads_stop(pg)
+            keeper_stop(pg)
+            pg.closing = 0
+            pg.readahead_threads = 0
+            unguard(pg.fd)
+            pg.fd = -1
+    if error:
+        if pg.stop_fd >= 0:
+            unguard(pg.stop_fd)
+            pg.stop_fd = -1
+        return error
+    madvise(cython.cast(cython.p_void, pg.base), pg.size, MADV_NOHUGEPAGE)
+    arena_look(pg)
+    return 0
+
+
+def last_chunk(pg):
+    """One more than the highest chunk that an array has ever had, or nearly so."""
+    last: uint64_t = 0
+    i: uint32_t
+    for i in range(1, pg.used_blocks + 1):
+        if cython.cast(uint64_t, pg.blocks[i].chunk) + pg.blocks[i].chunks > last:
+            last = cython.cast(uint64_t, pg.blocks[i].chunk) + pg.blocks[i].chunks
+    return last
+
+
+def arena_look(pg):
+    """Find the pages that are there, upwards. The arena has just been registered, and the gate is closed.
+
+    Arrays are found by their chunks, not by `live`: one that is being freed has cleared that, waits at the gate, and
+    will give back what has a state.
+    """
+    s: presence_t
+    chunk: uint64_t = 0
+    last: uint64_t = last_chunk(pg)
+    number: uint32_t
+    presence_open(cython.address(s), BY_SCAN, True)
+    lock(cython.address(pg.queue_lock))
+    while chunk < last:
+        number = load32(cython.address(pg.chunks[chunk]))
+        if number:
+            block_look(pg, cython.address(s), number)
+            chunk += pg.blocks[number].chunks
+        else:
+            chunk += 1
+    unlock(cython.address(pg.queue_lock))
+    presence_close(cython.address(s))
+
+
+def block_look(pg, s, number):
+    """arena_look() for one array. A page of which a part is there is there, with holes."""
+    block: block_p = cython.address(pg.blocks[number])
+    size: uint64_t = cython.cast(uint64_t, 1) << block.shift
+    at: uint64_t
+    stop: uint64_t
+    chunk: uint64_t
+    index: uint64_t
+    page: uint64_t = 0
+    there: uint64_t = 0  # bytes of that page
+    presence_range(s, block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift))
+    while True:
+        region = presence_next(s)
+        if region == cython.NULL:
+            break
+        at = region.start
+        while at < region.end:
+            index = (at - block.base) >> block.shift
+            if index != page and there:
+                page_found(pg, number, page, there == size)
+                there = 0
+            page = index
+            stop = block.base + ((index + 1) << block.shift)
+            if stop > region.end:
+                stop = region.end
+            # Where nothing is known (no category) something may be absent, too.
+            there += stop - at if region.categories else 1
+            at = stop
+        if (region.categories & (PAGE_IS_HUGE | PAGE_IS_PFNZERO)) == PAGE_IS_HUGE and pg.huge_most:
+            for chunk in range(
+                (region.start - pg.base + CHUNK - 1) >> CHUNK_SHIFT, (region.end - pg.base) >> CHUNK_SHIFT
+            ):
+                or32(cython.address(pg.huge[chunk // 32]), cython.cast(uint32_t, 1) << (chunk % 32))
+    if there:
+        page_found(pg, number, page, there == size)
+
+
+def page_found(pg, number, index, whole):
+    """A page of the array that is there: paid for from now on (all arrays together fitted in the limit), and queued."""
+    block: block_p = cython.address(pg.blocks[number])
+    page: uint32_t = block.first + cython.cast(uint32_t, index)
+    p: page_p = cython.address(pg.pages[page])
+    size: int64_t = cython.cast(int64_t, 1) << block.shift
+    p.block = number
+    p.where = 0
+    add64(cython.address(pg.used), size)
+    add64(cython.address(pg.resident), size)
+    store32(cython.address(p.state), DIRTY if whole else DIRTY | HOLES)
+    if p.next == 0:
+        queue_push(pg, page)
+
+
+def arena_present(pg):
+    """Bytes of the arrays that are in RAM, while the kernel alone knows; -1 when the arena is registered."""
+    s: presence_t
+    number: uint32_t
+    chunk: uint64_t = 0
+    last: uint64_t
+    total: int64_t = 0
+    gate_enter(pg)
+    if loadi(cython.address(pg.registered)):
+        gate_leave(pg)
+        return -1
+    presence_open(cython.address(s), BY_SCAN, False)
+    lock(cython.address(pg.arena_lock))
+    last = last_chunk(pg)
+    while chunk < last:
+        number = load32(cython.address(pg.chunks[chunk]))
+        if number == 0:
+            chunk += 1
+            continue
+        block = cython.address(pg.blocks[number])
+        presence_range(cython.address(s), block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift))
+        while True:
+            region = presence_next(cython.address(s))
+            if region == cython.NULL:
+                break
+            if (region.categories & (PAGE_IS_PRESENT | PAGE_IS_PFNZERO)) == PAGE_IS_PRESENT:
+                total += region.end - region.start
+        chunk += block.chunks
+    unlock(cython.address(pg.arena_lock))
+    presence_close(cython.address(s))
+    gate_leave(pg)
+    return total

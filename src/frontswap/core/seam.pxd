@@ -8,6 +8,8 @@ cdef pager_t *pagers[MAX_PAGERS]
 cdef uint64_t bases[MAX_PAGERS]
 cdef uint64_t ends[MAX_PAGERS]
 cdef int32_t taken[MAX_PAGERS]      # 0 free, 1 being written, 2 in use
+cdef int64_t arenas_low              # no arena lies below, or at arenas_high or above; 0, 0: none
+cdef int64_t arenas_high
 cdef lock_t fork_lock                # held from the beginning of a fork to its end
 cdef uint64_t last_lost
 cdef uint64_t again_at               # written racily: two threads on two pages only start over
@@ -19,9 +21,15 @@ cdef void seam_detach(pager_t *pg) noexcept nogil
 cdef void *handler_thread(void *argument) noexcept nogil
 
 cdef pager_t *pager_of(uint64_t address) noexcept nogil
+cdef bint touches_arena(uint64_t address, uint64_t n) noexcept nogil
+cdef void widen(uint64_t low, uint64_t high) noexcept nogil
 cdef void on_sigbus(int number, siginfo_t *info, void *context) noexcept nogil
 cdef void out_of_memory_message() noexcept nogil
 cdef void unserviceable(pager_t *pg, uint64_t address, int result) noexcept nogil
 cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil
 cdef void again(uint64_t address) noexcept nogil
 cdef void store_lost(uint64_t address) noexcept nogil
+
+cdef inline bint in_arena(const void *address, uint64_t n) noexcept nogil:
+    """True if some of these bytes lie in an arena. Two compares if none can."""
+    return <int64_t>address < arenas_high and touches_arena(<uint64_t>address, n)

@@ -35,11 +35,13 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_PAGEFAULT_FLAG_WRITE,
     backoff,
     block_signals,
+    cas64,
     casi,
     clock_ns,
     errno,
     fault_is_write,
     int64_t,
+    load64,
     loadi,
     lock,
     poll,
@@ -52,10 +54,8 @@ from cython.cimports.frontswap.core.uapi import (
     uffd_msg,
     uint64_t,
     unlock,
-    write,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_poison, uffd_wake
-from cython.cimports.libc.string import strlen
+from cython.cimports.frontswap.core.uffd import die, say, uffd_poison, uffd_wake
 
 
 def pager_of(address):
@@ -68,15 +68,44 @@ def pager_of(address):
     return cython.NULL
 
 
+def touches_arena(address, n):
+    """The slow half of in_arena()."""
+    i: cython.int
+    # A range that ends beyond all user addresses is the kernel's to refuse.
+    if (
+        n == 0
+        or n >= cython.cast(uint64_t, 1) << 62
+        or address + n <= cython.cast(uint64_t, load64(cython.address(arenas_low)))
+    ):
+        return False
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2 and address < ends[i] and address + n > bases[i]:
+            return True
+    return False
+
+
+def widen(low, high):
+    """Have in_arena() look at these addresses. They stay: arenas come and go at much the same place."""
+    old: int64_t
+    while True:
+        old = load64(cython.address(arenas_low))
+        if (old != 0 and old <= cython.cast(int64_t, low)) or cas64(cython.address(arenas_low), old, low):
+            break
+    while True:
+        old = load64(cython.address(arenas_high))
+        if old >= cython.cast(int64_t, high) or cas64(cython.address(arenas_high), old, high):
+            break
+
+
 def out_of_memory_message():
     """Say that the limit is reached and nothing is left to do."""
-    text: cython.p_const_char = cython.cast(
-        cython.p_const_char,
-        "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
-        "this Memory has no swap file (swap=None)\n",
+    say(
+        cython.cast(
+            cython.p_const_char,
+            "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
+            "this Memory has no swap file (swap=None)\n",
+        )
     )
-    if write(2, text, strlen(text)) < 0:
-        pass
 
 
 def store_lost(address):
@@ -199,6 +228,7 @@ def seam_attach(pg):
             pagers[i] = pg
             bases[i] = pg.base
             ends[i] = pg.base + pg.size
+            widen(bases[i], ends[i])
             storei(cython.address(taken[i]), 2)
             got_patch_all()
             return 0

@@ -68,6 +68,7 @@ from cython.cimports.libc.string import memcpy
 
 # Slots that only the cleaner may take: it needs somewhere to put live records before it can free any.
 CLEANING_SLOTS = cython.declare(cython.uint, 4)
+EXTRA_SLOTS = cython.declare(cython.uint, 10)
 
 
 def slot_take(pg, cleaning):
@@ -232,7 +233,7 @@ def back_slots(pg, fd, start, end):
 
 
 def swap_grow(pg, slots):
-    """Reserve space for `slots` slots in all; 0 or an errno. The caller holds arena_lock."""
+    """Reserve space for `slots` slots in all; 0 or an errno. The caller is that of swap_reserve()."""
     error: cython.int
     if slots <= pg.slots:
         return 0
@@ -259,6 +260,26 @@ def slots_add(pg, slots):
         pg.free_slots[pg.free_slots_n] = slots - 1 - i
         pg.free_slots_n += 1
     pg.slots = slots
+
+
+def slots_for(pg, allocated):
+    """Slots that back `allocated` bytes: what does not fit in RAM, an eighth for cleaning, and some more.
+
+    Clean pages need no slot beside their frame: when slots are short, a page gives its record up as it
+    comes in (swap_tight), so what is resident does not count twice.
+    """
+    beyond: int64_t = allocated - pg.budget // 8 * 7
+    if beyond <= 0:
+        return EXTRA_SLOTS
+    return cython.cast(uint32_t, (beyond + beyond // 8) // pg.segment_bytes) + EXTRA_SLOTS
+
+
+def swap_reserve(pg, allocated):
+    """Make sure that `allocated` bytes can always be kept (rule 2); 0 or an errno. Without a swap file: nothing to do.
+
+    The caller holds arena_lock, or the gate is closed.
+    """
+    return 0 if pg.file < 0 else swap_grow(pg, slots_for(pg, allocated) + pg.leased_slots)
 
 
 # --- a forked child's file ---------------------------------------------------------------------------------------
@@ -296,12 +317,12 @@ def swap_file_make(pg, slots, made):
         ioctl(fd, FS_IOC_SETFLAGS, cython.address(flags))  # btrfs; the others do not know it
     if pg.direct and fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_DIRECT) != 0:
         error = errno
-    if error == 0 and not pg.overcommit:
+    if error == 0 and slots and not pg.overcommit:
         error = back_slots(pg, fd, 0, slots)
     if error:
         close(fd)
         return error
-    made[0] = fd
+    made[0] = guard(fd)
     return 0
 
 

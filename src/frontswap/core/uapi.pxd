@@ -25,6 +25,7 @@ cdef extern from * nogil:
     #include <sys/resource.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
+    #include <sys/sysinfo.h>
     #include <sys/uio.h>
     #include <time.h>
     #include <ucontext.h>
@@ -65,6 +66,22 @@ cdef extern from * nogil:
     #ifndef SYS_close_range
     #define SYS_close_range 436
     #endif
+
+    /* linux/fs.h, 6.7+ */
+    struct fs_pm_scan_arg {
+        uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+        uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+    };
+    #define FS_PAGEMAP_SCAN _IOWR('f', 16, struct fs_pm_scan_arg)
+    #define FS_PAGE_IS_PRESENT (1ULL << 3)
+    #define FS_PAGE_IS_SWAPPED (1ULL << 4)
+    #define FS_PAGE_IS_PFNZERO (1ULL << 5)
+    #define FS_PAGE_IS_HUGE (1ULL << 6)
+    /* Bytes of swap that the kernel has; more than 0 where it does not say. */
+    static inline uint64_t fs_kernel_swap(void) {
+        struct sysinfo found;
+        return sysinfo(&found) ? 1 : (uint64_t)found.totalswap * found.mem_unit;
+    }
 
     /* A futex lock (Drepper, "Futexes Are Tricky", mutex 2): pthread mutexes are not
        async-signal-safe by the standard's word. Whoever takes one outside of a fault has all
@@ -274,11 +291,29 @@ cdef extern from * nogil:
     # memory, files, threads
     const int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED
     const int MADV_DONTNEED, MADV_NOHUGEPAGE, MADV_DOFORK, MADV_DONTFORK, MADV_DONTDUMP, MADV_POPULATE_WRITE
-    const int MADV_POPULATE_READ
+    const int MADV_POPULATE_READ, MADV_HUGEPAGE
+    int mincore(void *address, size_t length, unsigned char *present)
+    uint64_t kernel_swap "fs_kernel_swap"()
+    struct pm_scan_arg "fs_pm_scan_arg":
+        uint64_t size
+        uint64_t flags
+        uint64_t start
+        uint64_t end
+        uint64_t walk_end
+        uint64_t vec
+        uint64_t vec_len
+        uint64_t max_pages
+        uint64_t category_inverted
+        uint64_t category_mask
+        uint64_t category_anyof_mask
+        uint64_t return_mask
+    const unsigned long PAGEMAP_SCAN "FS_PAGEMAP_SCAN"
+    const uint64_t PAGE_IS_PRESENT "FS_PAGE_IS_PRESENT", PAGE_IS_SWAPPED "FS_PAGE_IS_SWAPPED"
+    const uint64_t PAGE_IS_PFNZERO "FS_PAGE_IS_PFNZERO", PAGE_IS_HUGE "FS_PAGE_IS_HUGE"
     void *mmap(void *address, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
     int madvise(void *address, size_t length, int advice)
-    const int O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR
+    const int O_APPEND, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
     int getpid()
     int open(const char *path, int flags, ...)
     int close(int fd)
@@ -290,13 +325,14 @@ cdef extern from * nogil:
     const int F_GETFL, F_SETFL, O_DIRECT, O_TMPFILE
     const unsigned long FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
     const int FS_NOCOW_FL
-    const int SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
+    const int SYS_close, SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
     const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64
     const int CLOSE_RANGE_UNSHARE "FS_CLOSE_RANGE_UNSHARE", CLOSE_RANGE_CLOEXEC "FS_CLOSE_RANGE_CLOEXEC"
     const int CLONE_FILES
     int unshare(int what)
     const int F_DUPFD_CLOEXEC
     int fcntl(int fd, int command, ...)
+    ssize_t pread(int fd, void *buffer, size_t n, long offset)
     struct c_stat "stat":
         uint64_t st_dev
         uint64_t st_ino

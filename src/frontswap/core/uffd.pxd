@@ -1,6 +1,7 @@
 from frontswap.core.uapi cimport uint8_t, uint64_t
 
 cdef int uffd_copy(int fd, uint64_t to, const void *data, uint64_t size, bint protected) noexcept nogil
+cdef int uffd_fill(int fd, uint64_t to, const void *data, uint64_t size) noexcept nogil
 cdef int uffd_protect(int fd, uint64_t address, uint64_t size, bint on) noexcept nogil
 cdef int uffd_move(int fd, uint64_t to, uint64_t address, uint64_t size) noexcept nogil
 cdef int uffd_poison(int fd, uint64_t address, uint64_t size) noexcept nogil
@@ -10,3 +11,4 @@ cdef int uffd_open(uint64_t features, bint *user_mode) noexcept nogil
 cdef uint64_t uffd_features() noexcept nogil
 cdef int uffd_register(int fd, uint64_t address, uint64_t size, uint64_t mode) noexcept nogil
 cdef void die(const char *what, int error) noexcept nogil
+cdef void say(const char *text) noexcept nogil

@@ -12,9 +12,11 @@ from cython.cimports.frontswap.core.uapi import (
     EEXIST,
     EINTR,
     ENOENT,
+    O_APPEND,
     O_CLOEXEC,
     O_NONBLOCK,
     O_RDWR,
+    O_WRONLY,
     UFFD_API,
     UFFD_USER_MODE_ONLY,
     UFFDIO_API,
@@ -48,23 +50,33 @@ from cython.cimports.libc.stdlib import abort
 from cython.cimports.libc.string import strerror, strlen
 
 
+def say(text):
+    """Write a message to the process's stderr.
+
+    A thread with a descriptor table of its own has none; /proc/self/fd is the main thread's.
+    """
+    fd: cython.int
+    if write(2, text, strlen(text)) < 0 and errno == EBADF:
+        fd = open(cython.cast(cython.p_char, "/proc/self/fd/2"), O_WRONLY | O_APPEND | O_CLOEXEC)
+        if fd >= 0:
+            if write(fd, text, strlen(text)) < 0:
+                pass
+            close(fd)
+
+
 def die(what, error):
     """The protocol is broken: going on would be wrong bytes."""
-    text: cython.p_char = cython.cast(cython.p_char, "frontswap: internal error, stopping before bytes are lost: ")
     cause: cython.p_const_char = strerror(error)
     if error == EBADF:
         cause = cython.cast(
             cython.p_const_char,
             'somebody has closed a descriptor of frontswap (closerange? see "The descriptor" in docs/design.md)',
         )
-    if (
-        write(2, text, strlen(text)) < 0
-        or write(2, what, strlen(what)) < 0
-        or write(2, cython.cast(cython.p_char, ": "), 2) < 0
-        or write(2, cause, strlen(cause)) < 0
-        or write(2, cython.cast(cython.p_char, "\n"), 1) < 0
-    ):
-        pass
+    say(cython.cast(cython.p_const_char, "frontswap: internal error, stopping before bytes are lost: "))
+    say(what)
+    say(cython.cast(cython.p_const_char, ": "))
+    say(cause)
+    say(cython.cast(cython.p_const_char, "\n"))
     abort()
 
 
@@ -87,6 +99,31 @@ def uffd_copy(fd, to, data, size, protected):
             return errno
         backoff(turn)
         turn += 1
+    return 0
+
+
+def uffd_fill(fd, to, data, size):
+    """Fill what is absent of `size` bytes at `to` with `data`, and leave what is present as it is."""
+    c: uffdio_copy
+    done: uint64_t = 0
+    turn: cython.int = 0
+    while done < size:
+        c.dst = to + done
+        c.src = cython.cast(uint64_t, data) + done
+        c.len = size - done
+        c.mode = 0
+        c.copy = 0
+        if ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
+            return 0
+        if c.copy > 0:
+            done += cython.cast(uint64_t, c.copy)
+        elif errno == EEXIST:
+            done += 4096
+        elif errno == EAGAIN:
+            backoff(turn)
+            turn += 1
+        else:
+            return errno
     return 0
 
 

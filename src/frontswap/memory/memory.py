@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .. import causes
 from ..backends.stack import Spec
 from ..core.allocator import Allocator
-from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, Plane
+from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, REFUSED_REGISTRATION, Plane
 from ..errors import (
     ClosedError,
     DtypeError,
@@ -45,7 +45,8 @@ class Memory:
     """RAM with a limit, compressed memory and a swap file behind it, for NumPy arrays.
 
     Resident pages, compressed pages and everything the Memory needs for its own work stay within
-    ``limit``; the rest is in the swap file, compressed. Arrays are plain ``numpy.ndarray``s.
+    ``limit``; the rest is in the swap file, compressed. Arrays are plain ``numpy.ndarray``s. As long as all of them
+    fit in the limit they are ordinary memory, with huge pages where NumPy uses them, and nothing costs anything.
 
     Threads may use one Memory and its arrays at the same time. A forked child has them as they were at the
     fork, and a limit of its own; what it had to be given was reserved before, or the fork failed (ENOMEM).
@@ -285,6 +286,9 @@ class Memory:
         "willneed": read it in now, in the background. "cold": evict it now. "dontneed": its contents are
         not needed any more; pages that the part covers whole read as zeros afterwards. "sequential": long
         readahead. "random": none. "normal": readahead where accesses are in sequence.
+
+        Raises:
+            KernelSupportError: "cold", and the kernel does not let us follow the pages (from then on).
         """
         self._check_open()
         start, length = self._span(array)
@@ -293,7 +297,8 @@ class Memory:
         elif advice == "willneed":
             self._plane.prefetch(start, length)
         elif advice == "cold":
-            self._plane.evict(start, length)
+            with _registering():
+                self._plane.evict(start, length)
         elif advice == "dontneed":
             if not (array.flags.c_contiguous or array.flags.f_contiguous):
                 raise ParameterError("array", f"strides {array.strides}", 'contiguous for advice "dontneed"')
@@ -309,10 +314,13 @@ class Memory:
 
         Raises:
             PinError: with it, more than half of the limit would be pinned.
+            KernelSupportError: the kernel does not let us follow the pages (from then on).
         """
         self._check_open()
         start, length = self._span(array)
-        if self._plane.pin(start, length) < 0:
+        with _registering():
+            pinned = self._plane.pin(start, length)
+        if pinned < 0:
             raise PinError(
                 f"pin: {format_size(length)} beside {format_size(self.statistics().pinned_bytes)} already pinned is "
                 f"more than half of the limit of {format_size(self._settings.limit)}, or could not be brought in"
@@ -392,6 +400,11 @@ class Memory:
             )
         if refused == REFUSED_ADDRESSES:
             return f"{what} does not fit in the arena of {format_size(self._settings.arena)}; raise arena="
+        if refused > REFUSED_REGISTRATION:
+            return (
+                f"{what} would be the first that does not fit in the limit with the others, and their pages cannot be "
+                f"followed from now on: {causes.userfaultfd(refused - REFUSED_REGISTRATION)}. Nothing has changed"
+            )
         if refused > 0 and self._swap is not None:
             also = "raise limit=, or overcommit=True for a sparse array"
             return f"{what} cannot be backed: {self._swap.cannot_grow(refused, also)}"
@@ -414,12 +427,28 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             overcommit=settings.overcommit,
             sigbus=settings.sigbus,
             move=settings.move,
+            huge=settings.huge,
+            early=settings.early,
             keep=swap,
         )
     except MemoryError as error:
         raise OutOfMemoryError(f"{error}: {causes.addresses(settings.arena)}") from error
     except OSError as error:
-        raise KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]") from error
+        raise _refused(error) from error
+
+
+def _refused(error: OSError) -> KernelSupportError:
+    """What the kernel refuses, with what helps."""
+    return KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]")
+
+
+@contextmanager
+def _registering() -> Iterator[None]:
+    """A call that needs the arena registered; a KernelSupportError says what is in the way."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(error) from error
 
 
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

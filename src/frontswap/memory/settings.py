@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 
 from ..backends.stack import Spec, Stack, stacks_of
+from ..core import signals
 from ..core.plane import kernel_features
 from ..errors import ParameterError
+from ..machine import Machine
 from ..sizes import MAX_PAGE, format_size, parse_page, parse_size
 
 MIN_LIMIT = 16 << 20
 MIN_SEGMENT = 256 << 10
 MAX_FAULT_CONTEXTS = 7
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class Settings:
     overcommit: bool
     sigbus: bool
     move: bool
+    huge: int  #: arrays from so many bytes on ask for huge pages, as long as all fits in the limit; 0: none
+    early: bool
 
     @classmethod
     def check(
@@ -74,8 +83,10 @@ class Settings:
             contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
             stacks=tuple(stacks_of(backends)),
             overcommit=overcommit,
-            sigbus=_choice("FRONTSWAP_FAULTS", ("sigbus", "thread")) == "sigbus",
+            sigbus=_sigbus(),
             move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
+            huge=huge_from(),
+            early=_choice("FRONTSWAP_REGISTER", ("late", "early")) == "early",
         )
         return replace(settings, page=settings.checked_page(page))
 
@@ -89,6 +100,41 @@ class Settings:
                 "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
             )
         return size
+
+
+def huge_from() -> int:
+    """Bytes from which on plain NumPy arrays get huge pages in this process; 0: they get none.
+
+    NumPy asks for them for arrays of 4 MiB and more (unless NUMPY_MADVISE_HUGEPAGE=0); a kernel that is set to "always"
+    gives them to everybody.
+    """
+    try:
+        kernel = HUGE_PAGES.read_bytes()
+    except OSError:
+        return 0
+    if b"[always]" in kernel:
+        return 2 << 20
+    return 4 << 20 if b"[madvise]" in kernel and numpy_asks() else 0
+
+
+def numpy_asks() -> bool:
+    """True if NumPy asks for huge pages for its large arrays."""
+    try:
+        return bool(np._core.multiarray._get_madvise_hugepage())  # type: ignore[attr-defined]
+    except AttributeError:  # not a public name: what NumPy does by default
+        return os.environ.get("NUMPY_MADVISE_HUGEPAGE", "1") != "0"
+
+
+def _sigbus() -> bool:
+    """True if faults are to be caught in the thread that has them.
+
+    A thread that blocks SIGBUS would be killed at its first fault: where there is one, a handler thread catches them.
+    """
+    faults = _choice("FRONTSWAP_FAULTS", ("auto", "sigbus", "thread"))
+    if faults != "auto":
+        return faults == "sigbus"
+    signals.watch()
+    return not Machine().threads_that_block(signal.SIGBUS)
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:

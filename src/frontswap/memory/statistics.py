@@ -12,11 +12,12 @@ class Statistics:
     Pages of different arrays may have different sizes; what ends in ``_bytes`` is bytes.
     """
 
+    registered: bool  #: faults come to frontswap; False as long as all that was allocated fits in the limit
     # gauges
     limit_bytes: int  #: RAM that the arrays may use: resident + pool + reserve
     reserve_bytes: int  #: part of the limit set aside for fault contexts and the record log's own work
     allocated_bytes: int  #: size of all live arrays, in whole pages
-    resident_bytes: int  #: pages that are mapped now
+    resident_bytes: int  #: pages that are mapped now; as the kernel counts them until `registered`
     pinned_bytes: int  #: the part of them that is pinned
     pool_bytes: int  #: compressed pages in RAM as held, with headers and dead space
     pool_live_bytes: int  #: the part of pool_bytes that a page still needs
@@ -30,9 +31,9 @@ class Statistics:
     used_bytes: int  #: what is charged to the limit beside the reserve: resident + pool, and pages on their way
 
     # counters
-    faults: int  #: faults handled, protection faults included
+    faults: int  #: faults handled, protection faults included; none before `registered`
     refaults: int  #: faults and readaheads that brought a page back
-    first_touches: int  #: pages used for the first time
+    first_touches: int  #: pages used for the first time, since `registered`
     write_upgrades: int  #: writes to clean pages: their record was dropped
     loads: int  #: pages loaded from a backend
     succ_stores: int  #: pages that a backend accepted
@@ -56,6 +57,7 @@ class Statistics:
     cleaned_bytes: int  #: records moved to win dead space back
     evicted_clean: int  #: pages evicted without compression: their record was still good
     evicted_dirty: int  #: pages evicted through the hooks
+    evicted_huge: int  #: huge pages that left in one piece (each is many of evicted_dirty)
     direct_reclaims: int  #: faults that had to evict first
     readaheads: int  #: pages brought in before they were asked for
     busy_pages: int  #: evictions refused by the kernel: the page was in use (pinned for I/O)

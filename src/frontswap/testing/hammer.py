@@ -8,7 +8,7 @@ float64, numbers of two decimals (among which the counters are exceptions).
 
 import cython
 from cython.cimports.frontswap.core.uapi import loadi
-from cython.cimports.libc.stdint import int32_t, int64_t, uint64_t
+from cython.cimports.libc.stdint import int32_t, int64_t, uint8_t, uint64_t
 
 GRANULE: int = 4096
 THREADS: int = 16
@@ -105,6 +105,83 @@ def hammer_loop(base, granules, shadow, thread, salt, seed, stop, report):
         at = at + step
         if at >= granules:
             left = 0
+
+
+def visit_loop(base, granules, known, thread, threads, salt, seed, stop, report):
+    """Visit granules that nobody has touched, to read or to write them, until `stop` is set or one is wrong."""
+    random: uint64_t = seed
+    at: uint64_t
+    kind: uint64_t
+    words: cython.pointer(uint64_t)
+    report.granule = -1
+    while loadi(stop) == 0:
+        random = mixed(random)
+        at = (random >> 8) % granules
+        at = at - at % threads + thread
+        # A quarter of all stretches of 256 KiB is never visited, and half of the granules elsewhere.
+        kind = mixed(at ^ salt) % 8
+        if at >= granules or kind > 3 or mixed((at >> 6) + salt) % 4 == 0:
+            continue
+        words = base + at * 512
+        report.operations += 1
+        if known[at] == 0 and kind != 0 and (random >> 60) != 0:
+            fill_granule(words, at, salt)
+            known[at] = 1
+            report.writes += 1
+            continue
+        if not granule_is(words, at, salt, known[at]):
+            report.granule = at
+            return
+
+
+def granule_is(words, granule, salt, written):
+    """True if it has its pattern, or is zeros because it was never written."""
+    w: uint64_t
+    if written:
+        return check_granule(words, granule, salt) < 0
+    for w in range(512):
+        if words[w] != 0:
+            return False
+    return True
+
+
+def visit(
+    address: int, granules: int, known: int, thread: int, threads: int, salt: int, seed: int, stop: int
+) -> dict[str, int]:
+    """Visit until the int32 at `stop` is not 0. `known`: address of a byte a granule, 1: it has been written.
+
+    Of `threads` threads each visits granules of its own, among which some are never written and some not even read.
+    Returns operations, writes, and granule (-1: all was right).
+    """
+    report: report_t
+    base: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), cython.cast(uint64_t, address))
+    written: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), cython.cast(uint64_t, known))
+    n: uint64_t = granules
+    c_thread: uint64_t = thread
+    c_threads: uint64_t = threads
+    c_salt: uint64_t = salt
+    c_seed: uint64_t = seed
+    flag: cython.pointer(int32_t) = cython.cast(cython.pointer(int32_t), cython.cast(uint64_t, stop))
+    report.operations = report.writes = 0
+    with cython.nogil:
+        visit_loop(base, n, written, c_thread, c_threads, c_salt, c_seed, flag, cython.address(report))
+    return {"operations": report.operations, "writes": report.writes, "granule": report.granule}
+
+
+def check_visited(address: int, granules: int, known: int, salt: int) -> int:
+    """The first granule that is not what `known` says, or -1."""
+    base: cython.pointer(uint64_t) = cython.cast(cython.pointer(uint64_t), cython.cast(uint64_t, address))
+    written: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), cython.cast(uint64_t, known))
+    n: uint64_t = granules
+    s: uint64_t = salt
+    g: uint64_t
+    bad: int64_t = -1
+    with cython.nogil:
+        for g in range(n):
+            if not granule_is(base + g * 512, g, s, written[g]):
+                bad = g
+                break
+    return bad
 
 
 def fill(address: int, granules: int, salt: int) -> None:

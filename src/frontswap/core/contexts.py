@@ -1,0 +1,163 @@
+"""What a fault or a batch of evictions works with: the contexts' buffers, and their part of the limit."""
+
+import cython
+from cython.cimports.frontswap.core.codec import codec_state_bytes
+from cython.cimports.frontswap.core.layout import (
+    FAULT_IO,
+    FRAME,
+    HEADER,
+    IO_ALIGN,
+    MAX_CONTEXTS,
+    PAGE_TABLE,
+    READAHEAD_CONTEXT,
+    READAHEAD_IO,
+    READAHEAD_THREADS,
+    RECLAIM_CONTEXT,
+    bytes_p,
+    context_p,
+)
+from cython.cimports.frontswap.core.uapi import (
+    MADV_DONTNEED,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
+    add32,
+    backoff,
+    casi,
+    int64_t,
+    loadi,
+    madvise,
+    store64,
+    uint32_t,
+    uint64_t,
+)
+
+
+def read_on(pg, most, part):
+    """Bytes that are read on in the swap file: `most`, or a `part`-th of a small limit."""
+    io: int64_t = pg.limit // part // IO_ALIGN * IO_ALIGN
+    return 0 if pg.file < 0 else io if io < most else most
+
+
+def reserve_bytes(pg, page, contexts):
+    """What is set aside of the limit: contexts, and seven segments of the log.
+
+    Two segments take refused pages, one is read for cleaning and one filled by it, one is filled while the
+    pool's records are still where they were, one is the open end of the pool, and one waits, backed. What is evicted
+    stays charged until its frames are given back, but for the records made of it: a huge page that leaves whole has
+    2 MiB set aside for them.
+    """
+    direct: int64_t = page if page > 65536 else 65536
+    return (
+        7 * cython.cast(int64_t, pg.segment_bytes)
+        + (contexts + 1 + READAHEAD_THREADS) * (4 * cython.cast(int64_t, page) + 3 * IO_ALIGN + codec_state_bytes())
+        + contexts * (direct + read_on(pg, FAULT_IO, 512))
+        + (1 + READAHEAD_THREADS) * (page if page > FRAME else FRAME)
+        + READAHEAD_THREADS * read_on(pg, READAHEAD_IO, 128)
+        + pg.huge_most * cython.cast(int64_t, PAGE_TABLE)
+    )
+
+
+def buffers_bytes(pg):
+    """Addresses that the contexts' buffers take."""
+    state: uint64_t = (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
+    one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state
+    return MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
+
+
+def contexts_make(pg):
+    """Lay `pg.buffers` out as the contexts' buffers for pages up to max_page.
+
+    Only addresses: contexts_back() backs as much of them as the largest page in use needs.
+    """
+    i: cython.int
+    ctx: context_p
+    room: uint64_t = pg.max_page + 4 * IO_ALIGN
+    one: uint64_t = buffers_bytes(pg) // MAX_CONTEXTS
+    # A frame never crosses a page table: see uffd_move().
+    at: bytes_p = cython.cast(bytes_p, (cython.cast(uint64_t, pg.buffers) + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
+    for i in range(MAX_CONTEXTS):
+        ctx = cython.address(pg.contexts[i])
+        ctx.frame = at
+        ctx.plain = ctx.into = at + pg.max_page
+        ctx.scratch = ctx.plain + room
+        ctx.packed = ctx.scratch + room
+        ctx.io = ctx.packed + room
+        ctx.state = ctx.io + room + READAHEAD_IO
+        ctx.io_size = read_on(pg, FAULT_IO, 512)
+        if i > READAHEAD_CONTEXT - READAHEAD_THREADS:
+            ctx.io_size = read_on(pg, READAHEAD_IO, 128) if i != RECLAIM_CONTEXT else 0
+        at += one
+
+
+def populate(at, length):
+    """Back a buffer that somebody may be using: its bytes do not change."""
+    i: uint64_t
+    if madvise(at, length, MADV_POPULATE_WRITE) != 0:  # before 5.14
+        for i in range(0, length, 4096):
+            add32(cython.cast(cython.pointer(uint32_t), at + i), 0)
+
+
+def contexts_for(pg, page):
+    """There will be pages of `page` bytes: take what the contexts need for them out of the budget.
+
+    Called under arena_lock, before a page of that size exists. At most 5% of the limit goes to the
+    contexts of faults: with large pages there are fewer of them, and faulters wait for one.
+    """
+    i: cython.int
+    n: cython.int = pg.fault_contexts
+    turn: cython.int
+    ctx: context_p
+    if page <= pg.context_page:
+        return
+    while pg.areas == cython.NULL and n > 1 and n * 5 * cython.cast(int64_t, page) > pg.limit // 20:
+        n -= 1
+    # Those that are too many now stay taken for good, and give their memory back.
+    for i in range(n, pg.fault_contexts):
+        ctx = cython.address(pg.contexts[i])
+        turn = 0
+        while not casi(cython.address(ctx.taken), 0, 1):
+            backoff(turn)
+            turn += 1
+        madvise(ctx.plain, cython.cast(uint64_t, ctx.state) - cython.cast(uint64_t, ctx.plain), MADV_DONTNEED)
+    pg.fault_contexts = n
+    pg.context_page = page
+    if pg.areas != cython.NULL or loadi(cython.address(pg.registered)):
+        contexts_back(pg)
+    if pg.areas != cython.NULL:
+        return
+    store64(cython.address(pg.budget), pg.limit - reserve_bytes(pg, page, n))
+    pg.low = pg.budget // 32
+    pg.high = pg.budget // 16
+    pg.epoch_bytes = pg.budget // 16
+    pool_share(pg)
+
+
+def contexts_back(pg):
+    """Back the contexts' buffers for the largest page in use. A Memory that is not registered does without."""
+    i: cython.int
+    n: cython.int = pg.fault_contexts
+    ctx: context_p
+    need: uint64_t = pg.context_page + 2 * IO_ALIGN + HEADER
+    for i in range(MAX_CONTEXTS):
+        if n <= i <= READAHEAD_CONTEXT - READAHEAD_THREADS or (pg.areas != cython.NULL and n <= i < RECLAIM_CONTEXT):
+            continue
+        ctx = cython.address(pg.contexts[i])
+        populate(ctx.plain, pg.context_page)
+        populate(ctx.scratch, pg.context_page)
+        populate(ctx.packed, need)
+        populate(ctx.io, need + ctx.io_size)
+        populate(ctx.state, codec_state_bytes())
+    if pg.areas == cython.NULL:
+        madvise(pg.zeros, pg.max_page, MADV_POPULATE_READ)
+
+
+def pool_share(pg):
+    """What zcache may take of a Memory's limit.
+
+    Pages that compress fill up to three quarters, or zcache:size=, before the coldest are written out; without a
+    swap file there is no other place for them.
+    """
+    pg.pool_soft = pg.budget // 4 * 3 if pg.file >= 0 else pg.budget - pg.budget // 16
+    if pg.pool_most and pg.pool_most < pg.pool_soft:
+        pg.pool_soft = pg.pool_most
+    pg.pool_hard = pg.pool_soft + (4 * cython.cast(int64_t, pg.segment_bytes) if pg.file >= 0 else 0)

@@ -1,0 +1,98 @@
+"""Zapping pages: their frames and their records go, and they read as zeros. For arrays that are freed, and advice."""
+
+import cython
+from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page
+from cython.cimports.frontswap.core.layout import BUSY, CLEAN, DIRTY, HIGH_SHIFT, NONE, STATE, page_p
+from cython.cimports.frontswap.core.reclaim import uncharge
+from cython.cimports.frontswap.core.uapi import (
+    MADV_DONTNEED,
+    add64,
+    backoff,
+    cas32,
+    errno,
+    int64_t,
+    load32,
+    loadi,
+    madvise,
+    store32,
+    uint32_t,
+    uint64_t,
+)
+from cython.cimports.frontswap.core.uffd import die
+
+ZAP_RUN = cython.declare(cython.uint, 256)
+
+
+def zap_run(pg, block, first, count, resident):
+    """Give back the frames of owned neighbours whose records are dropped; they become NONE."""
+    i: uint32_t
+    size: uint64_t
+    address: uint64_t
+    if count == 0:
+        return
+    size = cython.cast(uint64_t, 1) << block.shift
+    address = block.base + (first - block.first) * size
+    if madvise(cython.cast(cython.p_void, address), size * count, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+    if resident:
+        uncharge(pg, size * resident)
+        add64(cython.address(pg.resident), -cython.cast(int64_t, size * resident))
+    for i in range(count):
+        store32(cython.address(pg.pages[first + i].state), NONE)
+
+
+def pager_zap(pg, block, first, count, freeing):
+    """Drop pages with their records: they read as zeros afterwards. Waits for who works on them.
+
+    Pinned pages stay as they are unless the array is `freeing`; their number is returned.
+    """
+    i: uint32_t = 0
+    pinned: uint32_t = 0
+    run: uint32_t = 0
+    resident: uint32_t = 0
+    state: uint32_t
+    turn: cython.int = 0
+    p: page_p
+    if loadi(cython.address(pg.registered)) == 0:
+        # No page has a state, and nobody but the kernel knows what is there. We are inside the gate: that stays so.
+        if madvise(
+            cython.cast(cython.p_void, block.base + (cython.cast(uint64_t, first - block.first) << block.shift)),
+            cython.cast(uint64_t, count) << block.shift,
+            MADV_DONTNEED,
+        ):
+            die("MADV_DONTNEED", errno)
+        return 0
+    while i < count:
+        p = cython.address(pg.pages[first + i])
+        state = load32(cython.address(p.state))
+        if (state & STATE) == BUSY:
+            # Nobody who owns a page waits for another: let go of the run first.
+            zap_run(pg, block, first + i - run, run, resident)
+            run = resident = 0
+            backoff(turn)
+            turn += 1
+            continue
+        if (state & STATE) == NONE and run == 0:
+            i += 1
+            continue
+        if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0 and not freeing:
+            zap_run(pg, block, first + i - run, run, resident)
+            run = resident = 0
+            pinned += 1
+            i += 1
+            continue
+        if not cas32(cython.address(p.state), state, BUSY):
+            continue
+        turn = 0
+        if (state & STATE) == CLEAN or (state & STATE) == DIRTY:
+            resident += 1
+            if (state >> HIGH_SHIFT) != 0:
+                add64(cython.address(pg.pinned), -(cython.cast(int64_t, 1) << block.shift))
+        frontswap_invalidate_page(pg, first + i, state)
+        run += 1
+        i += 1
+        if run == ZAP_RUN:
+            zap_run(pg, block, first + i - run, run, resident)
+            run = resident = 0
+    zap_run(pg, block, first + i - run, run, resident)
+    return pinned
