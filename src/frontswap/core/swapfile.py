@@ -11,7 +11,7 @@ gives its number to the next file that it opens, and that one must never get a p
 """
 
 import cython
-from cython.cimports.frontswap.core.keeper import guarded_call, unguard
+from cython.cimports.frontswap.core.keeper import guard, guarded_call, unguard
 from cython.cimports.frontswap.core.layout import IO_ALIGN, MAX_FILES
 from cython.cimports.frontswap.core.leases import FILE_SHIFT, leases_check
 from cython.cimports.frontswap.core.uapi import (

@@ -401,9 +401,10 @@ class Memory:
         if refused == REFUSED_ADDRESSES:
             return f"{what} does not fit in the arena of {format_size(self._settings.arena)}; raise arena="
         if refused > REFUSED_REGISTRATION:
+            error = refused - REFUSED_REGISTRATION
             return (
                 f"{what} would be the first that does not fit in the limit with the others, and their pages cannot be "
-                f"followed from now on: {causes.userfaultfd(refused - REFUSED_REGISTRATION)}. Nothing has changed"
+                f"followed from now on: {causes.userfaultfd(error)} [{os.strerror(error)}]. Nothing has changed"
             )
         if refused > 0 and self._swap is not None:
             also = "raise limit=, or overcommit=True for a sparse array"
