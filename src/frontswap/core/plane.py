@@ -53,7 +53,6 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
     block_signals,
-    close,
     int64_t,
     load32,
     load64,
