@@ -50,8 +50,7 @@ class Memory:
 
     Threads may use one Memory and its arrays at the same time. A forked child has them as they were at the
     fork, and a limit of its own; what it had to be given was reserved before, or the fork failed (ENOMEM).
-    System calls that are handed an evicted page fail with EFAULT: copy through an ordinary array, or
-    :meth:`pin` it.
+    System calls on arrays go by way of a buffer; docs/processes.md says which, and what to :meth:`pin`.
     """
 
     def __init__(
