@@ -84,8 +84,7 @@ def run(
 ) -> None:
     """Run a script whose NumPy arrays may be larger than RAM.
 
-    So far these are the arrays that NumPy makes in the main thread, from 1 MiB on. Files are read and written through
-    arrays that fit in RAM: np.save and the like fail with "Bad address" for pages that are out.
+    So far these are the arrays that NumPy makes in the main thread, from 1 MiB on.
     """
     from .memory.run import run as run_job
 

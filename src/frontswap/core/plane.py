@@ -53,7 +53,6 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_WP,
     block_signals,
-    close,
     int64_t,
     load32,
     load64,
@@ -69,7 +68,7 @@ from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
 import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
-from frontswap.core import calls, sockets  # noqa: F401  (being imported they take the place of libc's)
+from frontswap.core import calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
 
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate() and pin(): a negative number that is no errno.
@@ -97,7 +96,7 @@ def kernel_access() -> tuple[int, bool]:
     fd: cython.int = uffd_new(cython.address(user_mode))
     if fd < 0:
         return -fd, True
-    close(fd)
+    os.close(fd)
     return 0, user_mode
 
 

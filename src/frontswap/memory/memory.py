@@ -50,8 +50,7 @@ class Memory:
 
     Threads may use one Memory and its arrays at the same time. A forked child has them as they were at the
     fork, and a limit of its own; what it had to be given was reserved before, or the fork failed (ENOMEM).
-    Calls of libc that read or write its arrays work as on plain memory; what reaches the kernel by another
-    way (io_uring, vmsplice, raw system calls) fails with EFAULT: :meth:`pin` the array for it.
+    System calls on arrays go by way of a buffer; docs/processes.md says which, and what to :meth:`pin`.
     """
 
     def __init__(
@@ -435,7 +434,12 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
     except MemoryError as error:
         raise OutOfMemoryError(f"{error}: {causes.addresses(settings.arena)}") from error
     except OSError as error:
-        raise KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]") from error
+        raise _refused(error) from error
+
+
+def _refused(error: OSError) -> KernelSupportError:
+    """What the kernel refuses, with what helps."""
+    return KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]")
 
 
 @contextmanager
@@ -444,7 +448,7 @@ def _registering() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]") from error
+        raise _refused(error) from error
 
 
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -13,6 +13,7 @@ from ..backends.stack import Spec, Stack, stacks_of
 from ..core import signals
 from ..core.plane import kernel_features
 from ..errors import ParameterError
+from ..machine import Machine
 from ..sizes import MAX_PAGE, format_size, parse_page, parse_size
 
 MIN_LIMIT = 16 << 20
@@ -113,10 +114,11 @@ def huge_from() -> int:
         return 0
     if b"[always]" in kernel:
         return 2 << 20
-    return 4 << 20 if b"[madvise]" in kernel and _numpy_asks() else 0
+    return 4 << 20 if b"[madvise]" in kernel and numpy_asks() else 0
 
 
-def _numpy_asks() -> bool:
+def numpy_asks() -> bool:
+    """True if NumPy asks for huge pages for its large arrays."""
     try:
         return bool(np._core.multiarray._get_madvise_hugepage())  # type: ignore[attr-defined]
     except AttributeError:  # not a public name: what NumPy does by default
@@ -132,25 +134,7 @@ def _sigbus() -> bool:
     if faults != "auto":
         return faults == "sigbus"
     signals.watch()
-    return not _threads_that_block(signal.SIGBUS)
-
-
-def _threads_that_block(number: int) -> list[int]:
-    """The threads of this process that block a signal (SigBlk in proc_pid_status(5)), by their ids."""
-    found = []
-    try:
-        tasks = list(Path("/proc/self/task").iterdir())
-    except OSError:  # no /proc, or no more descriptors
-        return []
-    for task in tasks:
-        try:
-            status = (task / "status").read_text(encoding="utf-8", errors="replace")
-        except OSError:  # it has ended meanwhile
-            continue
-        blocked = next((line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")), "0")
-        if int(blocked, 16) >> (number - 1) & 1:
-            found.append(int(task.name))
-    return found
+    return not Machine().threads_that_block(signal.SIGBUS)
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:

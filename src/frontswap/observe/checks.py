@@ -25,7 +25,7 @@ from ..core import plane
 from ..core.plane import kernel_access, kernel_features
 from ..errors import FrontswapError
 from ..machine import Group, Machine
-from ..memory.settings import MIN_LIMIT
+from ..memory.settings import MIN_LIMIT, numpy_asks
 from ..sizes import format_size
 from ..swap import SwapFile, default_directory, elsewhere, file_system, free_bytes, wrong_directory
 
@@ -149,17 +149,23 @@ def seccomp(machine: Machine, _: str) -> Iterator[Finding]:
 def blocked_signals(machine: Machine, _: str) -> Iterator[Finding]:
     """SIGBUS must reach the thread that has touched an evicted page. The mask is inherited from the parent."""
     threads = machine.threads_that_block(signal.SIGBUS)
-    if threads and os.environ.get("FRONTSWAP_FAULTS") != "thread":
+    if not threads:
+        yield Finding("SIGBUS", "not blocked", "The thread that touches an evicted page gets it.")
+    elif os.environ.get("FRONTSWAP_FAULTS") != "sigbus":
         yield Finding(
             "SIGBUS",
             f"blocked in {len(threads)} threads of this process (inherited from its parent)",
-            "A thread that blocks SIGBUS is killed when it touches an evicted page; handler threads need no signal.",
-            "export FRONTSWAP_FAULTS=thread",
-            Level.FAILS if min(threads) == os.getpid() else Level.LIMIT,
+            "Handler threads catch the faults then, which takes longer than a signal handler.",
+            level=Level.NOTE,
         )
     else:
-        what = "blocked, but handler threads catch the faults" if threads else "not blocked"
-        yield Finding("SIGBUS", what, "A thread that touches an evicted page gets it.")
+        yield Finding(
+            "SIGBUS",
+            f"blocked in {len(threads)} threads of this process, and FRONTSWAP_FAULTS=sigbus",
+            "A thread that blocks SIGBUS is killed when it touches an evicted page.",
+            "export FRONTSWAP_FAULTS=auto",
+            Level.FAILS if min(threads) == os.getpid() else Level.LIMIT,
+        )
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -464,7 +470,7 @@ def huge_pages(machine: Machine, _: str) -> Iterator[Finding]:
         "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled" if chosen == "never" else "",
         Level.NOTE if never else Level.OK,
     )
-    asks = getattr(np._core.multiarray, "_get_madvise_hugepage", lambda: True)()  # type: ignore[attr-defined]
+    asks = numpy_asks()
     yield Finding(
         "numpy's huge pages",
         "asked for" if asks else "not asked for (NUMPY_MADVISE_HUGEPAGE=0)",
