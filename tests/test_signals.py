@@ -201,6 +201,23 @@ mapped[0]
     assert "<module>" in done.err
 
 
+def test_the_child_of_a_vfork() -> None:
+    """subprocess resets all handlers there, in our memory: the parent's stay what they are."""
+    code = """
+import subprocess
+faulthandler.enable()
+make()
+for options in ({}, {"close_fds": False}, {"restore_signals": False}):
+    subprocess.run(["true"], check=True, **options)
+check()
+print("served", flush=True)
+beyond_the_end()[0]
+"""
+    done = run_child(SETUP + code)
+    assert (done.status, done.out) == (-7, "served\n"), done
+    assert "Fatal Python error: Bus error" in done.err
+
+
 def test_no_handler() -> None:
     """Without one, the program's own SIGBUS ends it, and says nothing."""
     code = """
