@@ -235,3 +235,27 @@ address = a.ctypes.data
 del a
 ctypes.CDLL(None).pread(os.open("/dev/zero", os.O_RDONLY), ctypes.c_void_p(address), ctypes.c_size_t(4096), 0)
 """).died_of(signal.SIGBUS)
+
+
+def test_in_a_forked_child() -> None:
+    """Its arrays are its own by then; the parent's calls go on as before."""
+    run_child("""
+import tempfile
+memory = frontswap.Memory(limit="16M")
+a = memory.asarray(walk(1 << 20))
+memory.advise(a, "cold")
+with tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
+    child = os.fork()
+    if child == 0:
+        a[:1000] = 5
+        file.write(memoryview(a))
+        memory.advise(a, "cold")
+        os._exit(0 if os.preadv(file.fileno(), [a[::-1][::-1]], 0) == a.nbytes and a[999] == 5 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    expected = walk(1 << 20)
+    same(a, expected)
+    expected[:1000] = 5
+    memory.advise(a, "cold")
+    assert os.preadv(file.fileno(), [a], 0) == a.nbytes
+    same(a, expected)
+""").check()
