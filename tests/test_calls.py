@@ -14,7 +14,7 @@ from typing import Any
 import exchange
 import numpy as np
 import pytest
-from helpers import ROOT, run_child
+from helpers import MODES, ROOT, run_child
 
 NAMES = [f"{row} {state}" for row in exchange.ROWS for state in exchange.STATES[1:]]
 
@@ -228,10 +228,38 @@ def test_in_handlers_on_small_stacks_and_cancelled(tmp_path: Path, ordinary: boo
 
 def test_memory_that_has_been_freed_ends_the_process() -> None:
     """The kernel would say EFAULT; a write into memory that is another's by now is not to go on."""
-    run_child("""
+    if MODES[0].why_not():
+        pytest.skip(MODES[0].why_not())
+    code = """
 memory = frontswap.Memory(limit="16M")
 a = memory.zeros(1 << 20, "u1")
+memory.advise(a, "cold")  # the arena is registered by now
 address = a.ctypes.data
 del a
 ctypes.CDLL(None).pread(os.open("/dev/zero", os.O_RDONLY), ctypes.c_void_p(address), ctypes.c_size_t(4096), 0)
-""").died_of(signal.SIGBUS)
+"""
+    run_child(code, mode=MODES[0]).died_of(signal.SIGBUS)
+
+
+def test_in_a_forked_child() -> None:
+    """Its arrays are its own by then; the parent's calls go on as before."""
+    run_child("""
+import tempfile
+memory = frontswap.Memory(limit="16M")
+a = memory.asarray(walk(1 << 20))
+memory.advise(a, "cold")
+with tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
+    child = os.fork()
+    if child == 0:
+        a[:1000] = 5
+        file.write(memoryview(a))
+        memory.advise(a, "cold")
+        os._exit(0 if os.preadv(file.fileno(), [a[::-1][::-1]], 0) == a.nbytes and a[999] == 5 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    expected = walk(1 << 20)
+    same(a, expected)
+    expected[:1000] = 5
+    memory.advise(a, "cold")
+    assert os.preadv(file.fileno(), [a], 0) == a.nbytes
+    same(a, expected)
+""").check()
