@@ -180,10 +180,11 @@ def test_temporaries_get_the_memory_of_those_before(new_memory: NewMemory) -> No
         assert array.ctypes.data == at
         assert (array == 7.5).all()
         del array, zeros, empty
-        arrays = [np.full(100_000 + n, n, "u8") for n in range(20)]
+        arrays = [np.full(200_000 + n, n, "u8") for n in range(20)]
         arrays.clear()
         assert memory.statistics().resident_bytes <= 14 * MiB
-        array = np.empty(13 << 20)
+        now = memory.statistics()
+        array = np.empty((now.limit_bytes - now.reserve_bytes - MiB) // 8)
         assert not memory.statistics().registered
         array[:] = 1
         assert memory.statistics().resident_bytes <= array.nbytes + 65536
