@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -440,10 +441,12 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
 
 @contextmanager
 def _registering() -> Iterator[None]:
-    """A call that needs the arena registered; a KernelSupportError says what is in the way."""
+    """A call that needs the arena registered; a KernelSupportError, or OutOfMemoryError, says what is in the way."""
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OutOfMemoryError(f"the disk of the swap file has no room for what is allocated [{error}]") from error
         raise KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]") from error
 
 
