@@ -26,9 +26,9 @@ NOTES = """\
 Both sides run the same NumPy code in turn, in one process: plain, and inside of `with memory:` with all arrays far
 below the limit. Median of all rounds. "ratio": ours to plain in the same round, the median, and in brackets where it
 lies with a probability of 95%; the goal is 1.02, "missed" where all of the interval is above it. "allocate": np.empty
-and its end, untouched. "first touch": np.empty, one byte written in each 4 KiB, and its end: for arrays below 32 MiB
-glibc keeps freed memory, and its next array needs no faults; a Memory gives it back to the system. "scan": sum() of an
-array that is there; "random reads": 200,000 elements by index."""
+and its end, untouched. "first touch": np.empty, one byte written in each 4 KiB, and its end: arrays below 32 MiB get
+the memory of the one before from glibc and from a Memory, larger ones fault. "scan": sum() of an array that is there;
+"random reads": 200,000 elements by index, whose sum is made of a temporary of 1.5 MiB."""
 MOMENT_NOTES = """\
 The time of the allocation that crosses the limit (another thread that touches an absent page meanwhile waits as long):
 the swap file's slots, the buffers of the contexts, userfaultfd, five threads, and a look at all that is there. The
@@ -51,8 +51,11 @@ def steps(size: int) -> dict[str, tuple[Callable[[], None], float]]:
         for _ in range(100):
             np.empty(count)
 
+    turns = max(1, 64 * MiB // size)
+
     def touch() -> None:
-        np.empty(count)[::512] = 1
+        for _ in range(turns):
+            np.empty(count)[::512] = 1
 
     def scan() -> None:
         array().sum()
@@ -62,7 +65,7 @@ def steps(size: int) -> dict[str, tuple[Callable[[], None], float]]:
 
     return {
         "allocate": (allocate, 100),
-        "first touch": (touch, 1),
+        "first touch": (touch, turns),
         "scan": (scan, 1),
         "random reads": (read, READS),
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RULES = "tests/test_rules.py"
+REGISTRATION = "tests/test_registration.py"
 CORE = "src/frontswap/core"
 
 
@@ -72,6 +73,10 @@ MUTATIONS = [
     Mutation(11, f"{CORE}/filters.py", "        return REFUSED_INJECTED", "        return REFUSED_LIMIT", "rule_11"),
     # 12: not used costs nothing
     Mutation(12, f"{CORE}/frontswap.py", "    if load64(cython.address(pg.order)) != 0:\n        if area", "    if True:\n        if area", "rule_12"),
+    Mutation(12, f"{CORE}/arena.py", "    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:", "    elif True:", "rule_12", REGISTRATION),
+    Mutation(12, f"{CORE}/zap.py", "    if loadi(cython.address(pg.registered)) == 0:", "    if False:", "freed_array", REGISTRATION),
+    Mutation(12, f"{CORE}/registration.py", "DIRTY if whole else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
+    Mutation(12, f"{CORE}/reclaim.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
 ]  # fmt: skip
 
 

@@ -164,6 +164,37 @@ def test_a_freed_array_leaves_nothing_behind(new_memory: NewMemory) -> None:
     assert len(at) == 1
 
 
+def test_temporaries_get_the_memory_of_those_before(new_memory: NewMemory) -> None:
+    """As malloc does it; but nobody who was promised zeros gets old bytes, and it ends where the limit is near."""
+    memory = new_memory("128M")
+    with memory:
+        array = np.full(1 << 20, 7.5)
+        at = array.ctypes.data
+        del array
+        assert memory.statistics().allocated_bytes == 0
+        zeros = np.zeros(1 << 20)
+        empty = memory.empty(1 << 20)
+        assert not zeros.any()
+        assert not empty.any()
+        array = np.empty(1 << 20)
+        assert array.ctypes.data == at
+        assert (array == 7.5).all()
+        del array, zeros, empty
+        arrays = [np.full(200_000 + n, n, "u8") for n in range(20)]
+        arrays.clear()
+        assert memory.statistics().resident_bytes <= 14 * MiB
+        now = memory.statistics()
+        array = np.empty((now.limit_bytes - now.reserve_bytes - MiB) // 8)
+        assert not memory.statistics().registered
+        array[:] = 1
+        assert memory.statistics().resident_bytes <= array.nbytes + 65536
+        big = np.empty(4 << 20)
+        assert memory.statistics().registered
+        assert memory.statistics().resident_bytes <= array.nbytes + 65536
+        del big, array
+        assert held(memory) == (0, 0, 0, 0)
+
+
 # --- the crossing --------------------------------------------------------------------------------
 
 
@@ -479,6 +510,48 @@ def test_a_registration_that_fails_changes_nothing(seam: Mode) -> None:
 def test_a_registration_without_threads_changes_nothing(seam: Mode) -> None:
     done = run_child(WITHOUT_THREADS, mode=seam, ordinary=True, environment={"FRONTSWAP_REGISTER": "late"}).check()
     assert "Nothing has changed" in done.out
+
+
+FORKED = """
+memory = frontswap.Memory("32M")
+data = walk(1 << 21)
+array = memory.array(data)
+half = memory.zeros(1 << 18)
+half.reshape(-1, 512)[::3] = 1
+def right():
+    return np.array_equal(array, data) and half.sum() == (512 + 2) // 3 * 512
+def forked(work):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(100)
+        try:
+            os._exit(0 if work() else 2)
+        finally:
+            os._exit(1)
+    return child
+def cross():
+    more = memory.array(noise(24 << 20))
+    memory.advise(array, "cold")
+    memory.advise(half, "cold")
+    assert memory.statistics().registered and memory.statistics().faults >= 0
+    return right() and np.array_equal(more, noise(24 << 20))
+def work():
+    assert not memory.statistics().registered
+    assert right()
+    half[:5] = 9                 # its own from now on
+    half[:5] = [1] * 5
+    grandchild = forked(cross)
+    return cross() and os.waitpid(grandchild, 0)[1] == 0 and right()
+children = [forked(work)]
+assert right() and cross()
+array[0] += 1
+children.append(forked(lambda: array[0] == data[0] + 1))
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
+
+
+def test_forked_below_the_limit_each_crosses_for_itself(mode: Mode) -> None:
+    run_child(FORKED, mode=mode, environment={"FRONTSWAP_REGISTER": "late"}).check()
 
 
 # --- what the kernel says is there ---------------------------------------------------------------

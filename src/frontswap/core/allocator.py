@@ -67,6 +67,7 @@ def take(face: cython.pointer(face_t), size: uint64_t, zeroed: cython.bint, alwa
         page,
         hint_typesize if hint_wanted else 0,
         hint_kind if hint_wanted else AUTO,
+        not zeroed and not hint_wanted,
         cython.address(error),
     )
     hint_error = error

@@ -8,7 +8,14 @@ import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import contexts_for
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
-from cython.cimports.frontswap.core.layout import CHUNK_SHIFT, block_p
+from cython.cimports.frontswap.core.layout import (
+    ADVICE_NORMAL,
+    CHUNK_SHIFT,
+    SPARE_ARRAY,
+    SPARE_BYTES,
+    SPARES,
+    block_p,
+)
 from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_start
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
@@ -137,8 +144,8 @@ def extent_give(e, start, count):
 # --- arrays ---------------------------------------------------------------------------------------
 
 
-def place(pg, bytes, page, typesize, kind, error):
-    """arena_allocate() under the lock."""
+def place(pg, bytes, page, error):
+    """A block with addresses and ids for an array, under the lock; 0 and `*error` when there is none."""
     shift: cython.int = 0
     pages: uint64_t
     chunks: uint64_t
@@ -160,7 +167,7 @@ def place(pg, bytes, page, typesize, kind, error):
     contexts_for(pg, page)
     if pg.file < 0 and allocated > pg.allocate_most:
         error[0] = NO_ALLOCATION
-    elif loadi(cython.address(pg.registered)) or allocated > pg.budget:
+    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:
         error[0] = swap_reserve(pg, allocated)
         if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
             error[0] = CROSSING
@@ -184,7 +191,6 @@ def place(pg, bytes, page, typesize, kind, error):
     else:
         pg.used_blocks += 1
         number = pg.used_blocks
-    pg.serial += 1
     block = cython.address(pg.blocks[number])
     memset(block, 0, cython.sizeof(block[0]))
     block.base = pg.base + (at << CHUNK_SHIFT)
@@ -194,10 +200,6 @@ def place(pg, bytes, page, typesize, kind, error):
     block.chunk = cython.cast(uint32_t, at)
     block.chunks = cython.cast(uint32_t, chunks)
     block.shift = cython.cast(uint8_t, shift)
-    codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
-    store32(cython.address(block.serial), pg.serial)
-    store32(cython.address(block.live), 1)
-    pg.allocated = allocated
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
     elif not pg.sigbus:
@@ -205,24 +207,74 @@ def place(pg, bytes, page, typesize, kind, error):
         madvise(cython.cast(cython.p_void, block.base), pages << shift, MADV_DONTNEED)
     for i in range(chunks):
         store32(cython.address(pg.chunks[at + i]), number)
+    return number
+
+
+def array_begin(pg, number, bytes, typesize, kind, any):
+    """A block's life as an array begins, under the lock; its address."""
+    block: block_p = cython.address(pg.blocks[number])
+    pg.serial += 1
+    block.bytes = bytes
+    block.advice = ADVICE_NORMAL
+    block.any = any
+    codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
+    store32(cython.address(block.serial), pg.serial)
+    store32(cython.address(block.live), 1)
+    pg.allocated += cython.cast(int64_t, block.pages) << block.shift
     return block.base
 
 
-def arena_allocate(pg, bytes, page, typesize, kind, error):
-    """Addresses for `bytes` (> 0) of zeros in pages of `page`; 0 and `*error` when refused.
+def array_end(pg, number, counted):
+    """The end of a block whose array is freed. Inside the gate, without the lock.
+
+    `counted`: where its bytes are counted, `allocated` or `spare_bytes`: until its frames have gone.
+    """
+    block: block_p = cython.address(pg.blocks[number])
+    i: uint64_t
+    pager_zap(pg, block, block.first, block.pages, True)
+    if loadi(cython.address(pg.registered)) == 0:
+        block_huge(pg, block, False)
+    lock(cython.address(pg.arena_lock))
+    for i in range(block.chunk, block.chunk + block.chunks):
+        store32(cython.address(pg.chunks[i]), 0)
+        if pg.huge_most and (load32(cython.address(pg.huge[i // 32])) >> (i % 32)) & 1:
+            and32(cython.address(pg.huge[i // 32]), ~(cython.cast(uint32_t, 1) << (i % 32)))
+    counted[0] -= cython.cast(int64_t, block.pages) << block.shift
+    extent_give(cython.address(pg.space), block.chunk, block.chunks)
+    extent_give(cython.address(pg.ids), block.first, block.pages)
+    block.first = pg.free_block
+    pg.free_block = number
+    unlock(cython.address(pg.arena_lock))
+
+
+def arena_allocate(pg, bytes, page, typesize, kind, any, error):
+    """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, unless `any`
+    says that they need not.
 
     The first that does not fit in the limit with the others has the arena registered.
     """
     signals: sigset_t
-    address: uint64_t
+    address: uint64_t = 0
+    number: uint32_t
     failed: cython.int = 0
+    again: cython.bint
     block_signals(cython.address(signals))
     while True:
         gate_enter(pg)
         lock(cython.address(pg.arena_lock))
-        address = place(pg, bytes, page, typesize, kind, error)
+        error[0] = 0
+        number = spare_take(pg, bytes, page) if any else 0
+        if number == 0:
+            number = place(pg, bytes, page, error)
+        if number:
+            address = array_begin(pg, number, bytes, typesize, kind, any)
         unlock(cython.address(pg.arena_lock))
+        again = number == 0 and pg.spare_count > 0
+        if again or (pg.spare_count > 0 and loadi(cython.address(pg.registered))):
+            spares_end(pg)
         gate_leave(pg)
+        if again:
+            continue
         if error[0] != CROSSING:
             break
         # From outside of the gate, which it closes; somebody may have been faster, or have freed meanwhile.
@@ -254,25 +306,87 @@ def arena_free(pg, address):
     signals: sigset_t
     number: uint32_t = arena_find(pg, address)
     block: block_p = cython.address(pg.blocks[number])
-    i: uint64_t
     if number == 0 or block.base != address or not cas32(cython.address(block.live), 1, 0):
         return False
     block_signals(cython.address(signals))
     gate_enter(pg)
-    pager_zap(pg, block, block.first, block.pages, True)
-    if loadi(cython.address(pg.registered)) == 0:
-        block_huge(pg, block, False)
-    lock(cython.address(pg.arena_lock))
-    for i in range(block.chunk, block.chunk + block.chunks):
-        store32(cython.address(pg.chunks[i]), 0)
-        if pg.huge_most and (load32(cython.address(pg.huge[i // 32])) >> (i % 32)) & 1:
-            and32(cython.address(pg.huge[i // 32]), ~(cython.cast(uint32_t, 1) << (i % 32)))
-    pg.allocated -= cython.cast(int64_t, block.pages) << block.shift
-    extent_give(cython.address(pg.space), block.chunk, block.chunks)
-    extent_give(cython.address(pg.ids), block.first, block.pages)
-    block.first = pg.free_block
-    pg.free_block = number
-    unlock(cython.address(pg.arena_lock))
+    if not spare_keep(pg, number):
+        array_end(pg, number, cython.address(pg.allocated))
     gate_leave(pg)
     restore_signals(cython.address(signals))
     return True
+
+
+# --- spares --------------------------------------------------------------------------------------
+
+# The temporaries of an expression come and go at one size, and malloc() gives the next one the memory of the last, with
+# its frames. So do we, below the limit. A spare is an array whose end is put off: it has its block, its addresses and
+# its ids, what is there of it is found by a registration as that of all others is, and all together fit in the limit.
+
+
+def spare_keep(pg, number):
+    """Put off the end of a freed array; False: it must end now."""
+    block: block_p = cython.address(pg.blocks[number])
+    size: int64_t = cython.cast(int64_t, block.pages) << block.shift
+    kept: cython.bint = False
+    lock(cython.address(pg.arena_lock))
+    if (
+        block.any
+        and size <= SPARE_ARRAY
+        and pg.spare_count < SPARES
+        and pg.spare_bytes + size <= SPARE_BYTES
+        and pg.spare_bytes + size <= pg.budget // 8
+        and loadi(cython.address(pg.registered)) == 0
+    ):
+        pg.spares[pg.spare_count] = number
+        pg.spare_count += 1
+        pg.spare_bytes += size
+        pg.allocated -= size
+        kept = True
+    unlock(cython.address(pg.arena_lock))
+    return kept
+
+
+def spare_take(pg, bytes, page):
+    """The youngest spare that is just right for an array, or 0. Under the lock."""
+    i: cython.int = pg.spare_count
+    number: uint32_t
+    block: block_p
+    if loadi(cython.address(pg.registered)):
+        return 0
+    while i > 0:
+        i -= 1
+        number = pg.spares[i]
+        block = cython.address(pg.blocks[number])
+        if cython.cast(uint32_t, 1) << block.shift == page and block.pages == (bytes + page - 1) // page:
+            pg.spare_count -= 1
+            memmove(
+                cython.address(pg.spares[i]),
+                cython.address(pg.spares[i + 1]),
+                cython.cast(cython.size_t, pg.spare_count - i) * cython.sizeof(uint32_t),
+            )
+            pg.spare_bytes -= cython.cast(int64_t, block.pages) << block.shift
+            return number
+    return 0
+
+
+def spares_end(pg):
+    """The end of all spares. Inside the gate, without the lock."""
+    number: uint32_t
+    while True:
+        number = 0
+        lock(cython.address(pg.arena_lock))
+        if pg.spare_count:
+            pg.spare_count -= 1
+            number = pg.spares[pg.spare_count]
+        unlock(cython.address(pg.arena_lock))
+        if number == 0:
+            return
+        array_end(pg, number, cython.address(pg.spare_bytes))
+
+
+def arena_trim(pg):
+    """Give back what is kept for the next arrays. Signals are blocked."""
+    gate_enter(pg)
+    spares_end(pg)
+    gate_leave(pg)

@@ -83,6 +83,11 @@ cdef enum:
     MIN_PAGE = 4096
     QUEUE_END = 0xFFFFFFFF
 
+cdef enum:
+    SPARES = 8
+    SPARE_ARRAY = 32 << 20    # bytes of one, at most, and of all: what glibc keeps
+    SPARE_BYTES = 64 << 20
+
 cdef enum:                    # advice on a block, as madvise(2) means it
     ADVICE_NORMAL = 0
     ADVICE_RANDOM = 1
@@ -179,6 +184,7 @@ ctypedef struct block_t:      # an array
     uint32_t live             # 1 from the moment all else is set until its free begins
     uint8_t shift
     uint8_t advice
+    uint8_t any               # it was asked for without a word about what is in it
     stream_t streams[STREAMS_SEEN]
     uint32_t next_stream
     codec_choice choice
@@ -334,6 +340,9 @@ cdef struct pager_t:
     extents_t ids
     lock_t arena_lock
     int64_t allocated
+    uint32_t spares[SPARES]   # blocks of arrays that were freed before the registration, for the next ones: see arena
+    int spare_count
+    int64_t spare_bytes
     int64_t reserved_for      # allocated bytes that the swap file is reserved for
     # the seam
     int fd

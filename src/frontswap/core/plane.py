@@ -14,6 +14,7 @@ from cython.cimports.frontswap.core.arena import (
     arena_allocate,
     arena_find,
     arena_free,
+    arena_trim,
 )
 from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make
 from cython.cimports.frontswap.core.drain import pages_in_backends
@@ -194,6 +195,8 @@ class Plane(Hooks):
         with cython.nogil:
             block_signals(cython.address(signals))
             error = arena_register(pg)
+            if error == 0:
+                arena_trim(pg)
             restore_signals(cython.address(signals))
         if error:
             raise OSError(error, "registration with userfaultfd: " + os.strerror(error))
@@ -219,7 +222,7 @@ class Plane(Hooks):
         c_typesize: cython.int = typesize
         c_kind: cython.int = kind
         with cython.nogil:
-            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, cython.address(error))
+            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, False, cython.address(error))
         return address, error
 
     def free(self, address: int) -> bool:

@@ -178,12 +178,9 @@ def block_huge(pg, block, on):
     After it they would be in the way: what leaves RAM are pages. khugepaged makes none then either: the mapping says
     NOHUGEPAGE, and it looks at that again under mmap_lock before it collapses anything.
     """
-    if pg.huge_from and cython.cast(int64_t, block.bytes) >= pg.huge_from:
-        madvise(
-            cython.cast(cython.p_void, block.base),
-            cython.cast(uint64_t, block.pages) << block.shift,
-            MADV_HUGEPAGE if on else MADV_NOHUGEPAGE,
-        )
+    size: uint64_t = cython.cast(uint64_t, block.pages) << block.shift  # not `bytes`: a spare changes those
+    if pg.huge_from and cython.cast(int64_t, size) >= pg.huge_from:
+        madvise(cython.cast(cython.p_void, block.base), size, MADV_HUGEPAGE if on else MADV_NOHUGEPAGE)
 
 
 def arena_register(pg):

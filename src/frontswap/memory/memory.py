@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -444,10 +445,12 @@ def _refused(error: OSError) -> KernelSupportError:
 
 @contextmanager
 def _registering() -> Iterator[None]:
-    """A call that needs the arena registered; a KernelSupportError says what is in the way."""
+    """A call that needs the arena registered; a KernelSupportError, or OutOfMemoryError, says what is in the way."""
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OutOfMemoryError(f"the disk of the swap file has no room for what is allocated [{error}]") from error
         raise _refused(error) from error
 
 

@@ -81,7 +81,7 @@ def play(seed: int, limit: int | None = None, threads: int = 4) -> tuple[list[st
     problems: list[str] = []
     swap = "auto" if rng.random() < 0.8 else None
     memory = frontswap.Memory(limit, swap=swap, allocate=None if swap else limit * 4)
-    left = limit - memory.statistics().reserve_bytes
+    left = limit // 2  # with pages of any size
     pages = [page for page in PAGES if page <= limit // 128]
 
     def new(size: int) -> Visited:
