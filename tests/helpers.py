@@ -204,7 +204,7 @@ import frontswap
 from frontswap.core.plane import kernel_features
 from frontswap.testing import hammer, soak
 sys.path.insert(0, {tests!r})
-from helpers import MiB, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
+from helpers import MiB, PATIENCE, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if {ordinary!r}:
     soak.become_ordinary_user()
