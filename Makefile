@@ -10,7 +10,7 @@ CORE   := $(PXD) $(wildcard $(PXD:.pxd=.py))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench soak wheel clean
+.PHONY: help demo test lint bench soak guest wheel clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the measurements'
 	@echo 'make soak    hours of racing accesses; the first wrong byte ends it'
+	@echo 'make guest   the tests and the soak on the kernel of Debian 12 (6.1), in QEMU: hours'
 	@echo 'make wheel   a portable wheel in dist/, tried on every Python found'
 	@echo 'make clean   remove what was built and $(VENV)'
 
@@ -41,6 +42,9 @@ bench: $(VENV)/built $(VENV)/tools
 soak: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m frontswap.testing.soak --all
 	$(BIN)/python -m frontswap.testing.hooks_soak
+
+guest: $(VENV)/built $(VENV)/tools
+	.ci/guest --all
 
 wheel: $(VENV)/tools
 	.ci/wheel

@@ -4,24 +4,70 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from helpers import MODES, ROOT, Mode, census, left_since
 
 import frontswap
 
 pytest.register_assert_rewrite("frontswap.testing.conformance")
+# How long an example takes says something about the machine only.
+hypothesis.settings.register_profile(
+    "frontswap", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("frontswap")
 PASSED = pytest.StashKey[bool]()
 # The tests are about pages that come and go, of small arrays too, so they have Memories registered from the start.
 # test_registration is about the rest; FRONTSWAP_REGISTER=late in the environment runs all of them the other way.
 os.environ.setdefault("FRONTSWAP_REGISTER", "early")
 # Without userfaultfd nothing but these can run.
 NEED_NO_KERNEL = {"test_codec", "test_errors", "test_sizes", "test_wheel"}
+
+
+class Sample:
+    """Tests in an order drawn with a seed, as many as a time allows: what a slow machine runs of a suite."""
+
+    def __init__(self, seed: str, seconds: float) -> None:
+        self.seed = seed
+        self.seconds = seconds
+        self.end = 0.0
+        self.left_out = 0
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: item.nodeid)
+        random.Random(self.seed).shuffle(items)
+        self.end = time.monotonic() + self.seconds
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self) -> bool | None:
+        if time.monotonic() < self.end:
+            return None
+        self.left_out += 1
+        return True
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        terminalreporter.write_line(
+            f"a sample: --sample={self.seed} --sample-seconds={self.seconds:g}, {self.left_out} tests were left out"
+        )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sample", metavar="SEED", help="run a sample of the tests, in an order drawn with this seed")
+    parser.addoption("--sample-seconds", type=float, default=300, help="start no test of a sample later (300)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("sample"):
+        config.pluginmanager.register(Sample(config.getoption("sample"), config.getoption("sample_seconds")))
 
 
 def pytest_collection_finish() -> None:

@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 
 MiB = 1 << 20
 ROOT = os.geteuid() == 0
+#: how many times longer to wait before a hang is called one: an emulated machine (tests/guest.py) is slow
+PATIENCE = float(os.environ.get("FRONTSWAP_TEST_PATIENCE", "1"))
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def ballast(disk: Path, leave: int) -> Path:
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """Wait for something that is bound to happen; the deadline only turns a hang into a failure."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"still waiting: {what}"
         os.sched_yield()
@@ -115,7 +117,7 @@ def quiet(memory: frontswap.Memory) -> frontswap.Statistics:
     """The statistics, once the background threads (reclaim, readahead, writeback) have come to rest."""
     before = memory.statistics()
     calm = 0
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * PATIENCE
     while calm < 20 and time.monotonic() < deadline:
         time.sleep(0.001)
         now = memory.statistics()
@@ -152,7 +154,7 @@ def left_since(before: Census) -> dict[str, object]:
     """What this process holds more than before; empty when everything has gone back."""
     gc.collect()
     # The kernel lists a joined thread until it has buried it: give it that moment.
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + PATIENCE
     while (now := census()).threads > before.threads and time.monotonic() < deadline:
         os.sched_yield()
     # Less than before is no leak: a failed test's traceback may have kept an array until now.
@@ -202,7 +204,7 @@ import frontswap
 from frontswap.core.plane import kernel_features
 from frontswap.testing import hammer, soak
 sys.path.insert(0, {tests!r})
-from helpers import MiB, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
+from helpers import MiB, PATIENCE, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if {ordinary!r}:
     soak.become_ordinary_user()
@@ -268,7 +270,7 @@ def run_child(
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=timeout,
+        timeout=timeout * PATIENCE,
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PATIENCE
 from typer.testing import CliRunner
 
 import frontswap
@@ -195,7 +196,9 @@ class TestCommand:
     def test_demo_writes_the_picture_and_says_that_all_is_right(self, tmp_path: Path) -> None:
         # in a process of its own: matplotlib keeps font files open
         arguments = [sys.executable, "-c", "from frontswap.cli import main; main()", "demo", "--size", str(SMALL)]
-        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+        result = subprocess.run(
+            arguments, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100 * PATIENCE
+        )
         assert result.returncode == 0, result.stderr
         assert result.stdout.count(" right ") == 7
         assert "WRONG" not in result.stdout

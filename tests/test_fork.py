@@ -29,7 +29,7 @@ def forked(work):
         return child
     status = 1
     try:
-        signal.alarm(100)
+        signal.alarm(int(100 * PATIENCE))
         status = 0 if work() in (None, True) else 2
     except BaseException:
         traceback.print_exc()
@@ -337,7 +337,7 @@ def test_a_c_library_that_forks(mode: Mode) -> None:
         """
 pid = ctypes.PyDLL(None).fork()
 if pid == 0:
-    signal.alarm(100)
+    signal.alarm(int(100 * PATIENCE))
     good = right()
     array[::4096] ^= 255
     array[::4096] ^= 255
@@ -377,7 +377,7 @@ source = walk(6 << 20)
 array = memory.array(source)
 pid = os.fork()
 if pid == 0:
-    signal.alarm(100)
+    signal.alarm(int(100 * PATIENCE))
     good = np.array_equal(array, source)
     array[::512] += 1
     os._exit(0 if good and np.array_equal(array[::512], source[::512] + 1) else 1)

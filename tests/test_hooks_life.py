@@ -408,7 +408,7 @@ thread.start()
 taken.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(20)
+    signal.alarm(int(20 * PATIENCE))
     load = lambda: area.load(0, bytearray(4096))
     for use in (load, hooks.statistics, lambda: hooks.register("null"), hooks.curr_pages):
         try:

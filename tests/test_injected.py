@@ -14,6 +14,8 @@ import pytest
 from conftest import NewMemory
 from helpers import MiB, Mode, ballast, noise, quiet, run_child
 
+from frontswap.core.plane import kernel_features
+
 # The log as layout.pxd has it: records one after the other, each a header of 16 bytes (page, length, codec,
 # shift, unused, checksum) and `length` bytes, at multiples of 16. The first array's pages have the ids 1, 2, ...
 TOOLS = """
@@ -155,6 +157,15 @@ def test_every_access_to_a_lost_page(seam: Mode, access: str) -> None:
 def test_traceback_where_faulthandler_was_enabled_before(seam: Mode) -> None:
     code = "log[places[7][0] + 20] ^= 1\ndef reader():\n    return array[7, 0]\nreader()\n"
     ends_in_sigbus(POOL + code, seam, "checksum", 7 * 4096, "compressed pool", faulthandler=True)
+
+
+def test_sigbus_that_is_ignored_is_no_way_out() -> None:
+    """The kernel ends it; where a handler thread has to send the signal (no UFFDIO_POISON) it ends all."""
+    code = "signal.signal(signal.SIGBUS, signal.SIG_IGN)\nlog[places[7][0] + 20] ^= 1\nprint('wrong', array[7, 0])\n"
+    done = run_child(POOL + code, mode=Mode("thread", "wp"))
+    done.died_of(signal.SIGBUS if kernel_features()["poison"] else signal.SIGABRT)
+    assert "page lost" in done.err
+    assert "wrong" not in done.out
 
 
 def test_lost_pages_are_counted_and_can_be_given_up(seam: Mode) -> None:

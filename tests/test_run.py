@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PATIENCE
 
 import frontswap
 from frontswap.observe.debugfs import NAMES, DebugFS, process_statistics
@@ -37,7 +38,7 @@ def job(tmp_path: Path) -> Path:
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     code = "import sys; from frontswap.cli import main; sys.argv = ['frontswap', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120 * PATIENCE)
 
 
 def test_a_script_is_the_script_that_it_is(job: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_MOVE,
     UFFD_FEATURE_POISON,
     UFFD_FEATURE_SIGBUS,
+    UFFD_FEATURE_THREAD_ID,
     UFFD_FEATURE_WP,
     UFFDIO_REGISTER_MODE_MISSING,
     UFFDIO_REGISTER_MODE_WP,
@@ -83,6 +84,8 @@ def region_open(pg):
     features: uint64_t = UFFD_FEATURE_WP
     if pg.use_poison:
         features |= UFFD_FEATURE_POISON
+    elif not pg.sigbus:
+        features |= UFFD_FEATURE_THREAD_ID  # whom to send SIGBUS
     if pg.use_move:
         features |= UFFD_FEATURE_MOVE
     if pg.sigbus:

@@ -30,9 +30,11 @@ from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EMFILE,
     POLLIN,
+    SIGBUS,
     UFFD_EVENT_PAGEFAULT,
     UFFD_PAGEFAULT_FLAG_WP,
     UFFD_PAGEFAULT_FLAG_WRITE,
+    SYS_tgkill,
     backoff,
     block_signals,
     cas64,
@@ -40,6 +42,7 @@ from cython.cimports.frontswap.core.uapi import (
     clock_ns,
     errno,
     fault_is_write,
+    getpid,
     int64_t,
     load64,
     loadi,
@@ -51,6 +54,7 @@ from cython.cimports.frontswap.core.uapi import (
     set_errno,
     sigset_t,
     storei,
+    syscall,
     uffd_msg,
     uint64_t,
     unlock,
@@ -170,12 +174,21 @@ def stray(pg, address, times):
         die("access to an array that has been freed", EFAULT)
 
 
-def unserviceable(pg, address, result):
-    """Handler-thread mode: end the access that cannot be served in SIGBUS, as the signal side does."""
+def unserviceable(pg, address, thread, result, times):
+    """Handler-thread mode: end the access that cannot be served in SIGBUS, as the signal side does.
+
+    Without UFFDIO_POISON (before 6.6) the signal is sent to the thread that waits, and the access happens again after
+    it. Where the signal is blocked or its handler returns, nothing but the end of all keeps it from going on for ever.
+    """
+    page: uint64_t = address & ~cython.cast(uint64_t, 4095)
     if result == NO_MEMORY:
         out_of_memory_message()
-    if not pg.use_poison or uffd_poison(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096) != 0:
-        die("page lost, and this kernel has no UFFDIO_POISON to end the access alone", 0)
+    if pg.use_poison and uffd_poison(pg.fd, page, 4096) == 0:
+        return
+    if times > 20:
+        die("page lost, and SIGBUS does not end the access to it", 0)
+    syscall(SYS_tgkill, getpid(), thread, SIGBUS)
+    uffd_wake(pg.fd, page, 4096)
 
 
 def handler_thread(argument):
@@ -210,7 +223,9 @@ def handler_thread(argument):
                 last = address
                 stray(pg, address, times)
             elif result < 0:
-                unserviceable(pg, address, result)
+                times = times + 1 if address == last else 0
+                last = address
+                unserviceable(pg, address, message.pf_thread, result, times)
 
 
 def seam_attach(pg):

@@ -273,6 +273,7 @@ cdef extern from * nogil:
         uint8_t event
         uint64_t pf_flags "arg.pagefault.flags"
         uint64_t pf_address "arg.pagefault.address"
+        int pf_thread "arg.pagefault.feat.ptid"    # with UFFD_FEATURE_THREAD_ID
     const unsigned long UFFDIO_API, UFFDIO_REGISTER, UFFDIO_COPY, UFFDIO_WRITEPROTECT, UFFDIO_WAKE
     const unsigned long UFFDIO_MOVE "FS_UFFDIO_MOVE", UFFDIO_POISON "FS_UFFDIO_POISON"
     const unsigned long USERFAULTFD_IOC_NEW "FS_USERFAULTFD_IOC_NEW"
@@ -280,11 +281,12 @@ cdef extern from * nogil:
     const uint64_t UFFDIO_COPY_MODE_WP, UFFDIO_WRITEPROTECT_MODE_WP
     const uint64_t UFFD_FEATURE_WP "FS_FEATURE_PAGEFAULT_FLAG_WP"
     const uint64_t UFFD_FEATURE_SIGBUS "FS_FEATURE_SIGBUS"
+    const uint64_t UFFD_FEATURE_THREAD_ID
     const uint64_t UFFD_FEATURE_POISON "FS_FEATURE_POISON"
     const uint64_t UFFD_FEATURE_MOVE "FS_FEATURE_MOVE"
     const uint64_t UFFD_PAGEFAULT_FLAG_WRITE, UFFD_PAGEFAULT_FLAG_WP
     const int UFFD_EVENT_PAGEFAULT, UFFD_USER_MODE_ONLY
-    const int SYS_userfaultfd
+    const int SYS_userfaultfd, SYS_tgkill
     int ioctl(int fd, unsigned long request, ...)
     long syscall(long number, ...)
 

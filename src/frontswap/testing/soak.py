@@ -164,9 +164,9 @@ def change_backends(memory: frontswap.Memory, shared: Shared, seed: int) -> None
             memory.backends.shrink(0, deadline=0.2)
 
 
-def run_cell(cell: Cell, seconds: float, seed: int, limit: int) -> dict[str, Any]:
+def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float = 1) -> dict[str, Any]:
     """Run one cell in this process (which has the cell's user and environment already)."""
-    faulthandler.dump_traceback_later(seconds * 4 + 120, exit=True)
+    faulthandler.dump_traceback_later((seconds * 4 + 120) * patience, exit=True)
     page = parse_size(cell.page, "page")
     memory = frontswap.Memory(limit, page=page)
     shared = Shared(memory, limit // 8 * 28, page, seed)
@@ -228,10 +228,10 @@ def become_ordinary_user() -> None:
     os.setresuid(NOBODY, NOBODY, NOBODY)
 
 
-def start_cell(cell: Cell, seconds: float, seed: int) -> tuple[bool, str]:
+def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tuple[bool, str]:
     """Run a cell as a child process; (passed, one line)."""
     command = [sys.executable, "-X", "faulthandler", "-m", "frontswap.testing.soak", "--cell", str(cell)]
-    command += ["--seconds", str(seconds), "--seed", str(seed)]
+    command += ["--seconds", str(seconds), "--seed", str(seed), "--patience", str(patience)]
     environment = dict(os.environ, FRONTSWAP_FAULTS=cell.faults, FRONTSWAP_EVICT=cell.evict)
     try:
         done = subprocess.run(
@@ -240,7 +240,7 @@ def start_cell(cell: Cell, seconds: float, seed: int) -> tuple[bool, str]:
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=seconds * 4 + 180,
+            timeout=(seconds * 4 + 180) * patience,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -264,11 +264,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m frontswap.testing.soak", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every cell of the matrix (default)")
-    parser.add_argument("--sample", type=int, nargs="?", const=6, metavar="N", help="N cells (6), drawn with the seed")
+    parser.add_argument(
+        "--sample", type=int, nargs="?", const=6, metavar="N", help="N of the cells that can run here (6)"
+    )
     parser.add_argument("--seconds", type=float, help="for each cell (180; 40 with --sample)")
     parser.add_argument("--seed", type=int, default=None, help="printed, so that a run can be repeated")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
     parser.add_argument("--cell", help="one cell in this process, as faults-evict-user-page")
+    parser.add_argument("--patience", type=float, default=1, help="times as long until a hang is called one (1)")
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 20)
     if options.cell:
@@ -276,12 +279,13 @@ def main(arguments: list[str] | None = None) -> int:
         limit = 256 << 20 if cell.page == "2M" else 64 << 20
         if cell.user == "user" and os.geteuid() == 0:
             become_ordinary_user()
-        result = run_cell(cell, options.seconds or 180, seed, limit)
+        result = run_cell(cell, options.seconds or 180, seed, limit, options.patience)
         print(json.dumps(result))
         return 1 if result["problems"] and not result["statistics"] else 0
     cells = all_cells()
     if options.sample:
-        cells = random.Random(seed).sample(cells, options.sample)
+        possible = [cell for cell in cells if not cell.why_not()]
+        cells = random.Random(seed).sample(possible, min(options.sample, len(possible)))
     seconds = options.seconds or (40 if options.sample else 180)
     print(f"soak: {len(cells)} cells of {seconds:g} s, seed {seed}", flush=True)
     failed = 0
@@ -294,7 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
                 skipped += 1
                 print(f"SKIPPED {cell}: {reason}", flush=True)
             else:
-                wanted.append(pool.submit(start_cell, cell, seconds, seed + number))
+                wanted.append(pool.submit(start_cell, cell, seconds, seed + number, options.patience))
         for future in wanted:
             passed, line = future.result()
             failed += not passed
