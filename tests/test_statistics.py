@@ -56,8 +56,9 @@ def test_everything_promised_is_there_and_frozen(memory: frontswap.Memory) -> No
     assert frontswap.Statistics is type(now)
 
 
-def test_a_new_memory_has_done_nothing(memory: frontswap.Memory) -> None:
-    now = memory.statistics()
+def test_a_new_memory_has_done_nothing(new_memory: NewMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRONTSWAP_REGISTER", "late")
+    now = new_memory().statistics()
     assert {f.name: getattr(now, f.name) for f in fields(now) if getattr(now, f.name)} == {
         "limit_bytes": 16 * MiB,
         "reserve_bytes": now.reserve_bytes,
@@ -259,7 +260,10 @@ def test_swap_file_counts(new_memory: NewMemory) -> None:
     assert now.swap_reserved_bytes == before.swap_reserved_bytes
 
 
-def test_small_swap_reservation_follows_what_is_allocated(new_memory: NewMemory) -> None:
+def test_small_swap_reservation_follows_what_is_allocated(
+    new_memory: NewMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRONTSWAP_REGISTER", "late")
     memory = new_memory()
     assert memory.statistics().swap_reserved_bytes == 0
     array = memory.empty(64 * MiB, "u1")
