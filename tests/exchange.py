@@ -90,7 +90,9 @@ class Buffers:
         self.arrays: list[Bytes] = []
         self.stop = threading.Event()
         self.evictor = threading.Thread(target=self._evict_on) if state == "racing" else None
-        if self.evictor:
+        if self.evictor and self.memory:
+            # Registered by now: a row's own limit on the size of files would be the swap file's too.
+            self.memory.advise(self.memory.zeros(4096, np.uint8), "cold")
             self.evictor.start()
         # After the Memory: what was looked up before is libc's own.
         self.libc = ctypes.CDLL(None, use_errno=True)
