@@ -90,7 +90,9 @@ class Buffers:
         self.arrays: list[Bytes] = []
         self.stop = threading.Event()
         self.evictor = threading.Thread(target=self._evict_on) if state == "racing" else None
-        if self.evictor:
+        if self.evictor and self.memory:
+            # Registered by now: a row's own limit on the size of files would be the swap file's too.
+            self.memory.advise(self.memory.zeros(4096, np.uint8), "cold")
             self.evictor.start()
         # After the Memory: what was looked up before is libc's own.
         self.libc = ctypes.CDLL(None, use_errno=True)
@@ -210,8 +212,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         yield ends
     finally:
         for end in ends:
-            with contextlib.suppress(OSError):
-                os.close(end)
+            os.close(end)
 
 
 @contextlib.contextmanager
@@ -255,9 +256,11 @@ def row_pipe_nonblocking(b: Buffers) -> Any:
         os.set_blocking(r, False)
         seen = [error(lambda: os.readv(r, [room])), os.write(w, data), error(lambda: os.write(w, data[:10]))]
         seen += [read_all_now(r, room), error(lambda: os.readv(r, [room])), digest(room)]
-        os.close(r)
-        seen.append(error(lambda: os.write(w, data[:10])))
-        return seen
+    alone, nobody = os.pipe()
+    os.close(alone)
+    seen.append(error(lambda: os.write(nobody, data[:10])))
+    os.close(nobody)
+    return seen
 
 
 def read_all_now(fd: int, room: Bytes) -> int:
