@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 from helpers import MODES, ROOT, Mode, census, left_since
 
@@ -70,6 +71,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Sample(config.getoption("sample"), config.getoption("sample_seconds")))
 
 
+_forked: list[bool] = []
+os.register_at_fork(after_in_parent=lambda: _forked.append(True))
+
+
 def pytest_collection_finish() -> None:
     """What has been imported by now lives as long as the process: collecting garbage need not look at it again."""
     gc.collect()
@@ -118,6 +123,10 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if all(mode.why_not() for mode in MODES):
         pytest.skip(MODES[0].why_not())
     gc.collect()
+    if _forked:
+        _forked.clear()
+        # OpenBLAS ends its threads when this process forks, and starts them again for the next product.
+        np.ones((300, 300)) @ np.ones((300, 300))
     before = census()
     yield
     # A failed test's traceback holds its arrays, and with them their Memory.

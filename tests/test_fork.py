@@ -78,8 +78,8 @@ assert memory.statistics().poisoned == 0
     )
 
 
-def test_as_an_ordinary_user(mode: Mode) -> None:
-    child("pid = forked(right); array[::4096] ^= 15; array[::4096] ^= 15; ended(pid)", mode, ordinary=True)
+def test_as_an_ordinary_user(seam: Mode) -> None:
+    child("pid = forked(right); array[::4096] ^= 15; array[::4096] ^= 15; ended(pid)", seam, ordinary=True)
 
 
 def test_protection_of_clean_pages_is_back_in_the_child(mode: Mode) -> None:
@@ -109,7 +109,7 @@ for generation in range(3):
     )
 
 
-def test_grandchildren_whose_parent_ends_first(mode: Mode) -> None:
+def test_grandchildren_whose_parent_ends_first(seam: Mode) -> None:
     child(
         """
 out, into = os.pipe()
@@ -136,11 +136,11 @@ assert right()
 assert os.read(out, 1) == b"d" and os.read(out, 1) == b""
 assert right()
 """,
-        mode,
+        seam,
     )
 
 
-def test_a_parent_that_ends_first(mode: Mode) -> None:
+def test_a_parent_that_ends_first(seam: Mode) -> None:
     """The slots stay with the file, which lives as long as somebody has it open."""
     child(
         """
@@ -163,7 +163,7 @@ os.close(into)
 array[:] = 3
 assert os.read(out, 1) == b"d" and os.read(out, 1) == b""
 """,
-        mode,
+        seam,
     )
 
 
@@ -318,7 +318,7 @@ if __name__ == "__main__":
     run_child(f"import subprocess; subprocess.run([sys.executable, {str(script)!r}, {method!r}], check=True)").check()
 
 
-def test_subprocess_with_and_without_code_before_exec(mode: Mode) -> None:
+def test_subprocess_with_and_without_code_before_exec(seam: Mode) -> None:
     child(
         """
 for settings in ({}, {"close_fds": False}, {"preexec_fn": lambda: os.nice(1)}, {"start_new_session": True}):
@@ -327,11 +327,11 @@ for settings in ({}, {"close_fds": False}, {"preexec_fn": lambda: os.nice(1)}, {
 assert os.system("true") == 0 and os.popen("echo x").read() == "x\\n"
 assert right()
 """,
-        mode,
+        seam,
     )
 
 
-def test_a_c_library_that_forks(mode: Mode) -> None:
+def test_a_c_library_that_forks(seam: Mode) -> None:
     """Nobody tells Python: the handlers of pthread_atfork are all there is."""
     child(
         """
@@ -345,7 +345,7 @@ if pid == 0:
 array[::4096] ^= 15
 ended(pid)
 """,
-        mode,
+        seam,
     )
 
 
@@ -387,7 +387,7 @@ assert np.array_equal(array[1::512], source[1::512])
 """).check()
 
 
-def test_exit_of_a_child_the_ordinary_way(mode: Mode) -> None:
+def test_exit_of_a_child_the_ordinary_way(seam: Mode) -> None:
     """sys.exit in a child: atexit, garbage, a Memory that ends by itself. The parent's is untouched."""
     child(
         """
@@ -397,7 +397,7 @@ if pid == 0:
 ended(pid)
 assert right()
 """,
-        mode,
+        seam,
     )
 
 

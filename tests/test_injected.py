@@ -259,14 +259,6 @@ with memory.pin(array[:50]):
     assert "resident pages are right" in out
 
 
-def test_swap_file_that_cannot_be_read(seam: Mode) -> None:
-    code = """
-os.dup2(os.open("/dev/null", os.O_WRONLY), memory._plane.swap_fd)
-value = array[100].copy(); print("wrong:", value)
-"""
-    ends_in_sigbus(FILE + code, seam, "Bad file descriptor", 100 * 4096, "swap file")
-
-
 # --- writes that fail ----------------------------------------------------------------------------
 
 
