@@ -182,6 +182,7 @@ for fd, found in theirs.values():
     run_child(SETUP + code, mode=seam).check()
 
 
+@pytest.mark.slow
 def test_raw_calls_while_threads_fault(seam: Mode) -> None:
     """Descriptors go away in the middle of everything."""
     code = """
@@ -223,6 +224,7 @@ other.close()
     run_child(SETUP + code).check()
 
 
+@pytest.mark.slow
 def test_an_ordinary_user(seam: Mode) -> None:
     code = """
 os.closerange(3, 65536)
@@ -233,6 +235,7 @@ check()
     run_child(SETUP + code, mode=seam, ordinary=True).check()
 
 
+@pytest.mark.slow
 def test_forked_children(seam: Mode) -> None:
     """A child has the same numbers, its own userfaultfd, a file of its own and the parent's, and a lease on that."""
     code = """

@@ -167,6 +167,7 @@ assert os.read(out, 1) == b"d" and os.read(out, 1) == b""
     )
 
 
+@pytest.mark.slow
 def test_more_generations_than_files() -> None:
     """A chain of forks, each the parent of the next, needs no more files than records lie in."""
     child(
@@ -191,6 +192,7 @@ chain(18)
     )
 
 
+@pytest.mark.slow
 def test_slots_come_back_when_children_have_ended() -> None:
     child(
         """
@@ -266,6 +268,7 @@ for _ in range(2):
     )
 
 
+@pytest.mark.slow
 def test_while_threads_fault(mode: Mode) -> None:
     """Faults and evictions are on their way in other threads; none of their pages may be lost in between."""
     child(
