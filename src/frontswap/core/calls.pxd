@@ -55,7 +55,9 @@ ctypedef struct stream_call_t:
 ctypedef stream_call_t *stream_call_p
 
 cdef size_t stream_transfer(void *argument) noexcept nogil
-cdef size_t stream_items(stream_call_t *s, size_t size, size_t n, bint locked) noexcept nogil
+cdef size_t stream_call(
+    fread_function reader, fwrite_function writer, const void *buffer, size_t size, size_t n, FILE *stream, bint locked
+) noexcept nogil
 cdef ssize_t at_offset(int fd, const void *buffer, size_t n, long offset, bint out) noexcept nogil
 cdef ssize_t vector_call(int fd, const iovec *vector, int count, bint out) noexcept nogil
 cdef ssize_t vector_at_offset(int fd, const iovec *vector, int count, long offset, bint out) noexcept nogil

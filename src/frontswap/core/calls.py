@@ -281,73 +281,58 @@ def stream_transfer(argument):
     return 0 if got < 0 else cython.cast(uint64_t, got)
 
 
-def stream_items(s, size, n, locked):
-    """The transfer, counted in items as stdio does: bytes of an item that is not whole are moved and not counted."""
+def stream_call(reader, writer, buffer, size, n, stream, locked):
+    """fread(3) by `reader`, or fwrite(3) by `writer`: the other is NULL. `locked`: they take the stream's lock.
+
+    Counted in items as stdio does: bytes of an item that is not whole are moved and not counted.
+    """
+    s: stream_call_t
     done: uint64_t
+    memset(cython.address(s), 0, cython.sizeof(s))
+    s.call.one = one_fread if writer == cython.NULL else one_fwrite
+    s.call.out = writer != cython.NULL
     s.call.how = LOOP
     s.call.uncapped = True
-    s.call.more = s
+    s.call.more = cython.address(s)
+    s.fread = reader
+    s.fwrite = writer
+    s.stream = stream
+    s.buffer = buffer
     s.bytes = size * n
     # One piece is one call, which locks by itself. More are not to be mixed with another thread's.
     if locked and s.bytes > PIECE:
-        done = with_stream_locked(s.stream, stream_transfer, s)
+        done = with_stream_locked(stream, stream_transfer, cython.address(s))
     else:
-        done = stream_transfer(s)
+        done = stream_transfer(cython.address(s))
     return n if done == s.bytes else done // size
 
 
 def our_fread(buffer, size, n, stream):
     """fread(3)."""
-    s: stream_call_t
     if not items_in_arena(buffer, size, n):
         return real_fread(buffer, size, n, stream)
-    memset(cython.address(s), 0, cython.sizeof(s))
-    s.call.one = one_fread
-    s.fread = real_fread
-    s.stream = stream
-    s.buffer = buffer
-    return stream_items(cython.address(s), size, n, True)
+    return stream_call(real_fread, cython.NULL, buffer, size, n, stream, True)
 
 
 def our_fread_unlocked(buffer, size, n, stream):
     """fread_unlocked(3)."""
-    s: stream_call_t
     if not items_in_arena(buffer, size, n):
         return real_fread_unlocked(buffer, size, n, stream)
-    memset(cython.address(s), 0, cython.sizeof(s))
-    s.call.one = one_fread
-    s.fread = real_fread_unlocked
-    s.stream = stream
-    s.buffer = buffer
-    return stream_items(cython.address(s), size, n, False)
+    return stream_call(real_fread_unlocked, cython.NULL, buffer, size, n, stream, False)
 
 
 def our_fwrite(buffer, size, n, stream):
     """fwrite(3)."""
-    s: stream_call_t
     if not items_in_arena(buffer, size, n):
         return real_fwrite(buffer, size, n, stream)
-    memset(cython.address(s), 0, cython.sizeof(s))
-    s.call.one = one_fwrite
-    s.call.out = True
-    s.fwrite = real_fwrite
-    s.stream = stream
-    s.buffer = buffer
-    return stream_items(cython.address(s), size, n, True)
+    return stream_call(cython.NULL, real_fwrite, buffer, size, n, stream, True)
 
 
 def our_fwrite_unlocked(buffer, size, n, stream):
     """fwrite_unlocked(3)."""
-    s: stream_call_t
     if not items_in_arena(buffer, size, n):
         return real_fwrite_unlocked(buffer, size, n, stream)
-    memset(cython.address(s), 0, cython.sizeof(s))
-    s.call.one = one_fwrite
-    s.call.out = True
-    s.fwrite = real_fwrite_unlocked
-    s.stream = stream
-    s.buffer = buffer
-    return stream_items(cython.address(s), size, n, False)
+    return stream_call(cython.NULL, real_fwrite_unlocked, buffer, size, n, stream, False)
 
 
 # --- what _FORTIFY_SOURCE makes of them ------------------------------------------------------------

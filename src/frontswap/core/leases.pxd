@@ -8,4 +8,5 @@ cdef uint32_t slots_in_use(pager_t *pg) noexcept nogil
 cdef enum:
     FILE_SHIFT = 32           # slot numbers: file << 32 | place in it
 
+cdef void slot_free(pager_t *pg, uint32_t number) noexcept nogil
 cdef bint leased(pager_t *pg, uint32_t number) noexcept nogil

@@ -29,6 +29,13 @@ def leased(pg, number):
     return False
 
 
+def slot_free(pg, number):
+    """Put a slot of our own file where the next segment finds it. The caller holds log_lock, or the gate is closed."""
+    pg.free_slots[pg.free_slots_n] = number
+    pg.free_slots_n += 1
+    storei(cython.address(pg.no_slots), 0)
+
+
 def leases_check(pg):
     """Forget the leases of children that have ended, and free the slots that waited for them.
 
@@ -59,9 +66,7 @@ def leases_check(pg):
             pg.deferred[kept] = number
             kept += 1
         else:
-            pg.free_slots[pg.free_slots_n] = number
-            pg.free_slots_n += 1
-            storei(cython.address(pg.no_slots), 0)
+            slot_free(pg, number)
     pg.deferred_slots = kept
     if pg.lease_count == 0:
         pg.leased_slots = 0
@@ -77,6 +82,4 @@ def slot_give(pg, slot):
         pg.deferred[pg.deferred_slots] = number
         pg.deferred_slots += 1
         return
-    pg.free_slots[pg.free_slots_n] = number
-    pg.free_slots_n += 1
-    storei(cython.address(pg.no_slots), 0)
+    slot_free(pg, number)
