@@ -294,6 +294,33 @@ assert not wrong
     )
 
 
+def test_beside_work_on_many_pages(seam: Mode) -> None:
+    """Evictions, drains and faults share two contexts: who waits at a closed gate keeps none from those inside."""
+    child(
+        """
+stop = threading.Event()
+def repeat(work):
+    while not stop.is_set():
+        work()
+threads = [threading.Thread(target=repeat, args=(work,)) for work in (
+    lambda: memory.advise(array, "cold"), lambda: memory.advise(floats, "cold"),
+    lambda: memory.backends.shrink(0, deadline=1), lambda: array[::65536].sum(),
+    lambda: array[::-65536].sum(), lambda: floats[::8192].sum(),
+)]
+for thread in threads:
+    thread.start()
+for turn in range(24):
+    ended(forked(lambda: right() if turn % 12 == 0 else None))
+stop.set()
+for thread in threads:
+    thread.join()
+assert right()
+""",
+        seam,
+        page=65536,
+    )
+
+
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing(method: str, tmp_path: Path) -> None:
     script = tmp_path / "job.py"

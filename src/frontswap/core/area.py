@@ -18,7 +18,13 @@ from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, PyObject
 from cython.cimports.frontswap.core.arena import extent_give, extent_take
 from cython.cimports.frontswap.core.codec import codec_choice_init
-from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make
+from cython.cimports.frontswap.core.contexts import (
+    buffers_bytes,
+    context_give,
+    context_take,
+    contexts_for,
+    contexts_make,
+)
 from cython.cimports.frontswap.core.frontswap import (
     IN_BACKEND,
     IN_SLOT,
@@ -47,7 +53,6 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
     pager_p,
 )
-from cython.cimports.frontswap.core.reclaim import context_give, context_take
 from cython.cimports.frontswap.core.record import LOAD_BACKEND, load_cause
 from cython.cimports.frontswap.core.uapi import (
     EIO,

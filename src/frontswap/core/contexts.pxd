@@ -1,4 +1,4 @@
-from frontswap.core.layout cimport pager_t
+from frontswap.core.layout cimport context_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil
@@ -10,3 +10,8 @@ cdef void pool_share(pager_t *pg) noexcept nogil
 cdef void populate(uint8_t *at, uint64_t length) noexcept nogil
 cdef int64_t read_on(pager_t *pg, int64_t most, int64_t part) noexcept nogil
 cdef int64_t reserve_bytes(pager_t *pg, uint32_t page, int contexts) noexcept nogil
+
+cdef context_t *context_take(pager_t *pg) noexcept nogil
+cdef void context_give(context_t *ctx) noexcept nogil
+cdef context_t *work_enter(pager_t *pg) noexcept nogil
+cdef void work_leave(pager_t *pg, context_t *ctx) noexcept nogil

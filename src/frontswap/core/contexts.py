@@ -2,6 +2,7 @@
 
 import cython
 from cython.cimports.frontswap.core.codec import codec_state_bytes
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     FAULT_IO,
     FRAME,
@@ -27,6 +28,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     madvise,
     store64,
+    storei,
     uint32_t,
     uint64_t,
 )
@@ -161,3 +163,39 @@ def pool_share(pg):
     if pg.pool_most and pg.pool_most < pg.pool_soft:
         pg.pool_soft = pg.pool_most
     pg.pool_hard = pg.pool_soft + (4 * cython.cast(int64_t, pg.segment_bytes) if pg.file >= 0 else 0)
+
+
+# --- who works with one --------------------------------------------------------------------------
+
+
+def context_take(pg):
+    """A context for a fault; waits while all are in use, holding nothing. Of a Memory: inside the gate only."""
+    i: cython.int
+    turn: cython.int = 0
+    while True:
+        for i in range(pg.fault_contexts):
+            if loadi(cython.address(pg.contexts[i].taken)) == 0 and casi(cython.address(pg.contexts[i].taken), 0, 1):
+                return cython.address(pg.contexts[i])
+        backoff(turn)
+        turn += 1
+
+
+def context_give(ctx):
+    """End of context_take()."""
+    storei(cython.address(ctx.taken), 0)
+
+
+def work_enter(pg):
+    """Enter the gate with a context, for one page of long work.
+
+    In this order: who had a context and waited at a closed gate would keep it from those inside, for whom the
+    closer waits.
+    """
+    gate_enter(pg)
+    return context_take(pg)
+
+
+def work_leave(pg, ctx):
+    """End of work_enter()."""
+    context_give(ctx)
+    gate_leave(pg)

@@ -5,8 +5,8 @@ one that is out goes to the swap file; shrink brings it back into RAM, if there 
 """
 
 import cython
+from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
-from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
@@ -25,7 +25,7 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
 )
 from cython.cimports.frontswap.core.pager import RESOLVED, bring_in
-from cython.cimports.frontswap.core.reclaim import BRIEF, charge, context_give, context_take, uncharge
+from cython.cimports.frontswap.core.reclaim import BRIEF, charge, uncharge
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
     backoff,
@@ -112,21 +112,20 @@ def drain_pass(pg, number, until):
 
     A page that no slot takes is left for the next pass: its area may have none, and others do.
     """
-    ctx: context_p = context_take(pg)
+    ctx: context_p
     page: uint32_t
     done: int64_t = 0
     got: cython.int
     for page in range(1, last_page(pg)):
-        gate_enter(pg)
+        ctx = work_enter(pg)
         got = drain_page(pg, ctx, page, number)
-        gate_leave(pg)
+        work_leave(pg, ctx)
         if (got != 0 or page % 64 == 0) and clock_ns() > until:
             break
         if got > 0:
             done += got
         if got and load64(cython.address(pg.stack_pages[number])) == 0:
             break
-    context_give(ctx)
     return done
 
 
@@ -154,7 +153,7 @@ def pull_back(pg, ctx, page):
 
 def shrink_to(pg, target, until):
     """Reduce the pages in backends to `target`, as far as there is room for them elsewhere; how many have left."""
-    ctx: context_p = context_take(pg)
+    ctx: context_p
     page: uint32_t
     done: int64_t = 0
     got: cython.int = 0
@@ -169,12 +168,11 @@ def shrink_to(pg, target, until):
         number = holder(pg, page, state)
         if number < 0 or number >= MAX_STACKS:
             continue
-        gate_enter(pg)
+        ctx = work_enter(pg)
         got = pull_back(pg, ctx, page) if pg.areas == cython.NULL else drain_page(pg, ctx, page, number)
-        gate_leave(pg)
+        work_leave(pg, ctx)
         if got < 0 and pg.areas == cython.NULL:
             break  # RAM is full: for the others too
         if got > 0:
             done += got
-    context_give(ctx)
     return done

@@ -225,8 +225,6 @@ def child_one(pg):
     lock_reset(cython.address(pg.log_lock))
     for i in range(MAX_STACKS):
         pg.stack_users[i] = 0
-    for i in range(pg.fault_contexts):
-        storei(cython.address(pg.contexts[i].taken), 0)  # long work keeps one while it is not inside
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = 0
     if pg.fd >= 0:

@@ -31,7 +31,6 @@ from cython.cimports.frontswap.core.layout import (
     pager_t,
     segment_t,
 )
-from cython.cimports.frontswap.core.reclaim import context_give, context_take
 from cython.cimports.frontswap.core.registration import thread_start, threads_stop
 from cython.cimports.frontswap.core.segments import segment_close
 from cython.cimports.frontswap.core.uapi import (
@@ -423,9 +422,7 @@ class Hooks:
             with cython.nogil:
                 if pg.areas == cython.NULL:
                     block_signals(cython.address(signals))
-                ctx = context_take(pg)
-                over = pool_relieve(pg, ctx)
-                context_give(ctx)
+                over = pool_relieve(pg)
                 if pg.areas == cython.NULL:
                     restore_signals(cython.address(signals))
         if pg.zcache_number >= 0 and not pool_has_slots(pg):

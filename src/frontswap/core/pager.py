@@ -4,6 +4,7 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 """
 
 import cython
+from cython.cimports.frontswap.core.contexts import context_give, context_take
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -49,8 +50,6 @@ from cython.cimports.frontswap.core.reclaim import (
     BRIEF,
     PATIENT,
     charge,
-    context_give,
-    context_take,
     out_word,
     queue_add,
     reclaim_batch,

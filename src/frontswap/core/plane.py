@@ -16,7 +16,7 @@ from cython.cimports.frontswap.core.arena import (
     arena_free,
     arena_trim,
 )
-from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make
+from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make, work_enter, work_leave
 from cython.cimports.frontswap.core.drain import pages_in_backends
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.keeper import keeper_stop, unguard
@@ -40,7 +40,7 @@ from cython.cimports.frontswap.core.pager import (
     pager_unpin,
     readahead_request,
 )
-from cython.cimports.frontswap.core.reclaim import context_give, context_take, evict_page
+from cython.cimports.frontswap.core.reclaim import evict_page
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, region_supported, threads_start
 from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
 from cython.cimports.frontswap.core.uapi import (
@@ -306,12 +306,10 @@ class Plane(Hooks):
         pg: pager_p = self.pg
         with cython.nogil:
             block_signals(cython.address(signals))
-            ctx = context_take(pg)
             for i in range(count):
-                gate_enter(pg)
+                ctx = work_enter(pg)
                 done += evict_page(pg, ctx, first + i, first, first + count)
-                gate_leave(pg)
-            context_give(ctx)
+                work_leave(pg, ctx)
             restore_signals(cython.address(signals))
         return done
 

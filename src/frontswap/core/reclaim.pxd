@@ -11,8 +11,6 @@ cdef int64_t reclaim_batch(pager_t *pg, context_t *ctx, int64_t want) noexcept n
 cdef int evict_page(pager_t *pg, context_t *ctx, uint32_t page, uint32_t low, uint32_t high) noexcept nogil
 cdef int charge(pager_t *pg, context_t **ctx, int64_t bytes, int patience) noexcept nogil
 cdef void uncharge(pager_t *pg, int64_t bytes) noexcept nogil
-cdef context_t *context_take(pager_t *pg) noexcept nogil
-cdef void context_give(context_t *ctx) noexcept nogil
 cdef void *reclaim_thread(void *argument) noexcept nogil
 
 cdef uint32_t queue_pop(pager_t *pg) noexcept nogil

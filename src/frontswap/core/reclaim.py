@@ -11,6 +11,7 @@ after its state is stored, so a resident page is always in the list or in the ha
 """
 
 import cython
+from cython.cimports.frontswap.core.contexts import context_take
 from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -55,7 +56,6 @@ from cython.cimports.frontswap.core.uapi import (
     backoff,
     cas32,
     cas64,
-    casi,
     drop_ranges,
     errno,
     int64_t,
@@ -68,7 +68,6 @@ from cython.cimports.frontswap.core.uapi import (
     or32,
     sleep_on,
     store32,
-    storei,
     uint32_t,
     uint64_t,
     unlock,
@@ -487,23 +486,6 @@ def reclaim_batch(pg, ctx, want):
                 queue_push(pg, popped[i])
         unlock(cython.address(pg.queue_lock))
     return freed
-
-
-def context_take(pg):
-    """A context for a fault; waits while all are in use, holding nothing."""
-    i: cython.int
-    turn: cython.int = 0
-    while True:
-        for i in range(pg.fault_contexts):
-            if loadi(cython.address(pg.contexts[i].taken)) == 0 and casi(cython.address(pg.contexts[i].taken), 0, 1):
-                return cython.address(pg.contexts[i])
-        backoff(turn)
-        turn += 1
-
-
-def context_give(ctx):
-    """End of context_take()."""
-    storei(cython.address(ctx.taken), 0)
 
 
 def uncharge(pg, bytes):

@@ -193,6 +193,12 @@ def arena_register(pg):
     no allocation and no free is on its way, and no fork.
     """
     error: cython.int = 0
+    registered: cython.bint
+    gate_enter(pg)  # a registration that fails after all takes it back before anybody is inside
+    registered = loadi(cython.address(pg.registered)) != 0
+    gate_leave(pg)
+    if registered:
+        return 0
     gate_close(pg)
     if loadi(cython.address(pg.registered)) == 0:
         error = register_closed(pg)

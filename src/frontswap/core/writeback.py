@@ -6,6 +6,7 @@ segment's pages are decompressed and written to their slots, as zswap does it.
 
 import cython
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
+from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -109,12 +110,13 @@ def pool_lighten(pg, ctx):
     return write_coldest(pg) if pg.areas == cython.NULL else shed_coldest(pg, ctx)
 
 
-def pool_relieve(pg, ctx):
+def pool_relieve(pg):
     """Bring the pool below what it may take now; the bytes that it is still above (0: done). It always ends."""
     over: int64_t = 0
     left: cython.int = cython.cast(cython.int, pg.ram_slots) + 1
     turn: cython.int = 0
     error: cython.int
+    ctx: context_p
     if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
         gate_enter(pg)
         segment_close(pg, STREAM_POOL)
@@ -124,9 +126,9 @@ def pool_relieve(pg, ctx):
         # No more turns than there are segments: what cannot leave ends this, it does not hold it.
         if over <= 0 or left == 0:
             break
-        gate_enter(pg)
+        ctx = work_enter(pg)
         error = pool_lighten(pg, ctx)
-        gate_leave(pg)
+        work_leave(pg, ctx)
         if error < 0:
             # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most.
             if turn > 4000:
