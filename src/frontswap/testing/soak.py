@@ -3,8 +3,8 @@
 ``python -m frontswap.testing.soak`` runs cells of the matrix {SIGBUS, handler thread} x {MOVE,
 write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, each in a process of its own: 8 threads on
 arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays
-of their own; one takes backends out from behind them and puts others there. Exit status 1 after any wrong
-byte, hang or death.
+of their own; one takes backends out from behind them and puts others there; one forks (``forks``). Exit
+status 1 after any wrong byte, hang or death, also of a forked process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import frontswap
 from frontswap.core.plane import kernel_features
 from frontswap.sizes import format_size, parse_size
 
-from . import hammer
+from . import forks, hammer
 
 FAULTS = ("sigbus", "thread")
 EVICTS = ("move", "wp")
@@ -88,6 +88,7 @@ class Shared:
         self.stop = ctypes.c_int32(0)
         self.salt = salt
         self.operations = 0
+        self.processes = 0
         self.problems: list[str] = []
         hammer.fill(self.array.ctypes.data, self.granules, salt)
 
@@ -105,6 +106,14 @@ class Shared:
         self.operations += found["operations"]
         if found["granule"] >= 0:
             self.problems.append(f"WRONG BYTES in thread {thread}: {found}")
+            self.stop.value = 1
+
+    def fork(self, memory: frontswap.Memory, seed: int, patience: float) -> None:
+        """Fork until the end."""
+        copy = forks.Copy(memory, self.array, self.salt, HAMMERS)
+        self.processes, trouble = forks.storm(copy, self.shadow, self.stop, seed, patience)
+        if trouble:
+            self.problems.append(trouble)
             self.stop.value = 1
 
 
@@ -177,6 +186,7 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
         for t in range(CHURNERS)
     ]
     threads.append(threading.Thread(target=change_backends, args=(memory, shared, seed * 100 + 99)))
+    threads.append(threading.Thread(target=shared.fork, args=(memory, seed * 100 + 98, patience)))
     for thread in threads:
         thread.start()
     end = time.monotonic() + seconds
@@ -202,6 +212,7 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
     return {
         "cell": str(cell),
         "operations": shared.operations,
+        "processes": shared.processes,
         "most": most,
         "problems": shared.problems,
         "statistics": asdict(found),
@@ -251,7 +262,8 @@ def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tu
     found = json.loads(lines[-1])
     counts = found["statistics"]
     line = (
-        f"{cell}: seed {seed}: {found['operations']:,} operations, {counts['faults']:,} faults, "
+        f"{cell}: seed {seed}: {found['operations']:,} operations, {found['processes']:,} children, "
+        f"{counts['faults']:,} faults, "
         f"{counts['evicted_dirty']:,} + {counts['evicted_clean']:,} evictions, {counts['slot_loads']:,} from disk, "
         f"at most {format_size(found['most'])} of {format_size(counts['limit_bytes'])}"
     )
