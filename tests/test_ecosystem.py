@@ -1,4 +1,4 @@
-"""What people hand arrays to: NumPy's files, pickle, hashlib, zlib, h5py, pyarrow; on arrays larger than the limit."""
+"""What people hand arrays above the limit to: NumPy's files, pickle, hashlib, zlib, h5py, pyarrow, data frames."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import zlib
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import run_child, same, walk
+from helpers import ROOT, run_child, same, walk
 
 import frontswap
 
@@ -216,6 +217,69 @@ with pa.memory_map("a.arrow") as source:
 same(into, expected)
 pq.write_table(table, "a.parquet", use_dictionary=False, compression="lz4")
 same(pq.read_table("a.parquet")["a"].to_numpy(), expected)
+"""
+    ).check()
+
+
+FRAMES = {
+    "pandas": """
+frame = pandas.DataFrame({"a": array}, copy=False)
+frame.to_pickle("a.pickle")
+same(pandas.read_pickle("a.pickle")["a"].to_numpy(), expected)
+cold()
+frame.to_parquet("a.parquet")
+same(pandas.read_parquet("a.parquet")["a"].to_numpy(), expected)
+cold()
+frame.iloc[:50_000].to_csv("a.csv", index=False)
+same(pandas.read_csv("a.csv")["a"].to_numpy(), expected[:50_000])
+""",
+    "polars": """
+frame = polars.DataFrame({"a": polars.Series(array)})
+frame.write_parquet("a.parquet")
+same(polars.read_parquet("a.parquet")["a"].to_numpy(), expected)
+cold()
+frame.write_ipc("a.arrow", compression="uncompressed")
+same(polars.read_ipc("a.arrow")["a"].to_numpy(), expected)
+cold()
+assert np.array_equal(frame.select(polars.col("a").sort())["a"].to_numpy(), np.sort(expected))
+""",
+    "duckdb": """
+held = {"a": array}
+found = duckdb.sql("select a from held where a > 0").fetchnumpy()["a"]
+assert np.array_equal(np.sort(found), np.sort(expected[expected > 0]))
+cold()
+duckdb.sql("copy (select a from held) to 'a.parquet' (format parquet)")
+found = duckdb.sql("select a from 'a.parquet'").fetchnumpy()["a"]
+assert np.array_equal(np.sort(found), np.sort(expected))
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ordinary", [False, True], ids=["root", "user"])
+@pytest.mark.parametrize("library", FRAMES)
+def test_data_frames(library: str, ordinary: bool, folder: Path) -> None:
+    """Of an evicted array, not a copy of it; without privilege the kernel would refuse each call on it."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"needs {library}")
+    folder.chmod(0o777)
+    run_child(
+        f"""
+import tempfile, {library}
+from frontswap.testing.soak import become_ordinary_user
+def work(array, expected, cold):
+    folder = tempfile.mkdtemp(dir={str(folder)!r})
+    os.chdir(folder)
+{textwrap.indent(FRAMES[library], "    ")}
+# once before, on ordinary memory: what they import late may be root's alone
+work(walk(70_000), walk(70_000), lambda: None)
+if {ordinary and ROOT}:
+    become_ordinary_user()
+memory = frontswap.Memory(limit="16M")
+expected = walk({N})
+array = memory.asarray(expected)
+memory.advise(array, "cold")
+work(array, expected, lambda: memory.advise(array, "cold"))
 """
     ).check()
 
