@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from helpers import Mode, run_child
+from helpers import PATIENCE, Mode, run_child
 
 # What the snippets share. 24 MiB of noise in 16 MiB: most of it is on disk; the walk is compressed.
 START = """
@@ -395,6 +397,55 @@ ended(pid)
 """,
         seam,
     )
+
+
+def test_a_memory_made_while_a_c_library_forks() -> None:
+    """It is in no fork that has not prepared it: the parent once ended for it what it had not begun, and closed
+    descriptor 0.
+    """
+    code = """
+import ctypes, os, threading
+libc = ctypes.CDLL(None)
+entered, made = threading.Event(), threading.Event()
+@ctypes.CFUNCTYPE(None)
+def prepare():                      # registered before ours, so it runs after it
+    entered.set()
+    made.wait(1)
+libc.__register_atfork(prepare, None, None, None)
+import frontswap
+import numpy as np
+first = frontswap.Memory("16M")
+statuses = []
+def fork():
+    pid = libc.fork()               # without the GIL
+    if pid == 0:
+        libc._exit(0)
+    statuses.append(os.waitpid(pid, 0)[1])
+thread = threading.Thread(target=fork)
+thread.start()
+entered.wait()
+second = frontswap.Memory("16M")
+made.set()
+thread.join()
+os.fstat(0)
+array = second.zeros(20 << 20, "u1")
+array[:] = 1
+pid = os.fork()
+if pid == 0:
+    os._exit(int(array.sum()) != 20 << 20)
+statuses.append(os.waitpid(pid, 0)[1])
+assert statuses == [0, 0], statuses
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("how", ["clone", "_Fork"])
