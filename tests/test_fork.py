@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from helpers import Mode, run_child
+from helpers import PATIENCE, Mode, run_child
 
 # What the snippets share. 24 MiB of noise in 16 MiB: most of it is on disk; the walk is compressed.
 START = """
@@ -294,31 +296,49 @@ assert not wrong
     )
 
 
-def test_beside_work_on_many_pages(seam: Mode) -> None:
-    """Evictions, drains and faults share two contexts: who waits at a closed gate keeps none from those inside."""
-    child(
-        """
+@pytest.mark.parametrize(
+    "work",
+    [
+        'memory.advise(array, "cold")',
+        'memory.backends.pressure("critical"); memory.backends.pressure("none")',
+        "memory.backends.shrink(0, deadline=1)",
+        "memory.backends.unregister(next(iter(memory.backends))); memory.backends.register('zcache')",
+    ],
+    ids=["evict", "pressure", "shrink", "unregister"],
+)
+def test_beside_work_on_many_pages(seam: Mode, work: str) -> None:
+    """Pages of 128 KiB in 16 MiB share one context: who waits at a closed gate keeps it from none of those inside."""
+    run_child(
+        f"""
+signal.alarm(int(60 * PATIENCE))
+memory = frontswap.Memory("16M", page=131072)
+array = memory.zeros(24 << 17, "u8")
+array[::512] = np.arange(len(array[::512]))
 stop = threading.Event()
-def repeat(work):
+def fault(part):
     while not stop.is_set():
-        work()
-threads = [threading.Thread(target=repeat, args=(work,)) for work in (
-    lambda: memory.advise(array, "cold"), lambda: memory.advise(floats, "cold"),
-    lambda: memory.backends.shrink(0, deadline=1), lambda: array[::65536].sum(),
-    lambda: array[::-65536].sum(), lambda: floats[::8192].sum(),
-)]
+        np.add(part, 1 << 32, out=part)     # long enough for NumPy to let go of the GIL
+def repeat():
+    while not stop.is_set():
+        {work}
+threads = [threading.Thread(target=fault, args=(array[i::1024],)) for i in (0, 512)]
+threads += [threading.Thread(target=repeat) for _ in range(2)]
 for thread in threads:
     thread.start()
-for turn in range(24):
-    ended(forked(lambda: right() if turn % 12 == 0 else None))
+for turn in range(40):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(turn % 20 == 0 and not np.array_equal(array[::512] & 0xFFFFFFFF, np.arange(len(array[::512]))))
+    assert os.waitpid(pid, 0)[1] == 0
+    with memory.pin(array[:1]):
+        pass
 stop.set()
 for thread in threads:
     thread.join()
-assert right()
+assert np.array_equal(array[::512] & 0xFFFFFFFF, np.arange(len(array[::512])))
 """,
-        seam,
-        page=65536,
-    )
+        mode=seam,
+    ).check()
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
@@ -377,6 +397,55 @@ ended(pid)
 """,
         seam,
     )
+
+
+def test_a_memory_made_while_a_c_library_forks() -> None:
+    """It is in no fork that has not prepared it: the parent once ended for it what it had not begun, and closed
+    descriptor 0.
+    """
+    code = """
+import ctypes, os, threading
+libc = ctypes.CDLL(None)
+entered, made = threading.Event(), threading.Event()
+@ctypes.CFUNCTYPE(None)
+def prepare():                      # registered before ours, so it runs after it
+    entered.set()
+    made.wait(1)
+libc.__register_atfork(prepare, None, None, None)
+import frontswap
+import numpy as np
+first = frontswap.Memory("16M")
+statuses = []
+def fork():
+    pid = libc.fork()               # without the GIL
+    if pid == 0:
+        libc._exit(0)
+    statuses.append(os.waitpid(pid, 0)[1])
+thread = threading.Thread(target=fork)
+thread.start()
+entered.wait()
+second = frontswap.Memory("16M")
+made.set()
+thread.join()
+os.fstat(0)
+array = second.zeros(20 << 20, "u1")
+array[:] = 1
+pid = os.fork()
+if pid == 0:
+    os._exit(int(array.sum()) != 20 << 20)
+statuses.append(os.waitpid(pid, 0)[1])
+assert statuses == [0, 0], statuses
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("how", ["clone", "_Fork"])

@@ -155,7 +155,8 @@ class Plane(Hooks):
         error = region_supported(pg)
         if error:
             raise OSError(error, "userfaultfd: " + os.strerror(error))
-        error = seam_attach(pg)
+        with cython.nogil:
+            error = seam_attach(pg)
         if error:
             raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
         self.open = True
@@ -472,7 +473,8 @@ class Plane(Hooks):
                 -1,
                 0,
             )
-        seam_detach(pg)
+        with cython.nogil:
+            seam_detach(pg)
         keeper_stop(pg)
         for i in range(MAX_FILES):
             if i > 0 and pg.files[i] >= 0:

@@ -229,25 +229,35 @@ def handler_thread(argument):
 
 
 def seam_attach(pg):
-    """Publish a pager to the seam; 0, or an errno. The signal handler stays installed for good."""
+    """Publish a pager to the seam; 0, or an errno. The signal handler stays installed for good.
+
+    Without the GIL, as seam_detach(): a handler of pthread_atfork may want it while a fork is on its way.
+    """
     i: cython.int
-    error: cython.int
+    error: cython.int = 0
+    signals: sigset_t
     signals_watch()
     descriptors_watch()
+    block_signals(cython.address(signals))
+    lock(cython.address(fork_lock))  # a fork on its way has not prepared it, and would end what it has not begun
     if pg.sigbus:
         error = signals_take(on_sigbus)
-        if error:
-            return error
-    for i in range(MAX_PAGERS):
-        if casi(cython.address(taken[i]), 0, 1):
-            pagers[i] = pg
-            bases[i] = pg.base
-            ends[i] = pg.base + pg.size
-            widen(bases[i], ends[i])
-            storei(cython.address(taken[i]), 2)
-            got_patch_all()
-            return 0
-    return EMFILE
+    if error == 0:
+        error = EMFILE
+        for i in range(MAX_PAGERS):
+            if casi(cython.address(taken[i]), 0, 1):
+                pagers[i] = pg
+                bases[i] = pg.base
+                ends[i] = pg.base + pg.size
+                widen(bases[i], ends[i])
+                storei(cython.address(taken[i]), 2)
+                error = 0
+                break
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(signals))
+    if error == 0:
+        got_patch_all()
+    return error
 
 
 def seam_detach(pg):
