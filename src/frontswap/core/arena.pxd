@@ -23,5 +23,6 @@ cdef uint64_t array_begin(
     pager_t *pg, uint32_t number, uint64_t bytes, int typesize, int kind, bint any) noexcept nogil
 cdef void array_end(pager_t *pg, uint32_t number, int64_t *counted) noexcept nogil
 cdef bint spare_keep(pager_t *pg, uint32_t number) noexcept nogil
+cdef uint64_t spare_begin(pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind) noexcept nogil
 cdef uint32_t spare_take(pager_t *pg, uint64_t bytes, uint32_t page) noexcept nogil
 cdef void spares_end(pager_t *pg) noexcept nogil

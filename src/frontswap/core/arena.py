@@ -258,14 +258,16 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
     number: uint32_t
     failed: cython.int = 0
     again: cython.bint
+    if any:
+        address = spare_begin(pg, bytes, page, typesize, kind)
+        if address:
+            return address
     block_signals(cython.address(signals))
     while True:
         gate_enter(pg)
         lock(cython.address(pg.arena_lock))
         error[0] = 0
-        number = spare_take(pg, bytes, page) if any else 0
-        if number == 0:
-            number = place(pg, bytes, page, error)
+        number = place(pg, bytes, page, error)
         if number:
             address = array_begin(pg, number, bytes, typesize, kind, any)
         unlock(cython.address(pg.arena_lock))
@@ -308,10 +310,11 @@ def arena_free(pg, address):
     block: block_p = cython.address(pg.blocks[number])
     if number == 0 or block.base != address or not cas32(cython.address(block.live), 1, 0):
         return False
+    if spare_keep(pg, number):
+        return True
     block_signals(cython.address(signals))
     gate_enter(pg)
-    if not spare_keep(pg, number):
-        array_end(pg, number, cython.address(pg.allocated))
+    array_end(pg, number, cython.address(pg.allocated))
     gate_leave(pg)
     restore_signals(cython.address(signals))
     return True
@@ -322,6 +325,10 @@ def arena_free(pg, address):
 # The temporaries of an expression come and go at one size, and malloc() gives the next one the memory of the last, with
 # its frames. So do we, below the limit. A spare is an array whose end is put off: it has its block, its addresses and
 # its ids, what is there of it is found by a registration as that of all others is, and all together fit in the limit.
+#
+# Signals stay as they are, for the four calls would take as long as all the rest. Nothing is registered while one who has
+# found it so is inside of the gate, so a handler that interrupts him touches ordinary memory; if it forks or allocates,
+# it waits for ever, as in malloc().
 
 
 def spare_keep(pg, number):
@@ -329,22 +336,39 @@ def spare_keep(pg, number):
     block: block_p = cython.address(pg.blocks[number])
     size: int64_t = cython.cast(int64_t, block.pages) << block.shift
     kept: cython.bint = False
-    lock(cython.address(pg.arena_lock))
-    if (
-        block.any
-        and size <= SPARE_ARRAY
-        and pg.spare_count < SPARES
-        and pg.spare_bytes + size <= SPARE_BYTES
-        and pg.spare_bytes + size <= pg.budget // 8
-        and loadi(cython.address(pg.registered)) == 0
-    ):
-        pg.spares[pg.spare_count] = number
-        pg.spare_count += 1
-        pg.spare_bytes += size
-        pg.allocated -= size
-        kept = True
-    unlock(cython.address(pg.arena_lock))
+    if not block.any or size > SPARE_ARRAY:
+        return False
+    gate_enter(pg)
+    if loadi(cython.address(pg.registered)) == 0:
+        lock(cython.address(pg.arena_lock))
+        kept = (
+            pg.spare_count < SPARES and pg.spare_bytes + size <= SPARE_BYTES and pg.spare_bytes + size <= pg.budget // 8
+        )
+        if kept:
+            pg.spares[pg.spare_count] = number
+            pg.spare_count += 1
+            pg.spare_bytes += size
+            pg.allocated -= size
+        unlock(cython.address(pg.arena_lock))
+    gate_leave(pg)
     return kept
+
+
+def spare_begin(pg, bytes, page, typesize, kind):
+    """An array of the youngest spare that is just right for it, or 0."""
+    number: uint32_t = 0
+    address: uint64_t = 0
+    if bytes > SPARE_ARRAY:
+        return 0
+    gate_enter(pg)
+    if loadi(cython.address(pg.registered)) == 0:
+        lock(cython.address(pg.arena_lock))
+        number = spare_take(pg, bytes, page)
+        if number:
+            address = array_begin(pg, number, bytes, typesize, kind, True)
+        unlock(cython.address(pg.arena_lock))
+    gate_leave(pg)
+    return address
 
 
 def spare_take(pg, bytes, page):
@@ -352,8 +376,6 @@ def spare_take(pg, bytes, page):
     i: cython.int = pg.spare_count
     number: uint32_t
     block: block_p
-    if loadi(cython.address(pg.registered)):
-        return 0
     while i > 0:
         i -= 1
         number = pg.spares[i]
