@@ -15,7 +15,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from helpers import MODES, ROOT, Mode, census, left_since
+from helpers import MODES, ROOT, Census, Mode, census, census_of_the_end, end_zygote, more_than
 
 import frontswap
 
@@ -73,12 +73,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 _forked: list[bool] = []
 os.register_at_fork(after_in_parent=lambda: _forked.append(True))
+# What the process held when the last test ended, if that passed: what it holds when the next one begins.
+_ended: list[Census] = []
 
 
 def pytest_collection_finish() -> None:
     """What has been imported by now lives as long as the process: collecting garbage need not look at it again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    end_zygote()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -122,16 +128,21 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     if all(mode.why_not() for mode in MODES):
         pytest.skip(MODES[0].why_not())
-    gc.collect()
     if _forked:
         _forked.clear()
+        _ended.clear()
         # OpenBLAS ends its threads when this process forks, and starts them again for the next product.
         np.ones((300, 300)) @ np.ones((300, 300))
-    before = census()
+    if not _ended:
+        gc.collect()
+        _ended.append(census())
+    before = _ended.pop()
     yield
     # A failed test's traceback holds its arrays, and with them their Memory.
     if request.node.stash.get(PASSED, False):
-        assert left_since(before) == {}
+        now = census_of_the_end(before)
+        assert more_than(before, now) == {}
+        _ended.append(now)
 
 
 NewMemory = Callable[..., frontswap.Memory]
@@ -147,13 +158,21 @@ def new_memory(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterato
         return made[-1]
 
     yield make
-    gc.collect()
     for memory in made:
         try:
-            memory.close()
+            _close(memory)
         except frontswap.InUseError:
             if request.node.stash.get(PASSED, False):
                 raise
+
+
+def _close(memory: frontswap.Memory) -> None:
+    """Close it, when nothing but garbage is left of its arrays."""
+    try:
+        memory.close()
+    except frontswap.InUseError:
+        gc.collect()
+        memory.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from zygote import Zygote
 
 import frontswap
 from frontswap.core.plane import kernel_features
@@ -152,11 +154,24 @@ class Census:
 
 def left_since(before: Census) -> dict[str, object]:
     """What this process holds more than before; empty when everything has gone back."""
+    return more_than(before, census_of_the_end(before))
+
+
+def census_of_the_end(before: Census) -> Census:
+    """A census of when everything that goes by itself has gone."""
+    now = census()
+    if not more_than(before, now):
+        return now
     gc.collect()
     # The kernel lists a joined thread until it has buried it: give it that moment.
     deadline = time.monotonic() + PATIENCE
     while (now := census()).threads > before.threads and time.monotonic() < deadline:
         os.sched_yield()
+    return now
+
+
+def more_than(before: Census, now: Census) -> dict[str, object]:
+    """What there is more of."""
     # Less than before is no leak: a failed test's traceback may have kept an array until now.
     more: dict[str, Counter[str] | int] = {
         "threads": max(0, now.threads - before.threads),
@@ -173,6 +188,8 @@ def census() -> Census:
 def _descriptors() -> Counter[str]:
     found = []
     for name in os.listdir("/proc/self/fd"):
+        if any(name == str(zygote.fileno()) for zygote in _zygotes):
+            continue
         try:
             found.append(os.readlink(f"/proc/self/fd/{name}"))
         except FileNotFoundError:  # the listing's own descriptor
@@ -182,12 +199,11 @@ def _descriptors() -> Counter[str]:
 
 def _mapped() -> int:
     """Anonymous memory that is neither dumped nor inherited ("dd", "dc"): only frontswap maps such here."""
-    total = size = 0
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        if line.startswith("Size:"):
-            size = int(line.split()[1])
-        elif line.startswith("VmFlags:") and {"dd", "dc"} <= set(line.split()):
-            total += size
+    smaps = Path("/proc/self/smaps").read_bytes()
+    total = 0
+    for flags in re.finditer(rb"VmFlags:.* dc .*dd ", smaps):  # a megabyte of text: not line by line
+        size = smaps.rindex(b"\nSize:", 0, flags.start()) + len("\nSize:")
+        total += int(smaps[size : smaps.index(b"kB", size)])
     return total
 
 
@@ -206,8 +222,11 @@ from frontswap.testing import hammer, soak
 sys.path.insert(0, {tests!r})
 from helpers import MiB, PATIENCE, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-if {ordinary!r}:
-    soak.become_ordinary_user()
+"""
+ORDINARY = "soak.become_ordinary_user()\n"
+SERVE = """
+from zygote import serve
+exec(compile(serve(FD), "<string>", "exec"))
 """
 
 # From now on userfaultfd(2) fails, as a container's seccomp profile or an old kernel has it.
@@ -246,10 +265,26 @@ class Done:
         return self
 
 
-def child_command(code: str, *, ordinary: bool = False, options: tuple[str, ...] = ()) -> list[str]:
-    """The command of a Python that runs the prelude and `code`; `ordinary`: not as root."""
-    prelude = PRELUDE.format(tests=str(Path(__file__).parent), ordinary=ordinary and ROOT)
-    return [sys.executable, "-B", *options, "-c", prelude + code]
+def child_command(code: str, *, options: tuple[str, ...] = ()) -> list[str]:
+    """The command of a Python that runs the prelude and `code`."""
+    return [sys.executable, "-B", *options, "-c", PRELUDE.format(tests=str(Path(__file__).parent)) + code]
+
+
+_zygotes: list[Zygote] = []  # none, or one
+
+
+def _zygote() -> Zygote:
+    if _zygotes and not _zygotes[0].alive():
+        end_zygote()
+    if not _zygotes:
+        _zygotes.append(Zygote(child_command(SERVE)))
+    return _zygotes[0]
+
+
+def end_zygote() -> None:
+    """End what run_child() has started, if it has."""
+    while _zygotes:
+        _zygotes.pop().close()
 
 
 def run_child(
@@ -259,12 +294,21 @@ def run_child(
     ordinary: bool = False,
     options: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    fresh: bool = False,
     timeout: float = 120,
 ) -> Done:
-    """Run a snippet in a Python of its own."""
+    """Run a snippet in a Python of its own; `ordinary`: not as root.
+
+    It is forked from one that has imported what the prelude does, unless `options` or `fresh` ask for one that starts
+    from nothing: for environment variables that are read by imports, and to measure what a process takes.
+    """
+    code = ORDINARY * (ordinary and ROOT) + code
     env = dict(os.environ, **(mode.environment if mode else {}), **(environment or {}))
+    if not (fresh or options):
+        status, out, err = _zygote().run(code, env, timeout * PATIENCE)
+        return Done(status, out.decode(errors="replace"), err.decode(errors="replace"))
     done = subprocess.run(
-        child_command(code, ordinary=ordinary, options=options),
+        child_command(code, options=options),
         env=env,
         cwd="/",
         capture_output=True,

@@ -384,7 +384,7 @@ def test_huge_pages(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["huge pages"].command.startswith("echo madvise | sudo tee")
     tree.write("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n")
     assert one(checks.huge_pages, tree.machine)["huge pages"].what == "madvise"
-    said = run_child(EXAMINE, environment={"NUMPY_MADVISE_HUGEPAGE": "0"}).check().result[2]
+    said = run_child(EXAMINE, environment={"NUMPY_MADVISE_HUGEPAGE": "0"}, fresh=True).check().result[2]
     assert of(said, "numpy's huge pages")["command"] == "export NUMPY_MADVISE_HUGEPAGE=1"
 
 

@@ -35,7 +35,7 @@ array[::4096].sum()
 after = beside(memory)
 print(after - before)
 """
-    grown = run_child(TOOLS + code).check().result
+    grown = run_child(TOOLS + code, fresh=True).check().result
     touched = pages * 3 // 4
     assert grown / touched <= PER_PAGE * 1.05  # a twentieth: page tables of the tables, whole pages of them
 
@@ -47,7 +47,7 @@ before = rss()
 memory = frontswap.Memory("16M", arena="{arena}", overcommit=True)
 print(rss() - before - memory.statistics().reserve_bytes)
 """
-    assert run_child(TOOLS + code).check().result <= MiB
+    assert run_child(TOOLS + code, fresh=True).check().result <= MiB
 
 
 def test_sparse_array_costs_hardly_more_than_what_is_touched() -> None:
@@ -63,7 +63,7 @@ assert array[:: 1 << 30].sum() == 512
 print(beside(memory) - before)
 """
     # For each page that was touched a page of the table of pages; and 24 KiB a GiB: its chunks and swap slots.
-    assert run_child(TOOLS + code).check().result <= 512 * (4096 + (24 << 10)) + 2 * MiB
+    assert run_child(TOOLS + code, fresh=True).check().result <= 512 * (4096 + (24 << 10)) + 2 * MiB
 
 
 def test_many_small_arrays() -> None:
@@ -77,4 +77,4 @@ more = [memory.ones(100) for _ in range(2000)]
 print(beside(memory) - before)
 """
     # NumPy's own object, our description of the array, its page in the tables, its page table entries: below a page.
-    assert run_child(TOOLS + code).check().result <= 2000 * 4096
+    assert run_child(TOOLS + code, fresh=True).check().result <= 2000 * 4096

@@ -117,7 +117,7 @@ array = memory.ones(20 * MiB, "u1")
 print(json.dumps(huge_bytes(memory)))
 """
     settings = {"FRONTSWAP_REGISTER": "late", "NUMPY_MADVISE_HUGEPAGE": "0"}
-    found = run_child(code, environment=settings).check().result
+    found = run_child(code, environment=settings, fresh=True).check().result
     always = "[always]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="ascii")
     assert found == (20 * MiB if always else 0)
 
@@ -137,7 +137,7 @@ for turn in range(4):
     del array
 print(json.dumps(rss() - before))
 """
-    assert run_child(code, environment={"FRONTSWAP_REGISTER": "late"}).check().result < MiB
+    assert run_child(code, environment={"FRONTSWAP_REGISTER": "late"}, fresh=True).check().result < MiB
 
 
 def test_system_calls_need_no_help_below_the_limit(new_memory: NewMemory, tmp_path: Path) -> None:
@@ -645,4 +645,4 @@ before = rss()
 memories = [frontswap.Memory("64M", swap=None) for n in range(20)]
 print(json.dumps((rss() - before) // 20))
 """
-    assert run_child(code, environment={"FRONTSWAP_REGISTER": "late"}).check().result < 128 << 10
+    assert run_child(code, environment={"FRONTSWAP_REGISTER": "late"}, fresh=True).check().result < 128 << 10
