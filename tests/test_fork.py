@@ -399,6 +399,38 @@ ended(pid)
     )
 
 
+def test_threads_that_a_child_cannot_have_yet(seam: Mode) -> None:
+    """It starts some of them, and the others when it can: a Memory without its writeback thread frees no slot."""
+    if os.geteuid() != 0:
+        pytest.skip("needs a user without other processes")
+    run_child(
+        """
+os.setgroups([])
+os.setresgid(64123, 64123, 64123)
+os.setresuid(64123, 64123, 64123)       # whose threads RLIMIT_NPROC counts
+def threads():
+    return len(os.listdir("/proc/self/task"))
+before = threads()
+memory = frontswap.Memory("16M")
+array = memory.array(noise(24 << 20))
+ours = threads() - before
+hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+resource.setrlimit(resource.RLIMIT_NPROC, (threads() + 1 + 2, hard))
+pid = os.fork()
+if pid == 0:
+    some = threads()
+    memory.zeros(1 << 20)
+    assert 1 < some == threads() < 1 + ours, (some, threads(), ours)
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+    memory.zeros(1 << 20)
+    assert threads() == 1 + ours, (threads(), ours)
+    os._exit(0 if np.array_equal(array, noise(24 << 20)) else 1)
+assert os.waitpid(pid, 0)[1] == 0
+""",
+        mode=seam,
+    ).check()
+
+
 def test_a_memory_made_while_a_c_library_forks() -> None:
     """It is in no fork that has not prepared it: the parent once ended for it what it had not begun, and closed
     descriptor 0.

@@ -16,7 +16,7 @@ from cython.cimports.frontswap.core.layout import (
     SPARES,
     block_p,
 )
-from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_start
+from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_resume
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTDUMP,
@@ -284,8 +284,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
         if failed:
             error[0] = NO_REGISTRATION | failed
             break
-    if loadi(cython.address(pg.registered)) and pg.thread_count == 0:
-        threads_start(pg)  # a forked child, of a C library say; without them it works, too
+    threads_resume(pg)  # a forked child, of a C library say; without them it works, too
     restore_signals(cython.address(signals))
     return address
 

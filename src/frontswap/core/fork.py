@@ -27,7 +27,7 @@ from cython.cimports.frontswap.core.layout import (
     backend_p,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
-from cython.cimports.frontswap.core.registration import region_register, threads_start
+from cython.cimports.frontswap.core.registration import region_register, threads_resume
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
 from cython.cimports.frontswap.core.signals import signals_forked
 from cython.cimports.frontswap.core.swapfile import file_place, slots_add, slots_for, swap_file_make, swap_grow
@@ -247,10 +247,11 @@ def child_one(pg):
     inherit(pg, MADV_DONTFORK)
     lock_reset(cython.address(pg.gate_lock))
     storei(cython.address(pg.gate), 0)
+    storei(cython.address(pg.threads_due), loadi(cython.address(pg.registered)))
     # Where another thread answers the faults, it must be there before the first one.
-    if not pg.sigbus and loadi(cython.address(pg.registered)):
-        error = threads_start(pg)
-        if error:
+    if not pg.sigbus:
+        error = threads_resume(pg)
+        if error and pg.thread_count == 0:
             die("no handler thread in a forked child", error)
 
 

@@ -270,6 +270,7 @@ cdef enum:
     MAX_FILES = 16            # swap files that records of one process are in: its own and its ancestors'
     MAX_LEASES = 1024         # forked children that may read our slots
     MAX_MAPPINGS = 28
+    MAX_THREADS = 8
 
 ctypedef struct lease_t:
     uint32_t fork             # the number of the fork
@@ -466,8 +467,9 @@ cdef struct pager_t:
     uint64_t lengths[MAX_MAPPINGS]
     int mappings
     # threads
-    pthread_t threads[8]
+    pthread_t threads[MAX_THREADS]
     int thread_count
+    int32_t threads_due       # 1: a forked child that has not started them yet
     int64_t counters[COUNTERS]
     char message[512]
 

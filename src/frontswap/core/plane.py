@@ -41,7 +41,7 @@ from cython.cimports.frontswap.core.pager import (
     readahead_request,
 )
 from cython.cimports.frontswap.core.reclaim import evict_page
-from cython.cimports.frontswap.core.registration import arena_present, arena_register, region_supported, threads_start
+from cython.cimports.frontswap.core.registration import arena_present, arena_register, region_supported, threads_resume
 from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
 from cython.cimports.frontswap.core.uapi import (
     MAP_ANONYMOUS,
@@ -442,8 +442,7 @@ class Plane(Hooks):
             self.open = False
             self.pg = cython.NULL
             return False
-        if loadi(cython.address(self.pg.registered)) and self.pg.thread_count == 0:
-            threads_start(self.pg)  # those that cannot be had now are tried again by the next allocation
+        threads_resume(self.pg)
         return True
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ cdef int region_supported(pager_t *pg) noexcept nogil
 cdef int region_register(pager_t *pg) noexcept nogil
 cdef int thread_start(pager_t *pg, thread_function function) noexcept nogil
 cdef int threads_start(pager_t *pg) noexcept nogil
+cdef int threads_resume(pager_t *pg) noexcept nogil
 cdef void threads_stop(pager_t *pg) noexcept nogil
 cdef void block_huge(pager_t *pg, block_t *block, bint on) noexcept nogil
 cdef int arena_register(pager_t *pg) noexcept nogil

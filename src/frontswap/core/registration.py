@@ -17,6 +17,7 @@ from cython.cimports.frontswap.core.layout import (
     DIRTY,
     HOLES,
     MAX_CONTEXTS,
+    MAX_THREADS,
     READAHEAD_THREADS,
     block_p,
     page_p,
@@ -51,6 +52,7 @@ from cython.cimports.frontswap.core.uapi import (
     SYS_write,
     add64,
     block_signals,
+    casi,
     close,
     errno,
     eventfd,
@@ -139,20 +141,35 @@ def thread_start(pg, function):
 
 
 def threads_start(pg):
-    """Start the threads of a Memory, and the keeper of its descriptors; 0, or an errno and some of them run."""
+    """Start the threads of a Memory that do not run yet, and the keeper of its descriptors; 0, or an errno: then some
+    of them run, and another call goes on from there. One caller at a time.
+    """
+    functions: thread_function[MAX_THREADS]
+    wanted: cython.int = 0
     i: cython.int
     error: cython.int = keeper_start(pg)
-    if not pg.sigbus and error == 0:
-        error = thread_start(pg, handler_thread)
-        if error == 0:
-            error = thread_start(pg, handler_thread)
-    if error == 0:
-        error = thread_start(pg, reclaim_thread)
-    if error == 0:
-        error = thread_start(pg, writeback_thread)
+    if not pg.sigbus:
+        functions[0] = functions[1] = handler_thread
+        wanted = 2
+    functions[wanted] = reclaim_thread
+    functions[wanted + 1] = writeback_thread
+    wanted += 2
     for i in range(READAHEAD_THREADS):
-        if error == 0:
-            error = thread_start(pg, readahead_thread)
+        functions[wanted] = readahead_thread
+        wanted += 1
+    while error == 0 and pg.thread_count < wanted:
+        error = thread_start(pg, functions[pg.thread_count])
+    return error
+
+
+def threads_resume(pg):
+    """In a forked child: start its threads, if nobody has; 0, or an errno: the next call tries again."""
+    error: cython.int = 0
+    # Not by thread_count: it is 0, too, while a registration in another thread starts them.
+    if casi(cython.address(pg.threads_due), 1, 0):
+        error = threads_start(pg)
+        if error:
+            storei(cython.address(pg.threads_due), 1)
     return error
 
 
