@@ -150,7 +150,7 @@ def measure(
             source_fd=source.fd,
             procs=str(group.procs),
         )
-        result = _child(job, _perf(plan, record), plan.timeout)
+        result = _child(job, [*_perf(plan, record), subject.python or sys.executable], plan.timeout)
         record.group_peak = group.peak()
         record.pool_peak = _pool(zram).mem_used_max
         if group.oom_kills():
@@ -178,7 +178,7 @@ def _perf(plan: Plan, record: Record) -> list[str]:
 def _child(job: Job, prefix: list[str], timeout: float) -> dict[str, Any] | str:
     """Run the child; its result, or in words why there is none."""
     get, put = os.pipe()
-    command = [*prefix, sys.executable, "-m", "bench.child", json.dumps(dataclasses.asdict(job)), str(put)]
+    command = [*prefix, "-m", "bench.child", json.dumps(dataclasses.asdict(job)), str(put)]
     with os.fdopen(get) as results, contextlib.ExitStack() as stack:
         try:
             process = stack.enter_context(

@@ -24,6 +24,7 @@ class Subject:
     limited: bool = True
     same_ram: bool = False  # the limit, and beside it as much as zram's uncharged pool took
     only: tuple[str, ...] | None = None  # the steps it is there for; None: all
+    python: str | None = None  # whose frontswap it is; None: that of this Python
 
     def takes(self, step: str) -> bool:
         return self.only is None or step in self.only

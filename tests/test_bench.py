@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import cgroup, data, native, report, results, subjects
+from bench import before, cgroup, data, native, report, results, subjects
 from bench.__main__ import parser, verdict
 from bench.missing import Missing
 from bench.native import Loops, words
@@ -286,3 +286,19 @@ def test_the_manual_names_everything_there_is() -> None:
     names = [known.name for known in (*subjects.SUBJECTS, *data.KINDS)]
     missing = [name for name in (*names, *STEPS, *options - {"--help"}) if not re.search(rf"`{name}[ `]", manual)]
     assert not missing
+
+
+def test_before_pairs_rounds() -> None:
+    """A side that failed in a round has none; what is slower in all of them is missed."""
+    records = []
+    for turn, (old, new) in enumerate([(1.0, 1.2), (2.0, 2.3), (1.0, 1.1)]):
+        for name, seconds in (("before", old), ("frontswap", new)):
+            record = Record("int32", "pass", turn, name, 1)
+            record.steps = {"scan": {"seconds": seconds}, "random": {"mean_us": 5.0}}
+            records.append(record)
+    records[-1].steps.pop("random")
+    rows = {row[1]: row[2:] for row in before.sheet(records).rows}
+    assert rows == {
+        "scan": ("1", "1.2", "1.150 (1.100 to 1.200) missed", "3"),
+        "random": ("5", "5", "1.000 (1.000 to 1.000)", "2"),
+    }

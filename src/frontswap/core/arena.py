@@ -325,9 +325,9 @@ def arena_free(pg, address):
 # its frames. So do we, below the limit. A spare is an array whose end is put off: it has its block, its addresses and
 # its ids, what is there of it is found by a registration as that of all others is, and all together fit in the limit.
 #
-# Signals stay as they are, for the four calls would take as long as all the rest. Nothing is registered while one who has
-# found it so is inside of the gate, so a handler that interrupts him touches ordinary memory; if it forks or allocates,
-# it waits for ever, as in malloc().
+# Signals stay as they are, for the four calls would take as long as all the rest. Nothing is registered while one who
+# has found it so is inside of the gate, so a handler that interrupts him touches ordinary memory; if it forks or
+# allocates, it waits for ever, as in malloc().
 
 
 def spare_keep(pg, number):
