@@ -29,8 +29,8 @@ STEPS = (*PASS, "sort")
 NOTES = """\
 Each round runs every step on both sides, each in a fresh process with the same limit in a memory cgroup of its own; the
 side that is first changes. Seconds of a pass, microseconds of a random access (mean). "ratio": now to before in the
-same round, the median, and in brackets where it lies with a probability of 95% (with few rounds: the extremes); the goal
-is 1.03, "missed" where all of it is above."""
+same round, the median, and in brackets where it lies with a probability of 95% (with few rounds: the extremes); the
+goal is 1.03, "missed" where all of it is above."""
 
 
 def version(python: Path) -> str:
