@@ -152,6 +152,27 @@ assert left_since(at_start) == {}
     run_child("at_start = census()\n" + SETUP.replace("mine = open_pipe()", "mine = -1") + code, mode=seam).check()
 
 
+def test_raw_calls_and_pages_with_holes(mode: Mode) -> None:
+    """What was there in part when the arena was registered is filled by the keeper, too."""
+    code = """
+libc = ctypes.CDLL(None)
+memory = frontswap.Memory("16M", page=65536)
+first, second = memory.zeros(4 << 20, "u1"), memory.zeros(4 << 20, "u1")
+first[::65536] = second[::65536] = 7
+with memory.pin(memory.zeros(1)):
+    assert libc.syscall(436, 3, ctypes.c_uint(0xFFFFFFFF), 0) == 0
+    memory.advise(second, "cold")
+    for at in range(1, 65536, 4096):
+        assert not first[at::65536].any() and not second[at::65536].any()
+    first[1::4096] = second[1::4096] = 9
+    for array in first, second:
+        memory.advise(array, "cold")
+        assert (array[::65536] == 7).all() and (array[1::4096] == 9).all()
+        assert np.count_nonzero(array) == 64 + 1024
+"""
+    run_child(code, mode=mode, environment={"FRONTSWAP_REGISTER": "late"}).check()
+
+
 def test_a_file_that_gets_the_number(seam: Mode) -> None:
     """What the program opens under the numbers that were ours is never written, read, truncated or closed by us."""
     code = """

@@ -469,6 +469,8 @@ cdef struct pager_t:
     # threads
     pthread_t threads[MAX_THREADS]
     int thread_count
+    int32_t handlers          # handler threads that have their own descriptors
+    int32_t handlers_event
     int32_t threads_due       # 1: a forked child that has not started them yet
     int64_t counters[COUNTERS]
     char message[512]

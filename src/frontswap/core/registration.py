@@ -67,6 +67,7 @@ from cython.cimports.frontswap.core.uapi import (
     pthread_join,
     restore_signals,
     sigset_t,
+    sleep_on,
     store32,
     storei,
     uint32_t,
@@ -159,6 +160,9 @@ def threads_start(pg):
         wanted += 1
     while error == 0 and pg.thread_count < wanted:
         error = thread_start(pg, functions[pg.thread_count])
+    # Before the program goes on: what it closes until then no handler thread would have.
+    while not pg.sigbus and loadi(cython.address(pg.handlers)) < min(pg.thread_count, 2):
+        sleep_on(cython.address(pg.handlers_event), -1)
     return error
 
 
@@ -186,7 +190,7 @@ def threads_stop(pg):
         eventfd_write(pg.stop_fd, 1)
     for i in range(pg.thread_count):
         pthread_join(pg.threads[i], cython.NULL)
-    pg.thread_count = 0
+    pg.thread_count = pg.handlers = 0
 
 
 # --- later ---------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_PAGEFAULT_FLAG_WP,
     UFFD_PAGEFAULT_FLAG_WRITE,
     SYS_tgkill,
+    addi,
     backoff,
     block_signals,
     cas64,
@@ -58,6 +59,7 @@ from cython.cimports.frontswap.core.uapi import (
     uffd_msg,
     uint64_t,
     unlock,
+    wake,
 )
 from cython.cimports.frontswap.core.uffd import die, say, uffd_poison, uffd_wake
 
@@ -202,6 +204,8 @@ def handler_thread(argument):
     last: uint64_t = 0
     times: cython.int = 0
     own_table(pg)  # whatever the program closes, events are read; a machine that refuses it has the guard
+    addi(cython.address(pg.handlers), 1)
+    wake(cython.address(pg.handlers_event))
     while True:
         fds[0].fd = pg.fd
         fds[0].events = POLLIN

@@ -113,7 +113,7 @@ def uffd_fill(fd, to, data, size):
         c.len = size - done
         c.mode = 0
         c.copy = 0
-        if ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
+        if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
             return 0
         if c.copy > 0:
             done += cython.cast(uint64_t, c.copy)
