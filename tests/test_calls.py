@@ -11,12 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import buffers
 import exchange
 import numpy as np
 import pytest
 from helpers import MODES, ROOT, run_child
 
-NAMES = [f"{row} {state}" for row in exchange.ROWS for state in exchange.STATES[1:]]
+NAMES = [f"{row} {state}" for row in exchange.ROWS for state in buffers.STATES[1:]]
 
 
 @functools.cache
@@ -32,14 +33,14 @@ def as_an_ordinary_user() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("state", exchange.STATES[1:])
+@pytest.mark.parametrize("state", buffers.STATES[1:])
 @pytest.mark.parametrize("row", exchange.ROWS)
 def test_as_on_plain_memory(row: str, state: str) -> None:
     assert exchange.told(row, state) == on_plain_memory(row)
 
 
 @pytest.mark.skipif(not ROOT, reason="the test above is an ordinary user's already")
-@pytest.mark.parametrize("state", exchange.STATES[1:])
+@pytest.mark.parametrize("state", buffers.STATES[1:])
 @pytest.mark.parametrize("row", exchange.ROWS)
 def test_as_on_plain_memory_without_privilege(row: str, state: str) -> None:
     assert not as_an_ordinary_user()[f"{row} {state}"]
@@ -48,7 +49,7 @@ def test_as_on_plain_memory_without_privilege(row: str, state: str) -> None:
 # --- vectors at random -----------------------------------------------------------------------------
 
 
-def vectors(b: exchange.Buffers, seed: int) -> list[Any]:
+def vectors(b: buffers.Buffers, seed: int) -> list[Any]:
     """A hundred calls with vectors drawn at random: of both kinds of memory, empty, overlapping, of all sizes."""
     draw = np.random.default_rng(seed)
     kept = [b.data(900_001, seed), np.arange(100_000, dtype=np.uint8)]
@@ -64,7 +65,7 @@ def vectors(b: exchange.Buffers, seed: int) -> list[Any]:
             found.append(whole[start : start + n])
         return found
 
-    with exchange.scratch() as fd, exchange.pair(socket.AF_UNIX, socket.SOCK_DGRAM) as (one, other):
+    with buffers.scratch() as fd, buffers.pair(socket.AF_UNIX, socket.SOCK_DGRAM) as (one, other):
         one.setblocking(False)
         other.setblocking(False)
         for _ in range(100):
@@ -80,11 +81,11 @@ def vectors(b: exchange.Buffers, seed: int) -> list[Any]:
                 case 3:
                     seen.append(os.readv(fd, back))
                 case 4:
-                    seen.append(exchange.error(lambda out=out: one.sendmsg(out)))  # type: ignore[misc]
+                    seen.append(buffers.error(lambda out=out: one.sendmsg(out)))  # type: ignore[misc]
                 case _:
-                    seen.append(exchange.error(lambda back=back: other.recvmsg_into(back)[::2]))  # type: ignore[misc]
+                    seen.append(buffers.error(lambda back=back: other.recvmsg_into(back)[::2]))  # type: ignore[misc]
             seen.append(os.lseek(fd, 0, os.SEEK_CUR))
-            seen += [exchange.digest(array) for array in into]
+            seen += [buffers.digest(array) for array in into]
     return seen
 
 
@@ -93,7 +94,7 @@ def vectors(b: exchange.Buffers, seed: int) -> list[Any]:
 def test_vectors_at_random(state: str, seed: int) -> None:
     found: list[list[Any]] = []
     for where in ("plain", state):
-        b = exchange.Buffers(where)
+        b = buffers.Buffers(where)
         try:
             found.append(vectors(b, seed))
         finally:

@@ -10,7 +10,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 CLOSE_RANGE = 436
 MOST = 0xFFFFFFFF
 
-memory = frontswap.Memory("16M", page=4096)
+memory = frontswap.Memory("16M", page=16384)
 source = noise(18 << 20)
 array = memory.array(source)
 

@@ -49,7 +49,7 @@ def child(code: str, mode: Mode | None = None, *, page: int = 4096, ordinary: bo
     run_child(START.format(page=page) + code, mode=mode, ordinary=ordinary).check()
 
 
-@pytest.mark.parametrize("page", [4096, 65536])
+@pytest.mark.parametrize("page", [65536, pytest.param(4096, marks=pytest.mark.slow)])
 def test_each_side_keeps_its_own_bytes(mode: Mode, page: int) -> None:
     """Both write the same pages, resident, clean and evicted ones, while the other reads them."""
     child(

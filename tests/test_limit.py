@@ -154,7 +154,7 @@ def child(request: pytest.FixtureRequest) -> Iterator[Callable[..., Child]]:
         each.process.wait()
 
 
-@pytest.mark.parametrize("case", cases(("sigbus", 4096, "noise"), ("thread", 65536, "walk")))
+@pytest.mark.parametrize("case", cases(("sigbus", 4096, "noise")))
 def test_resident_memory_seen_from_outside(case: Case, child: Callable[..., Child]) -> None:
     process = child(case)
     before = process.status("VmRSS")

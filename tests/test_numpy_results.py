@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -122,17 +123,21 @@ def flat(result: Any) -> list[Any]:
     return [r for part in result for r in flat(part)] if isinstance(result, tuple) else [result]
 
 
-# Which code catches a fault is nothing that an operation could notice: with a handler thread a third of them will do.
-CASES = [pytest.param(name, "sigbus", 1, id=name) for name in OPERATIONS]
-CASES += [pytest.param(name, "thread", 1, id=f"{name}-thread") for name in list(OPERATIONS)[::3]]
-CASES += [
-    pytest.param(name, faults, 2, id=f"{name}-{faults}-large", marks=pytest.mark.slow)
-    for name in OPERATIONS
-    for faults in ("sigbus", "thread")
-]
+#: these take seconds
+LONG = ("scipy fft", "sort uint8")
+# Which code catches a fault is nothing that an operation could notice: with a handler thread a few of them will do.
+WITH_THREAD = ("sort float64", "cumsum", "fancy writing", "blocks")
 
 
-@pytest.mark.parametrize(("name", "faults", "scale"), CASES)
+def cases() -> Iterator[Any]:
+    """All operations, with both ways to catch a fault, and with arrays of two sizes; the quick ones first."""
+    for scale, faults, name in itertools.product((1, 2), ("sigbus", "thread"), OPERATIONS):
+        quick = scale == 1 and name not in LONG and (faults == "sigbus" or name in WITH_THREAD)
+        marks = [] if quick else [pytest.mark.slow]
+        yield pytest.param(name, faults, scale, id=f"{name}-{faults}-{scale}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "faults", "scale"), list(cases()))
 def test_results(name: str, faults: str, scale: int, monkeypatch: pytest.MonkeyPatch, new_memory: NewMemory) -> None:
     monkeypatch.setenv("FRONTSWAP_FAULTS", faults)
     make, operation = OPERATIONS[name]

@@ -123,11 +123,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.metadata.EntryPoint("no_backend", "test_specs:WRONG", registry.GROUP),
     ]
 
-    def found(group: str, name: str | None = None) -> list[importlib.metadata.EntryPoint]:
+    def found(group: str) -> list[importlib.metadata.EntryPoint]:
         assert group == registry.GROUP
-        return [entry for entry in entries if name in (None, entry.name)]
+        return entries
 
-    monkeypatch.setattr(registry, "entry_points", found)
+    monkeypatch.setattr(importlib.metadata, "entry_points", found)
 
 
 @pytest.mark.usefixtures("installed")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from conftest import NewMemory
 from helpers import Array, Mode, held, noise, run_child, walk
 
@@ -40,7 +41,8 @@ def together(number: int, work: Callable[[int], object]) -> None:
         raise errors[0]
 
 
-def test_many_threads_on_few_pages(mode: Mode, new_memory: NewMemory) -> None:
+@pytest.mark.parametrize("turns", [400, pytest.param(2000, marks=pytest.mark.slow)])
+def test_many_threads_on_few_pages(mode: Mode, new_memory: NewMemory, turns: int) -> None:
     """16 threads read and write words of the same three pages, which are evicted under their hands."""
     memory = new_memory(page=PAGE)
     array = memory.zeros((3, 512), "u8")
@@ -54,7 +56,7 @@ def test_many_threads_on_few_pages(mode: Mode, new_memory: NewMemory) -> None:
         if i < 16:
             found.append(hammer.hammer(at, 3, shadow[i].ctypes.data, i, salt, i, ctypes.addressof(stop)))
             return
-        for _ in range(2000):
+        for _ in range(turns):
             memory.advise(array, "cold")
         stop.value = 1
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError, SpecError
 from ..sizes import parse_size
 from .contract import Backend
 from .layers import Layer, switch
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 GROUP = "frontswap.backends"
 OURS = {
@@ -30,9 +32,16 @@ OURS = {
 Maker = type[Layer] | type[Backend]
 
 
+def others() -> EntryPoints:
+    """What others have installed."""
+    from importlib.metadata import entry_points  # takes 40 ms to import, and is hardly ever asked
+
+    return entry_points(group=GROUP)
+
+
 def names() -> list[str]:
     """What a spec may name."""
-    return sorted({*OURS, *(entry.name for entry in entry_points(group=GROUP))})
+    return sorted({*OURS, *(entry.name for entry in others())})
 
 
 def find(name: str, part: str) -> Maker:
@@ -41,7 +50,9 @@ def find(name: str, part: str) -> Maker:
         module, _, attribute = OURS[name].partition(":")
         made: Maker = getattr(import_module(module), attribute)
         return made
-    for entry in entry_points(group=GROUP, name=name):
+    for entry in others():
+        if entry.name != name:
+            continue
         loaded = entry.load()
         if not (isinstance(loaded, type) and issubclass(loaded, Layer | Backend)):
             raise SpecError(part, entry.value, f"a class of Backend (the entry point {name} of {GROUP})")

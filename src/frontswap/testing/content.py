@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,19 @@ Page = npt.NDArray[np.uint64]
 KINDS = ("same", "ramp", "walk", "noise")
 
 
+@cache
+def patterns(words: int, seed: int) -> dict[str, Page]:
+    """A page of each kind; not to be written to."""
+    rng = np.random.default_rng(seed)
+    walk = rng.normal(size=words).cumsum().round(2)
+    return {
+        "same": np.zeros(words, np.uint64),
+        "ramp": np.arange(words, dtype=np.uint64) // 3,
+        "walk": walk.view(np.uint64),
+        "noise": rng.integers(0, 1 << 63, words, np.uint64),
+    }
+
+
 class Content:
     """Pages of one size, told apart by key and generation.
 
@@ -22,16 +36,8 @@ class Content:
     """
 
     def __init__(self, page: int, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        words = page // 8
-        walk = rng.normal(size=words).cumsum().round(2)
-        self.words = words
-        self._patterns: dict[str, Page] = {
-            "same": np.zeros(words, np.uint64),
-            "ramp": np.arange(words, dtype=np.uint64) // 3,
-            "walk": walk.view(np.uint64),
-            "noise": rng.integers(0, 1 << 63, words, np.uint64),
-        }
+        self.words = page // 8
+        self._patterns = patterns(self.words, seed)
 
     def page(self, key: int, generation: int) -> Page:
         """The page's bytes. Kinds change with the generation, so that a page goes from backend to slot and back."""
