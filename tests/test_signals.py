@@ -472,3 +472,61 @@ assert wrong == [] and number("wrong") == 0
 assert memory.statistics().poisoned == 0
 """
     run(program, code)
+
+
+CANCELLED = r"""
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+struct work { volatile uint8_t *at; uint64_t n; unsigned seed; };
+
+/* Reads and writes at random; nothing in it is a cancellation point but the end. */
+static void *touch(void *argument) {
+    struct work *w = argument;
+    for (int i = 0; i < 400; i++) {
+        uint64_t at = (uint64_t)rand_r(&w->seed) * 4096 % w->n;
+        w->at[at] = w->at[at];
+    }
+    pthread_testcancel();
+    return NULL;
+}
+
+/* How many of 8 threads that are cancelled at once have ended so. */
+int cancel_while_they_fault(uint8_t *at, uint64_t n, unsigned seed) {
+    pthread_t threads[8];
+    struct work works[8];
+    void *result;
+    int cancelled = 0;
+    for (int i = 0; i < 8; i++) {
+        works[i] = (struct work){at, n, seed * 8 + i};
+        if (pthread_create(&threads[i], NULL, touch, &works[i]) != 0) return -1;
+    }
+    for (int i = 0; i < 8; i++) pthread_cancel(threads[i]);
+    for (int i = 0; i < 8; i++) {
+        pthread_join(threads[i], &result);
+        cancelled += result == PTHREAD_CANCELED;
+    }
+    return cancelled;
+}
+"""
+
+
+def test_threads_that_are_cancelled_while_they_fault(seam: Mode, tmp_path: Path) -> None:
+    """A fault waits (nanosleep, poll), which are cancellation points: who ended there was inside the gate for ever."""
+    code = f"""
+signal.alarm(int(60 * PATIENCE))
+lib = ctypes.CDLL({str(c_library(CANCELLED, tmp_path))!r})
+memory = frontswap.Memory("16M", page=4096)
+source = noise(32 << 20)
+array = memory.array(source)
+for turn in range(10):
+    at, size = ctypes.c_void_p(array.ctypes.data), ctypes.c_uint64(array.nbytes)
+    assert lib.cancel_while_they_fault(at, size, turn) == 8
+    pid = os.fork()         # the gate closes: nobody is inside
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+assert np.array_equal(array, source)
+"""
+    run_child(code, mode=seam).check()

@@ -41,6 +41,7 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_DOFORK,
     MADV_DONTFORK,
     O_CLOEXEC,
+    PTHREAD_CANCEL_DISABLE,
     block_signals,
     errno,
     eventfd,
@@ -52,6 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
     pipe2,
     pthread_atfork,
     restore_signals,
+    set_cancel,
     set_errno,
     sigset_t,
     storei,
@@ -62,6 +64,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die, uffd_protect
 
 signals = cython.declare(sigset_t)
+cancel = cython.declare(cython.int)
 
 
 def inherit(pg, advice):
@@ -126,13 +129,15 @@ def prepare_one(pg):
 
 def fork_prepare():
     """pthread_atfork: before."""
-    global signals
+    global signals, cancel
     i: cython.int
     mask: sigset_t
+    state: cython.int = set_cancel(PTHREAD_CANCEL_DISABLE)
     # A handler that faults would wait at the gate for its own thread.
     block_signals(cython.address(mask))
     lock(cython.address(fork_lock))
     signals = mask
+    cancel = state
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2:
             prepare_one(pagers[i])
@@ -157,6 +162,7 @@ def fork_parent():
     """pthread_atfork: after, in the parent."""
     i: cython.int
     mask: sigset_t = signals
+    state: cython.int = cancel
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2:
             if pagers[i].inheriting and pagers[i].fork_error:
@@ -164,6 +170,7 @@ def fork_parent():
             parent_one(pagers[i])
     unlock(cython.address(fork_lock))
     restore_signals(cython.address(mask))
+    set_cancel(state)
 
 
 def protect_clean(pg, block):
@@ -259,6 +266,7 @@ def fork_child():
     """pthread_atfork: after, in the child, before anything else there may touch an array."""
     i: cython.int
     mask: sigset_t = signals
+    state: cython.int = cancel
     signals_forked()
     keepers_forked()
     for i in range(MAX_PAGERS):
@@ -272,6 +280,7 @@ def fork_child():
             storei(cython.address(taken[i]), 0)
     lock_reset(cython.address(fork_lock))
     restore_signals(cython.address(mask))
+    set_cancel(state)
 
 
 def our_fork():

@@ -30,6 +30,7 @@ from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EMFILE,
     POLLIN,
+    PTHREAD_CANCEL_DISABLE,
     SIGBUS,
     UFFD_EVENT_PAGEFAULT,
     UFFD_PAGEFAULT_FLAG_WP,
@@ -52,6 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
     pollfd,
     read,
     restore_signals,
+    set_cancel,
     set_errno,
     sigset_t,
     storei,
@@ -138,6 +140,7 @@ def again(address):
 def on_sigbus(number, info, context):
     """The SIGBUS handler."""
     saved: cython.int = errno
+    cancel: cython.int
     address: uint64_t = cython.cast(uint64_t, info.si_addr)
     pg: pager_p = cython.NULL
     result: cython.int
@@ -146,7 +149,10 @@ def on_sigbus(number, info, context):
     if pg == cython.NULL or not pg.sigbus:
         chain(number, info, context)
     else:
+        # Who is cancelled in here would be inside the gate for ever, and a page of his BUSY.
+        cancel = set_cancel(PTHREAD_CANCEL_DISABLE)
         result = pager_fault(pg, address, fault_is_write(context))
+        set_cancel(cancel)
         if result == NO_MEMORY:
             out_of_memory_message()
         if result < 0:

@@ -158,6 +158,8 @@ cdef extern from * nogil:
         pthread_sigmask(SIG_BLOCK, &all, old);
     }
     static inline void fs_restore_signals(const sigset_t *old) { pthread_sigmask(SIG_SETMASK, old, NULL); }
+    /* sigfillset() leaves the signal of pthread_cancel() out, and nanosleep(), poll() and close() look for it. */
+    static inline int fs_cancel(int state) { pthread_setcancelstate(state, &state); return state; }
 
     /* MADV_DONTNEED over several ranges; 0 or an errno. In one call where the kernel has it for the own
        process (PIDFD_SELF, 6.14+): one TLB flush for all of them, a third of the cost on two processors. */
@@ -230,6 +232,8 @@ cdef extern from * nogil:
         pass
     void block_signals "fs_block_signals"(sigset_t *old)
     void restore_signals "fs_restore_signals"(const sigset_t *old)
+    int PTHREAD_CANCEL_DISABLE
+    int set_cancel "fs_cancel"(int state)
     void set_errno "fs_set_errno"(int value)
     struct iovec:
         void *iov_base
