@@ -309,9 +309,9 @@ same(np.array(array), source)
 def test_full_disk_with_overcommit(seam: Mode, small_disk: Path, new_memory: NewMemory) -> None:
     """Nothing was promised: the Memory grows above its limit and says so; with room again it shrinks again."""
     memory = new_memory(swap=small_disk, overcommit=True)
-    source = noise(60 * MiB)
+    source = noise(40 * MiB)
     array = memory.empty(2048 * MiB, "u1")  # far more than the disk has
-    part = array[: 60 * MiB]
+    part = array[: 40 * MiB]
     part[: 20 * MiB] = source[: 20 * MiB]
     quiet(memory)
     filler = ballast(small_disk, 0)
