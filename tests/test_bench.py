@@ -297,6 +297,10 @@ def test_before_pairs_rounds() -> None:
             record.steps = {"scan": {"seconds": seconds}, "random": {"mean_us": 5.0}}
             records.append(record)
     records[-1].steps.pop("random")
+    for name in ("before", "frontswap"):
+        half = Record("int32", "sort", 0, name, 1)
+        half.steps = {"fill": {"seconds": 1.0}}
+        records.append(half)
     rows = {row[1]: row[2:] for row in before.sheet(records).rows}
     assert rows == {
         "scan": ("1", "1.2", "1.150 (1.100 to 1.200) missed", "3"),
