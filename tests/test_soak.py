@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -82,19 +80,34 @@ def test_a_process_that_dies_is_missed(memory: frontswap.Memory, monkeypatch: py
     assert any("not ended" in trouble for trouble in ends(copy, counters, counters))
 
 
-def test_a_storm_ends_with_its_children(memory: frontswap.Memory) -> None:
+def test_a_storm_ends_with_its_children(memory: frontswap.Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copy_in(memory)
     shadow = copy.counters(GRANULES)
     stop = ctypes.c_int32(0)
-    found: list[tuple[int, str]] = []
-    thread = threading.Thread(target=lambda: found.append(forks.storm(copy, shadow, stop, 5, PATIENCE)))
-    thread.start()
-    time.sleep(0.3)
-    stop.value = 1
-    thread.join()
-    [(processes, trouble)] = found
-    assert processes > 0
+    told: list[forks.Child] = []
+    tell = forks.Child.tell
+
+    def last(child: forks.Child, most: forks.Counters) -> None:
+        tell(child, most)
+        told.append(child)
+        stop.value = len(told) == forks.ALIVE + 1
+
+    monkeypatch.setattr(forks.Child, "tell", last)
+    processes, trouble = forks.storm(copy, shadow, stop, 5, PATIENCE)
+    assert len(told) == forks.ALIVE + 1
+    assert processes >= len(told) - sum(child.killed for child in told)
     assert trouble == ""
+
+
+def test_a_thread_that_ends_is_a_problem(memory: frontswap.Memory) -> None:
+    def fails() -> None:
+        raise ValueError("for the test")
+
+    shared = soak.Shared(memory, 1 << 20, 4096, 7)
+    shared.watch(fails)
+    assert shared.stop.value == 1
+    [problem] = shared.problems
+    assert "ValueError" in problem
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -91,6 +93,14 @@ class Shared:
         self.processes = 0
         self.problems: list[str] = []
         hammer.fill(self.array.ctypes.data, self.granules, salt)
+
+    def watch(self, work: Callable[..., None], *arguments: Any) -> None:
+        """What a thread does; what it raises is a problem, and ends the cell."""
+        try:
+            work(*arguments)
+        except Exception:
+            self.problems.append(f"a thread has ended: {traceback.format_exc()}")
+            self.stop.value = 1
 
     def run(self, thread: int, seed: int) -> None:
         """One hammer."""
@@ -180,13 +190,11 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
     memory = frontswap.Memory(limit, page=page)
     shared = Shared(memory, limit // 8 * 28, page, seed)
     most = 0
-    threads = [threading.Thread(target=shared.run, args=(t, seed * 100 + t)) for t in range(HAMMERS)]
-    threads += [
-        threading.Thread(target=churn, args=(memory, shared, limit // 4, page, seed * 100 + 50 + t))
-        for t in range(CHURNERS)
-    ]
-    threads.append(threading.Thread(target=change_backends, args=(memory, shared, seed * 100 + 99)))
-    threads.append(threading.Thread(target=shared.fork, args=(memory, seed * 100 + 98, patience)))
+    work: list[tuple[Any, ...]] = [(shared.run, t, seed * 100 + t) for t in range(HAMMERS)]
+    work += [(churn, memory, shared, limit // 4, page, seed * 100 + 50 + t) for t in range(CHURNERS)]
+    work.append((change_backends, memory, shared, seed * 100 + 99))
+    work.append((shared.fork, memory, seed * 100 + 98, patience))
+    threads = [threading.Thread(target=shared.watch, args=one) for one in work]
     for thread in threads:
         thread.start()
     end = time.monotonic() + seconds
