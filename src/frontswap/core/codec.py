@@ -115,7 +115,9 @@ def bit_unshuffle(
 @cython.nogil
 @cython.exceptval(check=False)
 def lz4_state_bytes() -> cython.size_t:
-    return (cython.cast(cython.size_t, LZ4_sizeofState()) + 15) // 16 * 16
+    # What follows it, the scratch of a bit shuffle, lies half a page from where tiles do: a load of an address that
+    # has the low 12 bits of a store just made waits for it.
+    return (cython.cast(cython.size_t, LZ4_sizeofState()) + TILE // 2 - 1) // TILE * TILE + TILE // 2
 
 
 def codec_state_bytes():
