@@ -471,7 +471,7 @@ cdef struct pager_t:
     int thread_count
     int32_t handlers          # handler threads that have their own descriptors
     int32_t handlers_event
-    int32_t threads_due       # 1: a forked child that has not started them yet
+    int32_t threads_due       # 1: a forked child that has not started them yet; 2: see clean_alone()
     int64_t counters[COUNTERS]
     char message[512]
 

@@ -11,6 +11,7 @@ after its state is stored, so a resident page is always in the list or in the ha
 """
 
 import cython
+from cython.cimports.frontswap.core.cleaner import clean_alone
 from cython.cimports.frontswap.core.contexts import context_take
 from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
@@ -526,7 +527,7 @@ def charge(pg, ctx, bytes, patience):
         if patience == BRIEF:
             return -1
         # The pool may be what is in the way: of pinned pages, or of data that does not compress.
-        if pg.file >= 0 and write_coldest(pg) == 0:
+        if pg.file >= 0 and (write_coldest(pg) == 0 or clean_alone(pg)):
             continue
         if idle > (PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50):
             if pg.file < 0:

@@ -300,7 +300,12 @@ def record_append(pg, stream, header, data):
         # Both segments are full. Write one, or wait for who writes it or for who frees a slot.
         error = write_slot_stream(pg)
         if error != 0 and (
-            loadi(cython.address(pg.disk_error)) != 0 or (error == ENOSPC and loadi(cython.address(pg.no_slots)) != 0)
+            loadi(cython.address(pg.disk_error)) != 0
+            or (
+                error == ENOSPC
+                # in a forked child without threads nobody frees one: charge() does, who owns no page
+                and (loadi(cython.address(pg.no_slots)) != 0 or loadi(cython.address(pg.threads_due)) != 0)
+            )
         ):
             return 0
         wake(cython.address(pg.writeback_event))
