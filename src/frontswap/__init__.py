@@ -24,7 +24,7 @@ from .errors import (
     SpecError,
     SwapDirectoryError,
 )
-from .memory import Memory, Statistics
+from .memory import Memory, Statistics, install, installed
 
 __version__ = "0.1.0"
 
@@ -48,4 +48,6 @@ __all__ = [
     "SwapArea",
     "SwapDirectoryError",
     "__version__",
+    "install",
+    "installed",
 ]

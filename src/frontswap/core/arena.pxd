@@ -8,7 +8,10 @@ cdef enum:                    # why an allocation was refused; positive values a
     NO_REGISTRATION = 1 << 16 # and the errno that it ended in
 
 cdef uint64_t arena_allocate(
-    pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, bint any, int *error) noexcept nogil
+    pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, bint any, bint growing, int *error
+) noexcept nogil
+cdef bint arena_resize(pager_t *pg, uint64_t address, uint64_t bytes) noexcept nogil
+cdef uint32_t page_for(pager_t *pg, uint64_t size) noexcept nogil
 cdef void arena_trim(pager_t *pg) noexcept nogil
 cdef bint arena_free(pager_t *pg, uint64_t address) noexcept nogil
 cdef uint32_t arena_find(pager_t *pg, uint64_t address) noexcept nogil
@@ -18,7 +21,8 @@ cdef uint64_t extent_take(extents_t *e, uint64_t count, uint64_t align) noexcept
 cdef bint extent_give(extents_t *e, uint64_t start, uint64_t count) noexcept nogil
 cdef void extent_insert(extents_t *e, uint32_t at, uint64_t start, uint64_t count) noexcept nogil
 cdef void extent_remove(extents_t *e, uint32_t at) noexcept nogil
-cdef uint32_t place(pager_t *pg, uint64_t bytes, uint32_t page, int *error) noexcept nogil
+cdef bint may_hold(pager_t *pg, int64_t allocated, int *error) noexcept nogil
+cdef uint32_t place(pager_t *pg, uint64_t bytes, uint32_t page, bint growing, int *error) noexcept nogil
 cdef uint64_t array_begin(
     pager_t *pg, uint32_t number, uint64_t bytes, int typesize, int kind, bint any) noexcept nogil
 cdef void array_end(pager_t *pg, uint32_t number, int64_t *counted) noexcept nogil

@@ -144,12 +144,35 @@ def extent_give(e, start, count):
 # --- arrays ---------------------------------------------------------------------------------------
 
 
-def place(pg, bytes, page, error):
-    """A block with addresses and ids for an array, under the lock; 0 and `*error` when there is none."""
+def page_for(pg, size):
+    """Page size for an array of `size` bytes: large enough to be cheap, small beside array and limit."""
+    page: uint32_t = 65536
+    while page > 4096 and (size < 16 * cython.cast(uint64_t, page) or page > pg.limit // 512):
+        page //= 2
+    return page
+
+
+def may_hold(pg, allocated, error):
+    """True if so many bytes of arrays can be backed, under the lock; else `*error` says why not."""
+    error[0] = 0
+    if pg.file < 0 and allocated > pg.allocate_most:
+        error[0] = NO_ALLOCATION
+    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:
+        error[0] = swap_reserve(pg, allocated)
+        if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
+            error[0] = CROSSING
+    return error[0] == 0
+
+
+def place(pg, bytes, page, growing, error):
+    """A block with addresses and ids for an array, under the lock; 0 and `*error` when there is none.
+
+    `growing`: with room for twice as many pages, if there is.
+    """
     shift: cython.int = 0
     pages: uint64_t
+    room: uint64_t
     chunks: uint64_t
-    allocated: int64_t
     at: uint64_t
     first: uint64_t
     number: uint32_t
@@ -161,17 +184,10 @@ def place(pg, bytes, page, error):
     while (cython.cast(uint32_t, 1) << shift) < page:
         shift += 1
     pages = (bytes + page - 1) >> shift
-    chunks = ((pages << shift) + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
-    allocated = pg.allocated + cython.cast(int64_t, pages << shift)
-    error[0] = 0
+    room = 2 * pages if growing else pages
+    chunks = ((room << shift) + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
     contexts_for(pg, page)
-    if pg.file < 0 and allocated > pg.allocate_most:
-        error[0] = NO_ALLOCATION
-    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:
-        error[0] = swap_reserve(pg, allocated)
-        if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
-            error[0] = CROSSING
-    if error[0] != 0:
+    if not may_hold(pg, pg.allocated + cython.cast(int64_t, pages << shift), error):
         return 0
     number = pg.free_block
     if number == 0 and pg.used_blocks + 1 >= pg.max_blocks:
@@ -181,7 +197,7 @@ def place(pg, bytes, page, error):
     if at == NOWHERE:
         error[0] = NO_ADDRESSES
         return 0
-    first = extent_take(cython.address(pg.ids), pages, 1)
+    first = extent_take(cython.address(pg.ids), room, 1)
     if first == NOWHERE:
         extent_give(cython.address(pg.space), at, chunks)
         error[0] = NO_ADDRESSES
@@ -197,6 +213,7 @@ def place(pg, bytes, page, error):
     block.bytes = bytes
     block.first = cython.cast(uint32_t, first)
     block.pages = cython.cast(uint32_t, pages)
+    block.room = cython.cast(uint32_t, room)
     block.chunk = cython.cast(uint32_t, at)
     block.chunks = cython.cast(uint32_t, chunks)
     block.shift = cython.cast(uint8_t, shift)
@@ -204,7 +221,7 @@ def place(pg, bytes, page, error):
         block_huge(pg, block, True)
     elif not pg.sigbus:
         # A poison marker of an earlier array would meet the first fault of this one.
-        madvise(cython.cast(cython.p_void, block.base), pages << shift, MADV_DONTNEED)
+        madvise(cython.cast(cython.p_void, block.base), room << shift, MADV_DONTNEED)
     for i in range(chunks):
         store32(cython.address(pg.chunks[at + i]), number)
     return number
@@ -241,15 +258,15 @@ def array_end(pg, number, counted):
             and32(cython.address(pg.huge[i // 32]), ~(cython.cast(uint32_t, 1) << (i % 32)))
     counted[0] -= cython.cast(int64_t, block.pages) << block.shift
     extent_give(cython.address(pg.space), block.chunk, block.chunks)
-    extent_give(cython.address(pg.ids), block.first, block.pages)
+    extent_give(cython.address(pg.ids), block.first, block.room)
     block.first = pg.free_block
     pg.free_block = number
     unlock(cython.address(pg.arena_lock))
 
 
-def arena_allocate(pg, bytes, page, typesize, kind, any, error):
+def arena_allocate(pg, bytes, page, typesize, kind, any, growing, error):
     """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, unless `any`
-    says that they need not.
+    says that they need not. `growing`: arena_resize() will ask for more.
 
     The first that does not fit in the limit with the others has the arena registered.
     """
@@ -258,7 +275,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
     number: uint32_t
     failed: cython.int = 0
     again: cython.bint
-    if any:
+    if any and not growing:
         address = spare_begin(pg, bytes, page, typesize, kind)
         if address:
             return address
@@ -267,7 +284,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
         gate_enter(pg)
         lock(cython.address(pg.arena_lock))
         error[0] = 0
-        number = place(pg, bytes, page, error)
+        number = place(pg, bytes, page, growing, error)
         if number:
             address = array_begin(pg, number, bytes, typesize, kind, any)
         unlock(cython.address(pg.arena_lock))
@@ -287,6 +304,50 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
     threads_resume(pg)  # a forked child, of a C library say; without them it works, too
     restore_signals(cython.address(signals))
     return address
+
+
+def arena_resize(pg, address, bytes):
+    """Let an array end earlier, or later if it was given room for that; False: it is as it was.
+
+    Like realloc(), not for an array that somebody else uses meanwhile.
+    """
+    signals: sigset_t
+    number: uint32_t = arena_find(pg, address)
+    block: block_p = cython.address(pg.blocks[number])
+    pages: uint64_t
+    old: uint32_t
+    error: cython.int = CROSSING
+    if number == 0 or block.base != address or load32(cython.address(block.live)) != 1:
+        return False
+    pages = (bytes + (cython.cast(uint64_t, 1) << block.shift) - 1) >> block.shift
+    if pages > block.room:
+        return False
+    block_signals(cython.address(signals))
+    while error == CROSSING:
+        gate_enter(pg)
+        old = block.pages
+        if pages < old:
+            if loadi(cython.address(pg.registered)) == 0:
+                block_huge(pg, block, False)
+            # First what faults go by, then the pages: see spot_holds().
+            store32(cython.address(block.pages), cython.cast(uint32_t, pages))
+            pager_zap(pg, block, block.first + cython.cast(uint32_t, pages), old - cython.cast(uint32_t, pages), True)
+        lock(cython.address(pg.arena_lock))
+        error = 0
+        if pages <= old or may_hold(
+            pg, pg.allocated + (cython.cast(int64_t, pages - old) << block.shift), cython.address(error)
+        ):
+            pg.allocated += cython.cast(int64_t, pages << block.shift) - (cython.cast(int64_t, old) << block.shift)
+            block.bytes = bytes
+            store32(cython.address(block.pages), cython.cast(uint32_t, pages))
+            if loadi(cython.address(pg.registered)) == 0:
+                block_huge(pg, block, True)
+        unlock(cython.address(pg.arena_lock))
+        gate_leave(pg)
+        if error == CROSSING and arena_register(pg) != 0:
+            break
+    restore_signals(cython.address(signals))
+    return error == 0
 
 
 def arena_find(pg, address):
@@ -335,7 +396,7 @@ def spare_keep(pg, number):
     block: block_p = cython.address(pg.blocks[number])
     size: int64_t = cython.cast(int64_t, block.pages) << block.shift
     kept: cython.bint = False
-    if not block.any or size > SPARE_ARRAY:
+    if not block.any or size > SPARE_ARRAY or block.room != block.pages:
         return False
     gate_enter(pg)
     if loadi(cython.address(pg.registered)) == 0:

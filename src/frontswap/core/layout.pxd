@@ -178,6 +178,7 @@ ctypedef struct block_t:      # an array
     uint64_t bytes            # as asked for
     uint32_t first            # id of its first page
     uint32_t pages
+    uint32_t room             # pages that it has ids and addresses for: it may grow to so many
     uint32_t chunk
     uint32_t chunks
     uint32_t serial           # the number that messages name; of this life of the block alone

@@ -123,7 +123,8 @@ def spot_holds(pg, spot):
     """True if the owned page is the one that the address means.
 
     Freeing clears `live` first and looks at the pages then; here the page is owned first and `live`
-    looked at then. So either the free waits for this page, or it is seen here.
+    looked at then. So either the free waits for this page, or it is seen here. So it is with `pages` and an array
+    that becomes shorter.
     """
     block: block_p = cython.address(pg.blocks[spot.number])
     return (
@@ -132,6 +133,7 @@ def spot_holds(pg, spot):
         and load32(cython.address(pg.chunks[spot.chunk])) == spot.number
         and block.shift == spot.shift
         and block.first + spot.index == spot.page
+        and spot.index < load32(cython.address(block.pages))
     )
 
 

@@ -223,7 +223,7 @@ class Plane(Hooks):
         c_typesize: cython.int = typesize
         c_kind: cython.int = kind
         with cython.nogil:
-            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, False, cython.address(error))
+            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, False, False, cython.address(error))
         return address, error
 
     def free(self, address: int) -> bool:

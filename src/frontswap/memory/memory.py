@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .. import causes
 from ..backends.stack import Spec
+from ..core import heap
 from ..core.allocator import Allocator
 from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, REFUSED_REGISTRATION, Plane
 from ..errors import (
@@ -118,6 +119,7 @@ class Memory:
         self._entered = threading.local()
         self._lock = threading.Lock()
         self._closed = ""
+        self._installed = False
         _living.add(self)
 
     # --- arrays ----------------------------------------------------------------------------------
@@ -357,6 +359,8 @@ class Memory:
         with self._lock:
             if self._closed:
                 return
+            if self._installed:
+                raise InUseError("close: the process allocates from this Memory (frontswap.install) until it ends")
             held = self._plane.counters()["allocated_bytes"]
             if held and not force:
                 raise InUseError(
@@ -368,6 +372,11 @@ class Memory:
             self._plane.close()
             if self._swap is not None:
                 self._swap.close()
+
+    def install(self) -> None:
+        """Take over the large allocations of the process: see :func:`frontswap.install`, which calls this once."""
+        self._installed = True
+        heap.begin(self._plane, self._settings.threshold)
 
     def _check_open(self) -> None:
         if self._closed:

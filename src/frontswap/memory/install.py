@@ -1,0 +1,99 @@
+"""``frontswap.install()``: the large allocations of the whole process come from one Memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..backends.stack import Spec
+from ..errors import InUseError, ParameterError
+from ..machine import Machine
+from ..sizes import format_size, parse_size
+from .memory import Memory
+from .settings import MIN_LIMIT
+
+#: what a limit of "auto" leaves to the rest of the process, at least
+SPARE = 128 << 20
+_lock = threading.Lock()
+_installed: list[Memory] = []  # none, or one
+
+
+def install(
+    limit: int | str = "auto",
+    *,
+    swap: str | os.PathLike[str] = "auto",
+    backends: Spec = "zcache",
+    threshold: int | str = "1M",
+    overcommit: bool = False,
+) -> Memory:
+    """From now on every large allocation of this process comes from one Memory, whoever makes it, in all threads.
+
+    That is what malloc and its family are asked for from ``threshold`` on: arrays of NumPy, pandas and torch, Python's
+    own bytes and lists. What exists already stays where it is. It lasts until the process ends; forked children have
+    it too.
+
+    Args:
+        limit: bytes of RAM for them, resident and compressed together; "auto": see :func:`auto_limit`.
+        swap: directory or new file for the swap file, as for :class:`Memory`.
+        backends: stacks in front of it, as for :class:`Memory`.
+        threshold: requests of so many bytes and more, at least 4 KiB.
+        overcommit: do not reserve disk space for what is allocated, as for :class:`Memory`.
+
+    Raises:
+        InUseError: it has been called before.
+        ParameterError, SwapDirectoryError, KernelSupportError: as for :class:`Memory`.
+    """
+    least = parse_size(threshold, "threshold")
+    if least < 4096:
+        raise ParameterError("threshold", threshold, "at least 4 KiB")
+    with _lock:
+        for memory in _installed:
+            raise InUseError(
+                f"install: a Memory of {format_size(memory.statistics().limit_bytes)} is installed already"
+            )
+        if limit == "auto":
+            limit = auto_limit()
+        memory = Memory(limit, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
+        memory.install()
+        _installed.append(memory)
+    return memory
+
+
+def installed() -> Memory | None:
+    """The Memory of :func:`install`, if it has been called."""
+    return _installed[0] if _installed else None
+
+
+def auto_limit(machine: Machine | None = None) -> int:
+    """The RAM that arrays of this process may have, in bytes.
+
+    The lowest limit of its memory cgroups (memory.max, memory.high, memory.limit_in_bytes), or what the machine has
+    available if that is less; without what the process uses now, and without a tenth of it, 128 MiB at least, for what
+    it will use beside its arrays.
+
+    Raises:
+        ParameterError: so little is left that it must be said.
+    """
+    machine = Machine() if machine is None else machine
+    rooms = []
+    available = _kilobytes(machine, "/proc/meminfo", "MemAvailable")
+    if available is not None:
+        rooms.append((available, 0))
+    own = _kilobytes(machine, "/proc/self/status", "RssAnon") or 0
+    limits = [most for group in machine.groups() for most in (group.most, group.high) if most is not None]
+    if limits:
+        rooms.append((min(limits), own))
+    if not rooms:
+        raise ParameterError("limit", "auto", "a size: /proc/meminfo does not say how much memory there is")
+    limit = min(most - used - max(most // 10, SPARE) for most, used in rooms)
+    if limit < MIN_LIMIT:
+        raise ParameterError(
+            "limit", "auto", f"a size: beside what this process uses {format_size(max(limit, 0))} would be left for it"
+        )
+    return limit
+
+
+def _kilobytes(machine: Machine, file: str, name: str) -> int | None:
+    """A line "Name: 123 kB" in bytes."""
+    number = machine.fields(file).get(name, "").split(" ")[0]
+    return int(number) << 10 if number.isdigit() else None
