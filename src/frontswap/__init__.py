@@ -7,7 +7,11 @@
 >>> mem.close()
 """
 
-from .area import Frontswap, SwapArea
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     ClosedError,
     DrainError,
@@ -24,7 +28,12 @@ from .errors import (
     SpecError,
     SwapDirectoryError,
 )
-from .memory import Memory, Statistics, install, installed
+
+if TYPE_CHECKING:
+    from .area import Frontswap, SwapArea
+    from .memory.install import install, installed
+    from .memory.memory import Memory
+    from .memory.statistics import Statistics
 
 __version__ = "0.1.0"
 
@@ -51,3 +60,25 @@ __all__ = [
     "install",
     "installed",
 ]
+
+# Imported when they are asked for: they import NumPy, and a script under `frontswap run` may want to set variables for
+# it before it does.
+_LATER = {
+    "Frontswap": ".area",
+    "SwapArea": ".area",
+    "Memory": ".memory.memory",
+    "Statistics": ".memory.statistics",
+    "install": ".memory.install",
+    "installed": ".memory.install",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

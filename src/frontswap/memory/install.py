@@ -1,21 +1,29 @@
-"""``frontswap.install()``: the large allocations of the whole process come from one Memory."""
+"""The large allocations of a whole process come from one space: ``frontswap.install()`` and ``frontswap run``."""
 
 from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from ..backends.stack import Spec
+from ..core import heap
 from ..errors import InUseError, ParameterError
 from ..machine import Machine
 from ..sizes import format_size, parse_size
-from .memory import Memory
-from .settings import MIN_LIMIT
+from .settings import MIN_LIMIT, Settings
+from .space import Space
+
+if TYPE_CHECKING:
+    from .memory import Memory
 
 #: what a limit of "auto" leaves to the rest of the process, at least
 SPARE = 128 << 20
+#: addresses for allocations
+ARENA = "1T"
 _lock = threading.Lock()
-_installed: list[Memory] = []  # none, or one
+_installed: list[Space] = []  # none, or one
+_faces: list[Memory] = []  # as above
 
 
 def install(
@@ -43,25 +51,59 @@ def install(
         InUseError: it has been called before.
         ParameterError, SwapDirectoryError, KernelSupportError: as for :class:`Memory`.
     """
-    least = parse_size(threshold, "threshold")
-    if least < 4096:
-        raise ParameterError("threshold", threshold, "at least 4 KiB")
-    with _lock:
-        for memory in _installed:
-            raise InUseError(
-                f"install: a Memory of {format_size(memory.statistics().limit_bytes)} is installed already"
-            )
-        if limit == "auto":
-            limit = auto_limit()
-        memory = Memory(limit, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
-        memory.install()
-        _installed.append(memory)
+    install_space(limit, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
+    memory = installed()
+    assert memory is not None
     return memory
 
 
 def installed() -> Memory | None:
-    """The Memory of :func:`install`, if it has been called."""
-    return _installed[0] if _installed else None
+    """The Memory that the large allocations of this process come from, if there is one."""
+    from .memory import Memory
+
+    with _lock:
+        if _installed and not _faces:
+            _faces.append(Memory.over(_installed[0]))
+        return _faces[0] if _faces else None
+
+
+def checked(
+    limit: int | str, *, swap: object, backends: Spec, threshold: int | str, overcommit: bool = False
+) -> Settings:
+    """The settings of a space for a whole process; ParameterError names the first one that is not allowed."""
+    if parse_size(threshold, "threshold") < 4096:
+        raise ParameterError("threshold", threshold, "at least 4 KiB")
+    return Settings.check(
+        limit=auto_limit() if limit == "auto" else limit,
+        page="auto",
+        backends=backends,
+        allocate=None,
+        arena=ARENA,
+        threshold=threshold,
+        swap=swap,
+        overcommit=overcommit,
+    )
+
+
+def install_space(
+    limit: int | str,
+    *,
+    swap: str | os.PathLike[str],
+    backends: Spec,
+    threshold: int | str,
+    overcommit: bool = False,
+) -> Space:
+    """:func:`install` without NumPy."""
+    with _lock:
+        if _installed:
+            held = format_size(_installed[0].statistics().limit_bytes)
+            raise InUseError(f"install: a Memory of {held} is installed already")
+        settings = checked(limit, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
+        space = Space(settings, swap)
+        space.kept = "the process allocates from this Memory (frontswap.install) until it ends"
+        heap.begin(space.plane, settings.threshold)
+        _installed.append(space)
+    return space
 
 
 def auto_limit(machine: Machine | None = None) -> int:

@@ -1,0 +1,111 @@
+"""What ``frontswap run`` does inside of the program: called when a Python starts, by frontswap_run.pth.
+
+So the program is started by Python as always, and nothing of it can tell: arguments, ``__main__``, tracebacks, signals
+and exit status are its own. Python programs that it starts find the same environment and are under frontswap too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import FrontswapError
+from ..sizes import format_size
+from .install import install_space
+from .space import Space
+
+VARIABLE = "FRONTSWAP_RUN"
+_begun: list[bool] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What ``frontswap run`` was told, as it goes through the environment."""
+
+    pid: int  #: of the program itself; others are its children
+    memory: str
+    swap: str
+    backends: str
+    threshold: str
+    summary: Literal["line", "json", "none"]
+    debugfs: str | None
+
+    def text(self) -> str:
+        """For the environment."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, text: str) -> Order:
+        """From the environment; ValueError, TypeError: that is none."""
+        return cls(**json.loads(text))
+
+
+def begin() -> None:
+    """Take over the large allocations of this process.
+
+    What stands in the way ends the program before it has begun. A child of it goes on without, and says so: it may need
+    none.
+    """
+    if _begun:  # in a virtual environment Python reads .pth files twice
+        return
+    _begun.append(True)
+    try:
+        order = Order.of(os.environ[VARIABLE])
+    except (ValueError, TypeError) as error:
+        _give_up(f"{VARIABLE} in the environment is not what `frontswap run` writes: {error}")
+    first = order.pid == os.getpid()
+    try:
+        space = install_space(order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold)
+        if first and order.debugfs is not None:
+            from ..observe.debugfs import DebugFS
+
+            atexit.register(DebugFS(order.debugfs).close)
+    except FrontswapError as error:
+        if first:
+            _give_up(str(error))
+        print(f"frontswap: process {os.getpid()} goes on without: {error}", file=sys.stderr, flush=True)
+        return
+    if first and order.summary != "none":
+        atexit.register(_summarize, space, order)
+
+
+def _give_up(why: str) -> None:
+    sys.stderr.write(f"frontswap: {why}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _summarize(space: Space, order: Order) -> None:
+    if os.getpid() != order.pid:  # a forked child that ends as its parent does
+        return
+    try:
+        print(summary(space) if order.summary == "line" else summary_json(space), file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # stderr is closed, or nobody reads it: the program's affair
+        return
+
+
+def summary(space: Space) -> str:
+    """One line on what it was good for."""
+    found = space.statistics()
+    if not found.registered:
+        return f"frontswap: everything fitted in {format_size(found.limit_bytes)}: nothing was moved"
+    ratio = f", {found.compression_ratio:.1f} times smaller in RAM" if found.compression_ratio else ""
+    return (
+        f"frontswap: limit {format_size(found.limit_bytes)}, {found.refaults:,} pages came back, "
+        f"{format_size(found.written_back_bytes)} written to disk{ratio}"
+    )
+
+
+def summary_json(space: Space) -> str:
+    """The same, with all counters."""
+    return json.dumps({"frontswap": asdict(space.statistics())})
+
+
+def pth_is_there() -> bool:
+    """True if a Python started like this one will find frontswap_run.pth."""
+    return any(Path(folder, "frontswap_run.pth").is_file() for folder in sys.path if folder)
