@@ -146,7 +146,7 @@ def test_summary_as_json(job: Path) -> None:
     assert found["registered"] is True
     assert found["refaults"] > 0
     done = run("run", "-c", "1", env={**os.environ, "FRONTSWAP_REGISTER": "late"})
-    assert done.stderr.startswith("frontswap: everything fitted in ")
+    assert done.stderr.startswith("frontswap: everything fits in ")
 
 
 def test_an_order_that_is_none() -> None:

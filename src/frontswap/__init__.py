@@ -70,6 +70,7 @@ _LATER = {
     "Statistics": ".memory.statistics",
     "install": ".memory.install",
     "installed": ".memory.install",
+    "load_ipython_extension": ".notebook",
 }
 
 

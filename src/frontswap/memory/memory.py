@@ -17,6 +17,7 @@ from ..backends.stack import Spec
 from ..core.allocator import Allocator
 from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, REFUSED_REGISTRATION
 from ..errors import DtypeError, OutOfMemoryError, ParameterError, PinError
+from ..observe.view import html
 from ..sizes import format_size
 from .settings import Settings
 from .space import Space, registering
@@ -326,6 +327,10 @@ class Memory:
     def statistics(self) -> Statistics:
         """Counters and gauges of this moment."""
         return self._space.statistics()
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return html(self.statistics())
 
     def close(self, *, force: bool = False) -> None:
         """Give everything back. Closing twice is no error.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import FrontswapError
-from ..sizes import format_size
+from ..observe.view import line
 from .install import install_space
 from .space import Space
 
@@ -84,26 +84,11 @@ def _summarize(space: Space, order: Order) -> None:
     if os.getpid() != order.pid:  # a forked child that ends as its parent does
         return
     try:
-        print(summary(space) if order.summary == "line" else summary_json(space), file=sys.stderr, flush=True)
+        found = space.statistics()
+        text = line(found) if order.summary == "line" else json.dumps({"frontswap": asdict(found)})
+        print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):  # stderr is closed, or nobody reads it: the program's affair
         return
-
-
-def summary(space: Space) -> str:
-    """One line on what it was good for."""
-    found = space.statistics()
-    if not found.registered:
-        return f"frontswap: everything fitted in {format_size(found.limit_bytes)}: nothing was moved"
-    ratio = f", {found.compression_ratio:.1f} times smaller in RAM" if found.compression_ratio else ""
-    return (
-        f"frontswap: limit {format_size(found.limit_bytes)}, {found.refaults:,} pages came back, "
-        f"{format_size(found.written_back_bytes)} written to disk{ratio}"
-    )
-
-
-def summary_json(space: Space) -> str:
-    """The same, with all counters."""
-    return json.dumps({"frontswap": asdict(space.statistics())})
 
 
 def pth_is_there() -> bool:
