@@ -23,7 +23,7 @@ SPARE = 128 << 20
 ARENA = "1T"
 _lock = threading.Lock()
 _installed: list[Space] = []  # none, or one
-_faces: list[Memory] = []  # as above
+_faces: dict[str, Memory] = {}  # as above
 
 
 def install(
@@ -61,10 +61,10 @@ def installed() -> Memory | None:
     """The Memory that the large allocations of this process come from, if there is one."""
     from .memory import Memory
 
-    with _lock:
-        if _installed and not _faces:
-            _faces.append(Memory.over(_installed[0]))
-        return _faces[0] if _faces else None
+    # Without the lock, which a forked child might find taken: of two faces made at once one is kept.
+    if _installed and not _faces:
+        _faces.setdefault("", Memory.over(_installed[0]))
+    return _faces.get("")
 
 
 def checked(
