@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from frontswap import Memory
+from frontswap import DrainError, Memory
 from frontswap.core.plane import kernel_features
 from frontswap.sizes import format_size, parse_size
 
@@ -169,7 +169,7 @@ def change_backends(memory: Memory, shared: Shared, seed: int) -> None:
             try:
                 for registered in list(memory.backends):
                     memory.backends.unregister(registered, deadline=rng.choice([0.05, 60]))
-            except frontswap.DrainError:
+            except DrainError:
                 continue
             time.sleep(rng.random() / 4)
             memory.backends.register(rng.choice(BACKENDS))
