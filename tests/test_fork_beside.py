@@ -207,6 +207,28 @@ assert statuses == [0, 0], statuses
     )
 
 
+def test_a_c_library_that_forks_without_a_swap_file(seam: Mode) -> None:
+    """Nobody but who evicts makes the pool dense in that child: it once was full of dead space, and ended in SIGBUS."""
+    run_child(
+        """
+memory = frontswap.Memory("32M", swap=None, allocate="64M", page=4096)
+data = walk(6 << 20)
+array = memory.array(data)
+pid = ctypes.PyDLL(None).fork()
+if pid == 0:
+    signal.alarm(int(100 * PATIENCE))
+    for page in np.random.default_rng(5).integers(0, len(array) // 512, 60000):
+        array[page * 512] += 1
+        data[page * 512] += 1
+    now = memory.statistics()
+    os._exit(0 if now.overshoots == now.poisoned == 0 and np.array_equal(array, data) else 1)
+assert os.waitpid(pid, 0)[1] == 0
+same(array, data)
+""",
+        mode=seam,
+    ).check()
+
+
 @pytest.mark.parametrize("how", ["clone", "_Fork"])
 def test_a_child_that_no_handler_has_seen_ends_loudly(how: str) -> None:
     """_Fork and raw clone: no registration, no arrays. A touch is SIGSEGV, for resident and evicted pages alike."""

@@ -233,7 +233,7 @@ def child_one(pg):
     for i in range(MAX_STACKS):
         pg.stack_users[i] = 0
     pg.requests_out = pg.requests_in
-    pg.thread_count = pg.readahead_threads = pg.handlers = 0
+    pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
     if pg.fd >= 0:
         unguard(pg.fd)
         pg.fd = -1
