@@ -13,7 +13,7 @@ after its state is stored, so a resident page is always in the list or in the ha
 import cython
 from cython.cimports.frontswap.core.contexts import context_take
 from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
-from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_BUSY_PAGES,
@@ -551,6 +551,7 @@ def reclaim_thread(argument):
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])
     idle: cython.int
     freed: int64_t
+    gate_await(pg)
     while not pg.closing:
         sleep_on(cython.address(pg.reclaim_event), -1)
         idle = 0

@@ -8,7 +8,7 @@ import cython
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
-from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     C_WRITTEN_BACK_BYTES,
     OUT,
@@ -179,6 +179,7 @@ def writeback_thread(argument):
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])  # areas have no reclaim thread
     working: cython.bint
     idle: cython.int
+    gate_await(pg)
     addi(cython.address(pg.writers_back), 1)
     while not (pg.closing or pg.pool_closing):
         sleep_on(cython.address(pg.writeback_event), -1)
