@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import c_library
 from forks import child
 from helpers import PATIENCE, Mode, run_child
 
@@ -165,6 +167,31 @@ def end(thread):
     thread.join()
 """
 
+# Forks, and checks and rewrites an array in the child; returns its status.
+C_FORK = """
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int fork_and_check(unsigned char *array, const unsigned char *data, long n)
+{
+    int status = -1, pid = fork();
+    if (pid == 0) {
+        alarm(100);
+        for (int turn = 0; turn < 2; turn++) {
+            if (memcmp(array, data, n) != 0)
+                _exit(1);
+            for (long i = 0; i < n; i += 4096)
+                array[i] ^= 1;
+            for (long i = 0; i < n; i += 4096)
+                array[i] ^= 1;
+        }
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    return status;
+}
+"""
+
 
 def between(code: str) -> None:
     """Run a snippet after BETWEEN, in a Python of its own: what it does happens in the middle of a fork."""
@@ -203,6 +230,31 @@ if pid == 0:
     os._exit(int(array.sum()) != 20 << 20)
 statuses.append(os.waitpid(pid, 0)[1])
 assert statuses == [0, 0], statuses
+"""
+    )
+
+
+def test_a_memory_closed_while_a_c_library_forks(seam: Mode, tmp_path: Path) -> None:
+    """The child has its arrays, or none. It once had them unregistered, and what was evicted read as zeros."""
+    between(
+        f"""
+library = ctypes.CDLL({str(c_library(C_FORK, tmp_path))!r})
+memory = frontswap.Memory("16M")
+data = np.full(24 << 20, 7, "u1")
+data[::64] = np.arange(len(data) // 64) % 199
+array = memory.array(data)
+memory.advise(array, "cold")
+addresses = [ctypes.c_void_p(a.ctypes.data) for a in (array, data)]
+memory.advise(array, "willneed")        # readahead is at the gate then, and close() waits for its end
+thread = forking(lambda: library.fork_and_check(*addresses, ctypes.c_long(len(data))))
+# Not memory.close(force=True), which looks at counters first, and waits at the gate before it begins.
+closing = threading.Thread(target=memory._plane.close)
+closing.start()
+time.sleep(0.2)
+end(thread)
+closing.join()
+assert statuses in ([0], [{int(signal.SIGSEGV)}]), statuses
+os._exit(0)                             # the array is force-closed
 """
     )
 

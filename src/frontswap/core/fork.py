@@ -118,7 +118,7 @@ def prepare_one(pg):
     gate_close(pg)
     pg.child_file = pg.lease_read = pg.lease_write = -1
     pg.fork_error = 0
-    # A Memory that is being closed stays behind. Once: `closing` may change while we are at it.
+    # A Memory that is being closed stays behind. No other begins to close before this fork is over: seam_closing().
     pg.inheriting = not pg.closing
     if not pg.inheriting:
         return

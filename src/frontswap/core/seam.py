@@ -272,6 +272,20 @@ def seam_attach(pg):
     return error
 
 
+def seam_closing(pg):
+    """A Memory begins to close: it is in no fork from here on.
+
+    Not in the middle of one: the child, which has its arrays by then, would find it closing and register nothing, and
+    what was evicted would read as zeros there.
+    """
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    lock(cython.address(fork_lock))
+    pg.closing = 1
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(signals))
+
+
 def seam_detach(pg):
     """No fault and no fork finds this pager any more. No array of it is left, or they are unmapped."""
     i: cython.int
