@@ -259,6 +259,25 @@ os._exit(0)                             # the array is force-closed
     )
 
 
+@pytest.mark.parametrize("spec", ["checksum / zcache", "active_only / zcache"])
+def test_backends_that_come_while_a_c_library_forks(seam: Mode, spec: str, tmp_path: Path) -> None:
+    """The child has the table of a backend that it has."""
+    between(
+        f"""
+from helpers import walk
+library = ctypes.CDLL({str(c_library(C_FORK, tmp_path))!r})
+memory = frontswap.Memory("16M", backends=None)
+data = walk(5 << 20)
+array = memory.array(data)
+addresses = [ctypes.c_void_p(a.ctypes.data) for a in (array, data)]
+thread = forking(lambda: library.fork_and_check(*addresses, ctypes.c_long(data.nbytes)))
+memory.backends.register({spec!r})
+end(thread)
+assert statuses == [0] and np.array_equal(array, data), statuses
+"""
+    )
+
+
 def test_a_c_library_that_forks_without_a_swap_file(seam: Mode) -> None:
     """Nobody but who evicts makes the pool dense in that child: it once was full of dead space, and ended in SIGBUS."""
     run_child(

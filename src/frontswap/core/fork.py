@@ -24,7 +24,6 @@ from cython.cimports.frontswap.core.layout import (
     MAX_LEASES,
     MAX_STACKS,
     STATE,
-    backend_p,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.registration import region_register, threads_resume
@@ -68,17 +67,12 @@ cancel = cython.declare(cython.int)
 
 
 def inherit(pg, advice):
-    """MADV_DOFORK or MADV_DONTFORK for all that a Memory has mapped."""
+    """MADV_DOFORK or MADV_DONTFORK for all that a Memory has mapped. The tables of its backends, which come and go
+    while a process forks, are always inherited.
+    """
     i: cython.int
-    layer: backend_p
     for i in range(pg.mappings):
         madvise(cython.cast(cython.p_void, pg.mapped[i]), pg.lengths[i], advice)
-    for i in range(MAX_STACKS):
-        layer = pg.stacks[i]
-        while layer != cython.NULL:
-            if layer.table != cython.NULL:
-                madvise(layer.table, (cython.cast(uint64_t, pg.max_pages) + 1) * 4, advice)
-            layer = layer.lower
 
 
 def ready(pg):
