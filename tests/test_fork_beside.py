@@ -278,6 +278,55 @@ assert statuses == [0] and np.array_equal(array, data), statuses
     )
 
 
+def test_beside_streams(seam: Mode, tmp_path: Path) -> None:
+    """One reads into an array with stdio, one flushes all streams and waits for that one's, one forks and waits for the
+    list of streams: the reader must not wait for the fork.
+    """
+    library = c_library(
+        """
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+long read_all(int fd, void *to, long n) { return fread(to, 1, n, fdopen(fd, "rb")); }
+void flush_all(void) { fflush(NULL); }
+int fork_and_wait(void)
+{
+    int status = -1, pid = fork();
+    if (pid == 0)
+        _exit(0);
+    waitpid(pid, &status, 0);
+    return status;
+}
+""",
+        tmp_path,
+    )
+    run_child(
+        f"""
+memory = frontswap.Memory("16M")
+data = noise(24 << 20)
+array = memory.zeros(len(data), "u1")
+library = ctypes.CDLL({str(library)!r})
+library.read_all.restype = ctypes.c_long
+out, into = os.pipe()
+arguments = (out, ctypes.c_void_p(array.ctypes.data), ctypes.c_long(len(data)))
+results = []
+calls = [lambda: library.read_all(*arguments), lambda: library.flush_all() and 0, lambda: library.fork_and_wait()]
+threads = [threading.Thread(target=lambda call=call: results.append(call())) for call in calls]
+signal.alarm(int(60 * PATIENCE))
+for thread in threads:
+    thread.start()
+    time.sleep(0.1)
+with open(into, "wb") as file:
+    file.write(data.data)
+for thread in threads:
+    thread.join()
+assert sorted(results, key=str) == sorted([len(data), 0, 0], key=str), results
+same(array, data)
+""",
+        mode=seam,
+    ).check()
+
+
 def test_a_c_library_that_forks_without_a_swap_file(seam: Mode) -> None:
     """Nobody but who evicts makes the pool dense in that child: it once was full of dead space, and ended in SIGBUS."""
     run_child(

@@ -127,6 +127,9 @@ def fork_prepare():
     i: cython.int
     mask: sigset_t
     state: cython.int = set_cancel(PTHREAD_CANCEL_DISABLE)
+    # As fork() itself will, of stdio's list of streams, and before the gates are closed: who has it may be waiting for
+    # a stream (fflush(NULL)), and who has that, in the middle of a transfer into an array, would wait at a gate.
+    streams_lock()
     # A handler that faults would wait at the gate for its own thread.
     block_signals(cython.address(mask))
     lock(cython.address(fork_lock))
@@ -163,6 +166,7 @@ def fork_parent():
                 forked_error[0] = pagers[i].fork_error
             parent_one(pagers[i])
     unlock(cython.address(fork_lock))
+    streams_unlock()
     restore_signals(cython.address(mask))
     set_cancel(state)
 
@@ -261,11 +265,12 @@ def fork_child():
     i: cython.int
     mask: sigset_t = signals
     state: cython.int = cancel
+    streams_reset()
     signals_forked()
     keepers_forked()
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2:
-            if pagers[i].inheriting and not pagers[i].closing:
+            if pagers[i].inheriting:
                 child_one(pagers[i])
             else:
                 pagers[i].forked = 1
