@@ -136,6 +136,33 @@ assert os.read(out, 1) == b"d" and os.read(out, 1) == b""
     )
 
 
+def test_where_the_child_cannot_have_a_file(tmp_path: Path) -> None:
+    """The directory of the swap file, which has no name there, has been removed: fork says so, and that is all."""
+    done = run_child(
+        f"""
+os.mkdir({str(tmp_path / "swap")!r})
+memory = frontswap.Memory("16M", swap={str(tmp_path / "swap")!r})
+data = noise(20 << 20)
+array = memory.array(data)
+os.rmdir({str(tmp_path / "swap")!r})
+try:
+    os.fork()
+except OSError as error:
+    print(error.errno)
+same(array, data)
+os.mkdir({str(tmp_path / "swap")!r})
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if np.array_equal(array, data) else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    ).check()
+    assert int(done.out) == errno.ENOMEM
+    assert done.err == (
+        "frontswap: fork refused: a swap file for what the child may write: No such file or directory\n"
+    )
+
+
 @pytest.mark.slow
 def test_more_generations_than_files() -> None:
     """A chain of forks, each the parent of the next, needs no more files than records lie in."""

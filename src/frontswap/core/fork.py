@@ -60,7 +60,8 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say, uffd_protect
+from cython.cimports.libc.string import strerror
 
 signals = cython.declare(sigset_t)
 cancel = cython.declare(cython.int)
@@ -297,6 +298,10 @@ def our_fork():
         return pid
     while waitpid(pid, cython.NULL, 0) < 0 and errno == EINTR:
         pass
+    # ENOMEM is what fork() may say; people, with RAM to spare, want to know of the disk.
+    say(cython.cast(cython.p_const_char, "frontswap: fork refused: a swap file for what the child may write: "))
+    say(strerror(forked_error[0]))
+    say(cython.cast(cython.p_const_char, "\n"))
     set_errno(ENOMEM)
     return -1
 
