@@ -327,6 +327,51 @@ same(array, data)
     ).check()
 
 
+def test_beside_lookups_of_functions(seam: Mode, tmp_path: Path) -> None:
+    """Another thread calls dlsym(), which looks for new objects; the child once waited for a lock it had had."""
+    library = c_library(
+        """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile int stop;
+static void *look(void *unused)
+{
+    while (!stop)
+        dlsym(RTLD_DEFAULT, "getppid");
+    return unused;
+}
+int forks(int times)
+{
+    pthread_t thread;
+    int status = 0;
+    pthread_create(&thread, 0, look, 0);
+    while (status == 0 && times-- > 0) {
+        int pid = fork();
+        if (pid == 0) {
+            alarm(20);
+            _exit(dlsym(RTLD_DEFAULT, "getpid") == 0);
+        }
+        waitpid(pid, &status, 0);
+    }
+    stop = 1;
+    pthread_join(thread, 0);
+    return status;
+}
+""",
+        tmp_path,
+    )
+    run_child(
+        f"""
+memory = frontswap.Memory("16M")
+assert ctypes.CDLL({str(library)!r}).forks(200) == 0
+""",
+        mode=seam,
+    ).check()
+
+
 def test_a_c_library_that_forks_without_a_swap_file(seam: Mode) -> None:
     """Nobody but who evicts makes the pool dense in that child: it once was full of dead space, and ended in SIGBUS."""
     run_child(
