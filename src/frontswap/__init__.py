@@ -7,6 +7,11 @@
 >>> mem.close()
 """
 
+# First of all, before NumPy: handlers of pthread_atfork run in the reverse of their order before a fork, and OpenBLAS's
+# waits for its threads. One of them that is at an evicted page would wait at our gate, if that were closed by then.
+from .core import fork as _fork  # noqa: F401
+
+# isort: split
 from .area import Frontswap, SwapArea
 from .errors import (
     ClosedError,
