@@ -9,44 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, Mode, run_child
-
-# What the snippets share. 24 MiB of noise in 16 MiB: most of it is on disk; the walk is compressed.
-START = """
-libc = ctypes.CDLL(None, use_errno=True)
-memory = frontswap.Memory("16M", page={page})
-data, numbers = noise(24 << 20), walk(1 << 20)
-array, floats = memory.array(data), memory.array(numbers)
-def right():
-    # not same(): its asserts name arrays of 24 MiB when they fail
-    return np.array_equal(array, data) and np.array_equal(floats, numbers)
-def forked(work):
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        signal.alarm(int(100 * PATIENCE))
-        status = 0 if work() in (None, True) else 2
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-def ended(child):
-    status = os.waitpid(child, 0)[1]
-    assert status == 0, status
-assert right()
-"""
-
-
-def child(code: str, mode: Mode | None = None, *, page: int = 4096, ordinary: bool = False) -> None:
-    """Run a snippet after START."""
-    run_child(START.format(page=page) + code, mode=mode, ordinary=ordinary).check()
+from forks import child
+from helpers import Mode, run_child
 
 
 @pytest.mark.parametrize("page", [65536, pytest.param(4096, marks=pytest.mark.slow)])
@@ -169,6 +136,33 @@ assert os.read(out, 1) == b"d" and os.read(out, 1) == b""
     )
 
 
+def test_where_the_child_cannot_have_a_file(tmp_path: Path) -> None:
+    """The directory of the swap file, which has no name there, has been removed: fork says so, and that is all."""
+    done = run_child(
+        f"""
+os.mkdir({str(tmp_path / "swap")!r})
+memory = frontswap.Memory("16M", swap={str(tmp_path / "swap")!r})
+data = noise(20 << 20)
+array = memory.array(data)
+os.rmdir({str(tmp_path / "swap")!r})
+try:
+    os.fork()
+except OSError as error:
+    print(error.errno)
+same(array, data)
+os.mkdir({str(tmp_path / "swap")!r})
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if np.array_equal(array, data) else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    ).check()
+    assert int(done.out) == errno.ENOMEM
+    assert done.err == (
+        "frontswap: fork refused: a swap file for what the child may write: No such file or directory\n"
+    )
+
+
 @pytest.mark.slow
 def test_more_generations_than_files() -> None:
     """A chain of forks, each the parent of the next, needs no more files than records lie in."""
@@ -270,77 +264,6 @@ for _ in range(2):
     )
 
 
-@pytest.mark.slow
-def test_while_threads_fault(mode: Mode) -> None:
-    """Faults and evictions are on their way in other threads; none of their pages may be lost in between."""
-    child(
-        """
-stop = threading.Event()
-wrong = []
-def scan():
-    while not stop.is_set():
-        if not right():
-            wrong.append(1)
-            return
-threads = [threading.Thread(target=scan) for _ in range(3)]
-for thread in threads:
-    thread.start()
-for _ in range(12):
-    ended(forked(right))
-stop.set()
-for thread in threads:
-    thread.join()
-assert not wrong
-""",
-        mode,
-    )
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        'memory.advise(array, "cold")',
-        'memory.backends.pressure("critical"); memory.backends.pressure("none")',
-        "memory.backends.shrink(0, deadline=1)",
-        "memory.backends.unregister(next(iter(memory.backends))); memory.backends.register('zcache')",
-    ],
-    ids=["evict", "pressure", "shrink", "unregister"],
-)
-def test_beside_work_on_many_pages(seam: Mode, work: str) -> None:
-    """Pages of 128 KiB in 16 MiB share one context: who waits at a closed gate keeps it from none of those inside."""
-    run_child(
-        f"""
-signal.alarm(int(60 * PATIENCE))
-memory = frontswap.Memory("16M", page=131072)
-array = memory.zeros(24 << 17, "u8")
-array[::512] = np.arange(len(array[::512]))
-stop = threading.Event()
-def fault(part):
-    while not stop.is_set():
-        np.add(part, 1 << 32, out=part)     # long enough for NumPy to let go of the GIL
-def repeat():
-    while not stop.is_set():
-        {work}
-threads = [threading.Thread(target=fault, args=(array[i::1024],)) for i in (0, 512)]
-threads += [threading.Thread(target=repeat) for _ in range(2)]
-for thread in threads:
-    thread.start()
-for turn in range(40):
-    pid = os.fork()
-    if pid == 0:
-        os._exit(turn % 20 == 0 and not np.array_equal(array[::512] & 0xFFFFFFFF, np.arange(len(array[::512]))))
-    assert os.waitpid(pid, 0)[1] == 0
-    with memory.pin(array[:1]):
-        pass
-stop.set()
-for thread in threads:
-    thread.join()
-assert np.array_equal(array[::512] & 0xFFFFFFFF, np.arange(len(array[::512])))
-""",
-        mode=seam,
-    ).check()
-
-
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing(method: str, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
@@ -378,131 +301,6 @@ assert os.system("true") == 0 and os.popen("echo x").read() == "x\\n"
 assert right()
 """,
         seam,
-    )
-
-
-def test_a_c_library_that_forks(seam: Mode) -> None:
-    """Nobody tells Python: the handlers of pthread_atfork are all there is."""
-    child(
-        f"SIGBUS = {seam.faults == 'sigbus'}"
-        """
-pid = ctypes.PyDLL(None).fork()
-if pid == 0:
-    signal.alarm(int(100 * PATIENCE))
-    good = right()
-    for turn in range(6):
-        array[::4096] ^= 255
-    # Each page that was written wants a slot of the swap file, and the thread that frees them is not here yet.
-    now = memory.statistics()
-    threads = len(os.listdir("/proc/self/task"))
-    good = good and now.cleaned_bytes > 0 and now.overshoots == 0 and (threads == 1) == SIGBUS
-    os._exit(0 if good and right() and memory.array(data).sum() > 0 else 1)
-array[::4096] ^= 15
-ended(pid)
-""",
-        seam,
-    )
-
-
-def test_threads_that_a_child_cannot_have_yet(seam: Mode) -> None:
-    """It starts some of them, and the others when it can: a Memory without its writeback thread frees no slot."""
-    if os.geteuid() != 0:
-        pytest.skip("needs a user without other processes")
-    run_child(
-        """
-os.setgroups([])
-os.setresgid(64123, 64123, 64123)
-os.setresuid(64123, 64123, 64123)       # whose threads RLIMIT_NPROC counts
-def threads():
-    return len(os.listdir("/proc/self/task"))
-before = threads()
-memory = frontswap.Memory("16M")
-array = memory.array(noise(24 << 20))
-ours = threads() - before
-hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-resource.setrlimit(resource.RLIMIT_NPROC, (threads() + 1 + 2, hard))
-pid = os.fork()
-if pid == 0:
-    some = threads()
-    memory.zeros(1 << 20)
-    assert 1 < some == threads() < 1 + ours, (some, threads(), ours)
-    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
-    memory.zeros(1 << 20)
-    assert threads() == 1 + ours, (threads(), ours)
-    os._exit(0 if np.array_equal(array, noise(24 << 20)) else 1)
-assert os.waitpid(pid, 0)[1] == 0
-""",
-        mode=seam,
-    ).check()
-
-
-def test_a_memory_made_while_a_c_library_forks() -> None:
-    """It is in no fork that has not prepared it: the parent once ended for it what it had not begun, and closed
-    descriptor 0.
-    """
-    code = """
-import ctypes, os, threading
-libc = ctypes.CDLL(None)
-entered, made = threading.Event(), threading.Event()
-@ctypes.CFUNCTYPE(None)
-def prepare():                      # registered before ours, so it runs after it
-    entered.set()
-    made.wait(1)
-libc.__register_atfork(prepare, None, None, None)
-import frontswap
-import numpy as np
-first = frontswap.Memory("16M")
-statuses = []
-def fork():
-    pid = libc.fork()               # without the GIL
-    if pid == 0:
-        libc._exit(0)
-    statuses.append(os.waitpid(pid, 0)[1])
-thread = threading.Thread(target=fork)
-thread.start()
-entered.wait()
-second = frontswap.Memory("16M")
-made.set()
-thread.join()
-os.fstat(0)
-array = second.zeros(20 << 20, "u1")
-array[:] = 1
-pid = os.fork()
-if pid == 0:
-    os._exit(int(array.sum()) != 20 << 20)
-statuses.append(os.waitpid(pid, 0)[1])
-assert statuses == [0, 0], statuses
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("how", ["clone", "_Fork"])
-def test_a_child_that_no_handler_has_seen_ends_loudly(how: str) -> None:
-    """_Fork and raw clone: no registration, no arrays. A touch is SIGSEGV, for resident and evicted pages alike."""
-    call = "libc.syscall(56, 17, 0, 0, 0, 0)" if how == "clone" else "libc._Fork()"
-    child(
-        f"""
-if not hasattr(libc, "_Fork") or os.uname().machine != "x86_64":
-    os._exit(0)
-libc = ctypes.PyDLL(None)
-for at in (0, 1 << 20, len(array) - 1):
-    pid = {call}
-    if pid == 0:
-        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
-        array[at]
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGSEGV
-assert right()
-"""
     )
 
 
@@ -564,50 +362,6 @@ assert os.waitpid(pid, 0)[1] == 0
 """
     ).check()
     assert done.out.splitlines()[0] == str(errno.ENOMEM)
-
-
-@pytest.mark.slow
-def test_a_thousand_forks(mode: Mode) -> None:
-    """With threads that write and fault all the while; children and grandchildren check and write."""
-    child(
-        """
-stop = threading.Event()
-scratch = memory.zeros(8 << 20, "u1")
-def write():
-    value = 0
-    while not stop.is_set():
-        value = (value + 1) % 200
-        scratch[::4096] = value
-        assert (scratch[::4096] == value).all()
-threads = [threading.Thread(target=write) for _ in range(2)]
-for thread in threads:
-    thread.start()
-places = np.random.default_rng(3).integers(0, len(data), 400)
-def work():
-    assert np.array_equal(array[places], data[places])
-    array[places] ^= 255
-    if os.getpid() % 3 == 0:
-        ended(forked(lambda: np.array_equal(array[places], data[places] ^ 255)))
-    assert np.array_equal(array[places], data[places] ^ 255)
-waiting = []
-for number in range(260):
-    waiting.append(forked(work))
-    if len(waiting) == 3:
-        ended(waiting.pop(0))
-    at = places[number]
-    array[at] ^= 255
-    array[at] ^= 255
-for pid in waiting:
-    ended(pid)
-stop.set()
-for thread in threads:
-    thread.join()
-assert right()
-now = memory.statistics()
-assert now.poisoned == now.overshoots == now.slot_errors == 0
-""",
-        mode,
-    )
 
 
 def test_killed_children_leave_nothing(tmp_path: Path) -> None:

@@ -485,17 +485,28 @@ array = memory.array(walk(1 << 19))
 other = memory.zeros(1 << 18)
 before = census()
 most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-resource.setrlimit(resource.RLIMIT_NPROC, (1, most))
-for turn in range(3):
+signal.alarm(int(100 * PATIENCE))
+for turn in range(16):
+    # Some threads are started, and must end again; another one meets what is absent, and waits meanwhile.
+    part = memory.zeros(3 << 16)
+    touching = threading.Thread(target=np.cos, args=(part, part))
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    touching.start()
+    resource.setrlimit(resource.RLIMIT_NPROC, (len(os.listdir("/proc/self/task")) + turn % 4, most))
     try:
         memory.empty(4 << 20)
     except MemoryError as error:
         print(error)
     else:
         raise AssertionError("no error")
-    other[turn << 9 : (turn + 1) << 9] = 1
+    touching.join()
+    assert (part == 1).all()
+    del part, touching
+    if turn < 3:
+        other[turn << 9 : (turn + 1) << 9] = 1
     assert not memory.statistics().registered
-assert census() == before
+signal.alarm(0)
+assert left_since(before) == {}
 same(array, walk(1 << 19))
 resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 more = memory.array(walk(8 << 20, 5))

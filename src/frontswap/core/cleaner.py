@@ -30,20 +30,18 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.leases import FILE_SHIFT
 from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append
-from cython.cimports.frontswap.core.swapfile import slot_read, swap_tight
+from cython.cimports.frontswap.core.swapfile import slot_read
 from cython.cimports.frontswap.core.uapi import (
     add64,
     addi,
     backoff,
     cas32,
-    casi,
     int32_t,
     int64_t,
     load32,
     loadi,
     lock,
     store32,
-    storei,
     uint32_t,
     uint64_t,
     unlock,
@@ -166,7 +164,7 @@ def clean_ram(pg):
 def clean_disk(pg):
     """Free the emptiest slot of the swap file; 1, 0 if that did not free it, -1 if there is none.
 
-    For one at a time, who owns clean_buffer and STREAM_CLEAN: the writeback thread, or clean_alone().
+    One at a time (pg.cleaning): who calls it owns clean_buffer and STREAM_CLEAN.
     """
     number: uint32_t
     s: segment_p
@@ -185,18 +183,3 @@ def clean_disk(pg):
         return 0
     records_move(pg, number, pg.clean_buffer, STREAM_CLEAN)
     return move_end(pg, number, SEG_DISK)
-
-
-def clean_alone(pg):
-    """clean_disk() in a forked child that has no threads yet; True if a slot is free that was not.
-
-    Nobody else frees one there. The caller is inside the gate, with a context, and owns no page.
-    """
-    found: cython.int
-    if pg.slots == 0 or not swap_tight(pg) or not casi(cython.address(pg.threads_due), 1, 2):
-        return False
-    found = clean_disk(pg)
-    if found < 0:
-        storei(cython.address(pg.no_slots), 1)
-    storei(cython.address(pg.threads_due), 1)
-    return found > 0

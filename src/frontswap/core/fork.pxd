@@ -6,11 +6,21 @@ cdef extern from * nogil:
     #include <unistd.h>
     /* Of the thread that forks: whether through our_fork(), and why it fails. */
     static __thread int fs_forked_here, fs_forked_error;
+    /* glibc's lock of the list of all streams, recursive; fork() takes it after the handlers. Elsewhere: none. */
+    extern void _IO_list_lock(void) __attribute__((weak));
+    extern void _IO_list_unlock(void) __attribute__((weak));
+    extern void _IO_list_resetlock(void) __attribute__((weak));
+    static inline void fs_streams_lock(void) { if (_IO_list_lock) _IO_list_lock(); }
+    static inline void fs_streams_unlock(void) { if (_IO_list_unlock) _IO_list_unlock(); }
+    static inline void fs_streams_reset(void) { if (_IO_list_resetlock) _IO_list_resetlock(); }
     #define FS_FORKED_HERE (&fs_forked_here)
     #define FS_FORKED_ERROR (&fs_forked_error)
     """
     int *forked_here "FS_FORKED_HERE"
     int *forked_error "FS_FORKED_ERROR"
+    void streams_lock "fs_streams_lock"()
+    void streams_unlock "fs_streams_unlock"()
+    void streams_reset "fs_streams_reset"()
     int waitpid(int pid, int *status, int options)
     void _exit(int status)
 

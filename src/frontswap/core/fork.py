@@ -24,7 +24,6 @@ from cython.cimports.frontswap.core.layout import (
     MAX_LEASES,
     MAX_STACKS,
     STATE,
-    backend_p,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.registration import region_register, threads_resume
@@ -61,24 +60,20 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say, uffd_protect
+from cython.cimports.libc.string import strerror
 
 signals = cython.declare(sigset_t)
 cancel = cython.declare(cython.int)
 
 
 def inherit(pg, advice):
-    """MADV_DOFORK or MADV_DONTFORK for all that a Memory has mapped."""
+    """MADV_DOFORK or MADV_DONTFORK for all that a Memory has mapped. The tables of its backends, which come and go
+    while a process forks, are always inherited.
+    """
     i: cython.int
-    layer: backend_p
     for i in range(pg.mappings):
         madvise(cython.cast(cython.p_void, pg.mapped[i]), pg.lengths[i], advice)
-    for i in range(MAX_STACKS):
-        layer = pg.stacks[i]
-        while layer != cython.NULL:
-            if layer.table != cython.NULL:
-                madvise(layer.table, (cython.cast(uint64_t, pg.max_pages) + 1) * 4, advice)
-            layer = layer.lower
 
 
 def ready(pg):
@@ -118,7 +113,7 @@ def prepare_one(pg):
     gate_close(pg)
     pg.child_file = pg.lease_read = pg.lease_write = -1
     pg.fork_error = 0
-    # A Memory that is being closed stays behind. Once: `closing` may change while we are at it.
+    # A Memory that is being closed stays behind. No other begins to close before this fork is over: seam_closing().
     pg.inheriting = not pg.closing
     if not pg.inheriting:
         return
@@ -133,6 +128,9 @@ def fork_prepare():
     i: cython.int
     mask: sigset_t
     state: cython.int = set_cancel(PTHREAD_CANCEL_DISABLE)
+    # As fork() itself will, of stdio's list of streams, and before the gates are closed: who has it may be waiting for
+    # a stream (fflush(NULL)), and who has that, in the middle of a transfer into an array, would wait at a gate.
+    streams_lock()
     # A handler that faults would wait at the gate for its own thread.
     block_signals(cython.address(mask))
     lock(cython.address(fork_lock))
@@ -169,6 +167,7 @@ def fork_parent():
                 forked_error[0] = pagers[i].fork_error
             parent_one(pagers[i])
     unlock(cython.address(fork_lock))
+    streams_unlock()
     restore_signals(cython.address(mask))
     set_cancel(state)
 
@@ -233,7 +232,7 @@ def child_one(pg):
     for i in range(MAX_STACKS):
         pg.stack_users[i] = 0
     pg.requests_out = pg.requests_in
-    pg.thread_count = pg.readahead_threads = pg.handlers = 0
+    pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
     if pg.fd >= 0:
         unguard(pg.fd)
         pg.fd = -1
@@ -267,11 +266,12 @@ def fork_child():
     i: cython.int
     mask: sigset_t = signals
     state: cython.int = cancel
+    streams_reset()
     signals_forked()
     keepers_forked()
     for i in range(MAX_PAGERS):
         if loadi(cython.address(taken[i])) == 2:
-            if pagers[i].inheriting and not pagers[i].closing:
+            if pagers[i].inheriting:
                 child_one(pagers[i])
             else:
                 pagers[i].forked = 1
@@ -298,6 +298,10 @@ def our_fork():
         return pid
     while waitpid(pid, cython.NULL, 0) < 0 and errno == EINTR:
         pass
+    # ENOMEM is what fork() may say; people, with RAM to spare, want to know of the disk.
+    say(cython.cast(cython.p_const_char, "frontswap: fork refused: a swap file for what the child may write: "))
+    say(strerror(forked_error[0]))
+    say(cython.cast(cython.p_const_char, "\n"))
     set_errno(ENOMEM)
     return -1
 

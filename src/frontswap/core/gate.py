@@ -22,6 +22,18 @@ def gate_enter(pg):
         turn += 1
 
 
+def gate_await(pg):
+    """A background thread begins: not before the gate is open, or it is to end.
+
+    It may have been started behind a closed gate, by a registration. If that fails after all, who has closed the gate
+    waits for the end of this thread, which must not be waiting at the gate then, with an event in hand or woken.
+    """
+    turn: cython.int = 0
+    while loadi(cython.address(pg.gate)) != 0 and not pg.closing:
+        backoff(turn)
+        turn += 1
+
+
 def gate_leave(pg):
     """End of gate_enter()."""
     addi(cython.address(pg.inflight), -1)

@@ -29,6 +29,13 @@ ctypedef struct object_t:     # a loaded object, while it is patched
 
 ctypedef object_t *object_p
 
+cdef extern from * nogil:
+    """
+    static __thread int fs_forking_here;
+    #define FS_FORKING_HERE (&fs_forking_here)
+    """
+    int *forking_here "FS_FORKING_HERE"       # this thread forks
+
 ctypedef struct seen_t:
     uint64_t base
     const void *headers
@@ -51,6 +58,7 @@ cdef int64_t seen_subs
 cdef int32_t seen_entries
 cdef int32_t position                     # of the object in the walk
 cdef lock_t walk_lock
+cdef int32_t iterating                    # 1: a thread is in iterate(), or forks
 cdef int32_t started
 cdef void *self_handle
 cdef const char *folder
@@ -63,7 +71,10 @@ cdef void got_patch_all() noexcept nogil
 cdef void patch_new() noexcept nogil
 cdef void *wrapped(void *original) noexcept nogil
 cdef void *wrapped_name(const char *name) noexcept nogil
+cdef void on_fork() noexcept nogil
+cdef void on_fork_parent() noexcept nogil
 cdef void on_fork_child() noexcept nogil
+cdef void iterate(int (*callback)(void *, size_t, void *) noexcept nogil, void *data) noexcept nogil
 cdef uint32_t hash_name(const char *name) noexcept nogil
 cdef entry_t *find_entry(const char *name) noexcept nogil
 cdef int is_news(void *info, size_t size, void *data) noexcept nogil

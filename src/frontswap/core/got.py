@@ -58,6 +58,7 @@ from cython.cimports.frontswap.core.elf import (
 from cython.cimports.frontswap.core.uapi import (
     ENOENT,
     ENOSPC,
+    backoff,
     block_signals,
     casi,
     int64_t,
@@ -163,13 +164,51 @@ def got_patch_all():
         set_hooks(patch_new, wrapped, wrapped_name)
         self_handle = own_handle()
         folder_length = own_folder(cython.address(folder))
-        pthread_atfork(cython.NULL, cython.NULL, on_fork_child)
+        pthread_atfork(on_fork, on_fork_parent, on_fork_child)
     locked_walk(self_handle, walk)
+
+
+def on_fork():
+    """Before a fork: nobody is in iterate() until it is over."""
+    turn: cython.int = 0
+    while not casi(cython.address(iterating), 0, 1):
+        backoff(turn)
+        turn += 1
+    forking_here[0] = 1
+
+
+def on_fork_parent():
+    """After it."""
+    forking_here[0] = 0
+    storei(cython.address(iterating), 0)
 
 
 def on_fork_child():
     """The child of a fork in the middle of another thread's walk; an object half patched is looked at again."""
     memset(cython.address(walk_lock), 0, cython.sizeof(lock_t))
+    on_fork_parent()
+
+
+def iterate(callback, data):
+    """dl_iterate_phdr(), by nobody while a process forks: its lock, which glibc forgets in fork(), would stay taken in
+    the child, and the next dlsym() or exception there wait for ever.
+
+    A handler of pthread_atfork comes here in the middle of a fork, and one in another thread may have the fork wait for
+    what this thread has: so it does not wait for ever.
+    """
+    signals: sigset_t
+    turn: cython.int = 0
+    ours: cython.bint
+    block_signals(cython.address(signals))  # a handler that forks would wait for its own thread
+    ours = forking_here[0] == 0 and casi(cython.address(iterating), 0, 1)
+    while not ours and forking_here[0] == 0 and turn < 20000:
+        backoff(turn)
+        turn += 1
+        ours = casi(cython.address(iterating), 0, 1)
+    dl_iterate_phdr(callback, data)
+    if ours:
+        storei(cython.address(iterating), 0)
+    restore_signals(cython.address(signals))
 
 
 def is_news(info, size, data):
@@ -185,7 +224,7 @@ def is_news(info, size, data):
 def patch_new():
     """Walk if there is an object that has not been seen."""
     news: cython.bint = False
-    dl_iterate_phdr(is_news, cython.address(news))
+    iterate(is_news, cython.address(news))
     if news:
         locked_walk(self_handle, walk)
 
@@ -195,7 +234,7 @@ def walk():
     global position
     position = 0
     tally.walks += 1
-    dl_iterate_phdr(visit, cython.NULL)
+    iterate(visit, cython.NULL)
 
 
 def visit(info, size, data):

@@ -32,6 +32,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_t,
 )
 from cython.cimports.frontswap.core.registration import thread_start, threads_stop
+from cython.cimports.frontswap.core.seam import seam_closing
 from cython.cimports.frontswap.core.segments import segment_close
 from cython.cimports.frontswap.core.uapi import (
     backoff,
@@ -173,6 +174,7 @@ class Hooks:
         pg: pager_p = self.pg
         turn: cython.int = 0
         with cython.nogil:
+            seam_closing(pg)
             threads_stop(pg)
             while loadi(cython.address(pg.inflight)) != 0:
                 backoff(turn)

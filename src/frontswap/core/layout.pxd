@@ -103,7 +103,7 @@ cdef enum:                    # segment_t.state
 cdef enum:                    # streams of the log
     STREAM_POOL = 0           # zcache: charged to the limit, written back when it is coldest
     STREAM_SLOT = 1           # the slot writer: refused pages, written out as soon as full
-    STREAM_CLEAN = 2          # records that the writeback thread, and nobody else, moves within the file
+    STREAM_CLEAN = 2          # records that clean_disk(), and nobody else, moves within the file
     STREAMS = 3
 
 cdef enum:                    # why a backend refused a page: frontswap.backends.Refusal
@@ -432,6 +432,8 @@ cdef struct pager_t:
     int64_t pool_soft         # writeback starts above
     int64_t pool_hard         # stores wait for it above
     int32_t writeback_event
+    int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)
+    int32_t cleaning          # 1: somebody is at clean_disk(), with clean_buffer and STREAM_CLEAN
     int32_t no_slots          # 1: the cleaner has found nothing to free since the last slot was freed
     int32_t disk_error        # errno of the last failed write, 0 when the last one was good
     int64_t disk_retry        # while it is not 0: no write before this moment (fs_clock)
@@ -472,7 +474,7 @@ cdef struct pager_t:
     int thread_count
     int32_t handlers          # handler threads that have their own descriptors
     int32_t handlers_event
-    int32_t threads_due       # 1: a forked child that has not started them yet; 2: see clean_alone()
+    int32_t threads_due       # 1: a forked child that has not started them yet
     int64_t counters[COUNTERS]
     char message[512]
 

@@ -17,7 +17,7 @@ from cython.cimports.frontswap.core.layout import (
     backend_p,
 )
 from cython.cimports.frontswap.core.record import LOAD_BACKEND
-from cython.cimports.frontswap.core.uapi import load64, munmap, uint32_t, uint64_t
+from cython.cimports.frontswap.core.uapi import MADV_DOFORK, load64, madvise, munmap, uint32_t, uint64_t
 from cython.cimports.frontswap.core.zcache import (
     zcache_forget,
     zcache_held,
@@ -62,6 +62,9 @@ class Native:
             self.b.table = cython.cast(cython.pointer(uint32_t), map_memory(self.table_bytes))
             if self.b.table == cython.NULL:
                 raise MemoryError(f"{self.name}: cannot reserve {self.table_bytes} bytes of addresses")
+            # Always inherited: a C library may fork at any moment in here, and the child must not have the stack
+            # without its table.
+            madvise(self.b.table, self.table_bytes, MADV_DOFORK)
         if self.lower is not None:
             self.lower.attach(pg, number)
         return 0

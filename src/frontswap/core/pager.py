@@ -6,7 +6,7 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 import cython
 from cython.cimports.frontswap.core.contexts import context_give, context_take
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
-from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
@@ -507,6 +507,7 @@ def readahead_thread(argument):
     page: uint32_t
     more: cython.int
     backwards: cython.bint
+    gate_await(pg)
     while not pg.closing:
         sleep_on(cython.address(pg.readahead_event), -1)
         while not pg.closing:

@@ -11,10 +11,9 @@ after its state is stored, so a resident page is always in the list or in the ha
 """
 
 import cython
-from cython.cimports.frontswap.core.cleaner import clean_alone
 from cython.cimports.frontswap.core.contexts import context_take
 from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
-from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_BUSY_PAGES,
@@ -75,6 +74,7 @@ from cython.cimports.frontswap.core.uapi import (
     wake,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_fill, uffd_move, uffd_protect
+from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
 # Rounds without a page freed before a charge gives up: some 20 ms, in which disk writes end.
@@ -505,6 +505,7 @@ def charge(pg, ctx, bytes, patience):
     used: int64_t
     wanted: int64_t
     idle: cython.int = 0
+    turns: cython.int = 0  # of areas only
     direct: cython.bint = False
     while True:
         used = load64(cython.address(pg.used))
@@ -519,6 +520,10 @@ def charge(pg, ctx, bytes, patience):
         if not direct:
             direct = True
             add64(cython.address(pg.counters[C_DIRECT_RECLAIMS]), 1)
+        if loadi(cython.address(pg.writers_back)) == 0:
+            # Nobody else frees slots in the child of a C library that has forked, until an allocation there starts
+            # its threads, nor where they are refused.
+            writeback_step(pg, ctx[0], cython.address(turns))
         wanted = bytes if bytes > 65536 else 65536
         if reclaim_batch(pg, ctx[0], wanted) > 0:
             idle = 0
@@ -527,7 +532,7 @@ def charge(pg, ctx, bytes, patience):
         if patience == BRIEF:
             return -1
         # The pool may be what is in the way: of pinned pages, or of data that does not compress.
-        if pg.file >= 0 and (write_coldest(pg) == 0 or clean_alone(pg)):
+        if pg.file >= 0 and write_coldest(pg) == 0:
             continue
         if idle > (PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50):
             if pg.file < 0:
@@ -546,6 +551,7 @@ def reclaim_thread(argument):
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])
     idle: cython.int
     freed: int64_t
+    gate_await(pg)
     while not pg.closing:
         sleep_on(cython.address(pg.reclaim_event), -1)
         idle = 0

@@ -17,6 +17,7 @@ cdef uint64_t again_times
 cdef int64_t again_since
 
 cdef int seam_attach(pager_t *pg) noexcept nogil
+cdef void seam_closing(pager_t *pg) noexcept nogil
 cdef void seam_detach(pager_t *pg) noexcept nogil
 cdef void *handler_thread(void *argument) noexcept nogil
 

@@ -16,6 +16,7 @@ SA_ONSTACK (some threads have tiny alternate stacks).
 
 import cython
 from cython.cimports.frontswap.core.descriptors import descriptors_watch
+from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import pager_p
@@ -212,6 +213,7 @@ def handler_thread(argument):
     own_table(pg)  # whatever the program closes, events are read; a machine that refuses it has the guard
     addi(cython.address(pg.handlers), 1)
     wake(cython.address(pg.handlers_event))
+    gate_await(pg)
     while True:
         fds[0].fd = pg.fd
         fds[0].events = POLLIN
@@ -268,6 +270,20 @@ def seam_attach(pg):
     if error == 0:
         got_patch_all()
     return error
+
+
+def seam_closing(pg):
+    """A Memory begins to close: it is in no fork from here on.
+
+    Not in the middle of one: the child, which has its arrays by then, would find it closing and register nothing, and
+    what was evicted would read as zeros there.
+    """
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    lock(cython.address(fork_lock))
+    pg.closing = 1
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(signals))
 
 
 def seam_detach(pg):

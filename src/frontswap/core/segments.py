@@ -301,11 +301,8 @@ def record_append(pg, stream, header, data):
         error = write_slot_stream(pg)
         if error != 0 and (
             loadi(cython.address(pg.disk_error)) != 0
-            or (
-                error == ENOSPC
-                # in a forked child without threads nobody frees one: charge() does, who owns no page
-                and (loadi(cython.address(pg.no_slots)) != 0 or loadi(cython.address(pg.threads_due)) != 0)
-            )
+            or (error == ENOSPC and loadi(cython.address(pg.no_slots)) != 0)
+            or (error == ENOSPC and loadi(cython.address(pg.writers_back)) == 0)  # see charge()
         ):
             return 0
         wake(cython.address(pg.writeback_event))

@@ -1,6 +1,7 @@
 from frontswap.core.layout cimport context_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint32_t
 
+cdef bint writeback_step(pager_t *pg, context_t *ctx, int *idle) noexcept nogil
 cdef void *writeback_thread(void *argument) noexcept nogil
 cdef int64_t pool_relieve(pager_t *pg) noexcept nogil
 

@@ -8,7 +8,7 @@ import cython
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
-from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     C_WRITTEN_BACK_BYTES,
     OUT,
@@ -34,7 +34,9 @@ from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
     add64,
+    addi,
     backoff,
+    casi,
     int64_t,
     load64,
     loadi,
@@ -142,38 +144,50 @@ def pool_relieve(pg):
     return over if over > 0 else 0
 
 
+def writeback_step(pg, ctx, idle):
+    """One turn of what keeps the pool within its share and dense, and slots of the swap file free; True: go on.
+
+    `idle`: turns in which no page of an area left. Inside the gate, owning nothing.
+    """
+    working: cython.bint = False
+    found: cython.int = -1
+    if write_slot_stream(pg) == 0:
+        working = True
+    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft):
+        found = pool_lighten(pg, ctx)
+    if found > 0 and pg.areas != cython.NULL and idle[0] < 8:
+        idle[0] += 1  # that segment stays: the next one may not
+        working = True
+    elif found == 0:
+        idle[0] = 0
+        working = True
+    elif pool_is_sparse(pg) and clean_ram(pg) > 0:
+        working = True
+    if pg.slots and swap_tight(pg) and casi(cython.address(pg.cleaning), 0, 1):
+        found = clean_disk(pg)
+        storei(cython.address(pg.cleaning), 0)
+        if found > 0:
+            working = True
+        elif found < 0:
+            storei(cython.address(pg.no_slots), 1)
+    return working
+
+
 def writeback_thread(argument):
-    """Background: keeps the pool within its share and dense, and slots of the swap file free."""
+    """Background: writeback_step() until there is nothing to do."""
     pg: pager_p = cython.cast(pager_p, argument)
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])  # areas have no reclaim thread
     working: cython.bint
-    found: cython.int
     idle: cython.int
+    gate_await(pg)
+    addi(cython.address(pg.writers_back), 1)
     while not (pg.closing or pg.pool_closing):
         sleep_on(cython.address(pg.writeback_event), -1)
         working = True
         idle = 0
         while working and not (pg.closing or pg.pool_closing):
-            working = False
             gate_enter(pg)
-            if write_slot_stream(pg) == 0:
-                working = True
-            found = -1
-            if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft):
-                found = pool_lighten(pg, ctx)
-            if found > 0 and pg.areas != cython.NULL and idle < 8:
-                idle += 1  # that segment stays: the next one may not
-                working = True
-            elif found == 0:
-                idle = 0
-                working = True
-            elif pool_is_sparse(pg) and clean_ram(pg) > 0:
-                working = True
-            if pg.slots and swap_tight(pg):
-                found = clean_disk(pg)
-                if found > 0:
-                    working = True
-                elif found < 0:
-                    storei(cython.address(pg.no_slots), 1)
+            working = writeback_step(pg, ctx, cython.address(idle))
             gate_leave(pg)
+    addi(cython.address(pg.writers_back), -1)
     return cython.NULL
