@@ -14,7 +14,7 @@ import pytest
 from helpers import PATIENCE
 
 import frontswap
-from frontswap.memory.startup import VARIABLE
+from frontswap.memory.startup import VARIABLE, program_folder
 from frontswap.observe.debugfs import NAMES, DebugFS, process_statistics
 
 JOB = """
@@ -137,6 +137,85 @@ def test_threads_and_children_are_under_it(tmp_path: Path) -> None:
     assert found == dict.fromkeys(found, True)
     assert len(found) == 7
     assert done.stderr.count("frontswap: ") == 1, "only the program itself says something at the end"
+
+
+def test_a_directory_for_the_swap_file_is_the_same_for_children_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "swap").mkdir()
+    code = "import os; print([os.path.realpath('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')])"
+    job = f"import os, subprocess, sys; os.chdir('/var/tmp'); subprocess.run([sys.executable, '-c', {code!r}])"
+    done = run("run", "--memory", "16M", "--swap", "swap", "--quiet", "-c", job, cwd=tmp_path)
+    assert f"'{tmp_path / 'swap'}/" in done.stdout, done
+
+
+def test_a_script_on_stdin() -> None:
+    done = run("run", "--memory", "16M", "--quiet", "-", "a", input="import sys; print(sys.argv)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['-', 'a']\n", "")
+
+
+def test_without_stderr(tmp_path: Path) -> None:
+    """What would be said is not said, and not on stdout either."""
+    command = [FRONTSWAP, "run", "--memory", "16M", "-c", "print(5)"]
+    done = subprocess.run(["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *command], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (0, b"5\n")
+    code = f"import os, subprocess, sys; os.rmdir({str(tmp_path / 'swap')!r}); os.close(2)"
+    code += "; subprocess.run([sys.executable, '-c', 'print(6)'])"
+    (tmp_path / "swap").mkdir()
+    done = subprocess.run(
+        [*command[:-2], "--swap", str(tmp_path / "swap"), "-c", code], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"6\n")
+
+
+def test_modules_beside_the_script_are_its_own(tmp_path: Path) -> None:
+    """Frontswap imports some of the standard library before the program has begun."""
+    for name in ("resource", "token", "fractions"):
+        (tmp_path / f"{name}.py").write_text("mine = __file__")
+    (tmp_path / "logging").mkdir()
+    (tmp_path / "logging" / "__init__.py").write_text("mine = __file__")
+    (tmp_path / "shutil").mkdir()  # no package: the library's comes before it
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import resource, token, fractions, logging, shutil; print(token.mine, logging.mine, shutil.copyfile)"
+    )
+    plain = subprocess.run([sys.executable, job], capture_output=True, text=True, check=True)
+    ours = run("run", "--memory", "16M", "--quiet", job)
+    assert (ours.returncode, ours.stdout.split(" at ")[0], ours.stderr) == (0, plain.stdout.split(" at ")[0], "")
+    for how in (["-m", "job"], ["-c", job.read_text()]):
+        assert run("run", "--memory", "16M", "--quiet", *how, cwd=tmp_path).stdout.startswith(str(tmp_path)), how
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (["-X", "dev", "-B", "/a/job.py", "-m"], "/a"),
+        (["-W", "error", "-m", "job"], "."),
+        (["-c", "print()"], "."),
+        (["-mjob"], "."),
+        (["-", "/a/job.py"], "."),
+        ([], "."),
+        (["/usr"], "/usr"),
+    ],
+)
+def test_where_a_programs_own_modules_are(command: list[str], folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    monkeypatch.setattr("os.path.isfile", lambda path: path == "/a/job.py")
+    assert program_folder(["python", *command]) == os.path.realpath(folder)
+
+
+def test_another_interpreter_in_the_same_process() -> None:
+    """Its large objects are ours as well, and it has nothing to begin."""
+    code = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+found = interpreters.create()
+run = getattr(interpreters, "run_string", None) or interpreters.exec
+run(found, "x = bytes(30 << 20); print(len(x))")
+interpreters.destroy(found)
+"""
+    done = run("run", "--memory", "16M", "--quiet", "-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{30 << 20}\n", "")
 
 
 def test_summary_as_json(job: Path) -> None:
