@@ -329,7 +329,10 @@ same(array, data)
 
 def test_the_gate_is_closed_after_others_have_prepared() -> None:
     """OpenBLAS's handler waits for its threads, which may be at work on an array: ours is registered before."""
-    code = "import sys, frontswap; frontswap.Memory; print(*map(list(sys.modules).index, ('frontswap.core.fork', 'numpy')))"
+    code = (
+        "import sys, frontswap; frontswap.Memory; "
+        "print(*map(list(sys.modules).index, ('frontswap.core.fork', 'numpy')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     ours, numpys = map(int, done.stdout.split())
     assert ours < numpys

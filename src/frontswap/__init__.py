@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # First of all, before NumPy: handlers of pthread_atfork run in the reverse of their order before a fork, and OpenBLAS's
 # waits for its threads. One of them that is at an evicted page would wait at our gate, if that were closed by then.
-from .core import fork as _fork  # noqa: F401
+with suppress(ImportError):  # the core is for one interpreter of a process: another is told when it asks for Memory
+    from .core import fork as _fork  # noqa: F401
 
 # isort: split
 from .errors import (
