@@ -69,7 +69,7 @@ from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
 import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
-from frontswap.core import calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
+from frontswap.core import arguments, calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
 
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate() and pin(): a negative number that is no errno.
