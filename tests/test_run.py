@@ -139,6 +139,49 @@ def test_threads_and_children_are_under_it(tmp_path: Path) -> None:
     assert done.stderr.count("frontswap: ") == 1, "only the program itself says something at the end"
 
 
+def test_a_directory_for_the_swap_file_is_the_same_for_children_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "swap").mkdir()
+    code = "import os; print([os.path.realpath('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')])"
+    job = f"import os, subprocess, sys; os.chdir('/var/tmp'); subprocess.run([sys.executable, '-c', {code!r}])"
+    done = run("run", "--memory", "16M", "--swap", "swap", "--quiet", "-c", job, cwd=tmp_path)
+    assert f"'{tmp_path / 'swap'}/" in done.stdout, done
+
+
+def test_a_script_on_stdin() -> None:
+    done = run("run", "--memory", "16M", "--quiet", "-", "a", input="import sys; print(sys.argv)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['-', 'a']\n", "")
+
+
+def test_without_stderr(tmp_path: Path) -> None:
+    """What would be said is not said, and not on stdout either."""
+    command = [FRONTSWAP, "run", "--memory", "16M", "-c", "print(5)"]
+    done = subprocess.run(["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *command], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (0, b"5\n")
+    code = f"import os, subprocess, sys; os.rmdir({str(tmp_path / 'swap')!r}); os.close(2)"
+    code += "; subprocess.run([sys.executable, '-c', 'print(6)'])"
+    (tmp_path / "swap").mkdir()
+    done = subprocess.run(
+        [*command[:-2], "--swap", str(tmp_path / "swap"), "-c", code], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"6\n")
+
+
+def test_another_interpreter_in_the_same_process() -> None:
+    """Its large objects are ours as well, and it has nothing to begin."""
+    code = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+found = interpreters.create()
+run = getattr(interpreters, "run_string", None) or interpreters.exec
+run(found, "x = bytes(30 << 20); print(len(x))")
+interpreters.destroy(found)
+"""
+    done = run("run", "--memory", "16M", "--quiet", "-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{30 << 20}\n", "")
+
+
 def test_summary_as_json(job: Path) -> None:
     done = run("run", "--memory", "24M", "--summary", "json", job)
     found = json.loads(done.stderr)["frontswap"]

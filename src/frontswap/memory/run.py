@@ -37,9 +37,10 @@ def run(
     if module is None and code is None:
         if not arguments:
             raise ParameterError("job.py", "nothing", "a script, -m MODULE or -c CODE")
-        if not Path(arguments[0]).exists():
+        if arguments[0] != "-" and not Path(arguments[0]).exists():
             raise ParameterError("job.py", arguments[0], "a script that exists")
-    swap = "auto" if swap is None else swap
+    # Its children may start in other directories.
+    swap = "auto" if swap in (None, "auto") else str(Path(swap).absolute())
     checked(memory, swap=swap, backends=backends, threshold=threshold)
     if not pth_is_there():
         raise KernelSupportError(
@@ -50,6 +51,7 @@ def run(
     )
     what = ["-m", module] if module is not None else ["-c", code] if code is not None else []
     command = [sys.executable, *subprocess._args_from_interpreter_flags(), *what, *arguments]  # type: ignore[attr-defined]
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed
+            stream.flush()
     os.execve(sys.executable, command, {**os.environ, VARIABLE: order.text()})

@@ -12,12 +12,12 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import FrontswapError
-from ..observe.view import line
-from .install import install_space
-from .space import Space
+
+if TYPE_CHECKING:
+    from .space import Space
 
 VARIABLE = "FRONTSWAP_RUN"
 _begun: list[bool] = []
@@ -55,6 +55,12 @@ def begin() -> None:
         return
     _begun.append(True)
     try:
+        from .install import install_space
+    except ImportError:
+        if _is_subinterpreter():
+            return
+        raise
+    try:
         order = Order.of(os.environ[VARIABLE])
     except (ValueError, TypeError) as error:
         _give_up(f"{VARIABLE} in the environment is not what `frontswap run` writes: {error}")
@@ -68,27 +74,39 @@ def begin() -> None:
     except FrontswapError as error:
         if first:
             _give_up(str(error))
-        print(f"frontswap: process {os.getpid()} goes on without: {error}", file=sys.stderr, flush=True)
+        _print(f"frontswap: process {os.getpid()} goes on without: {error}")
         return
     if first and order.summary != "none":
         atexit.register(_summarize, space, order)
 
 
+def _is_subinterpreter() -> bool:
+    """True if another interpreter of this process has the core, which is for one only, and has begun."""
+    with open("/proc/self/maps") as maps:
+        return any("/frontswap/core/heap." in line for line in maps)
+
+
 def _give_up(why: str) -> None:
-    sys.stderr.write(f"frontswap: {why}\n")
-    sys.stderr.flush()
+    _print(f"frontswap: {why}")
     os._exit(1)
+
+
+def _print(line: str) -> None:
+    if sys.stderr is None:  # closed; to print() it would be stdout
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # nobody reads it: the program's affair
+        return
 
 
 def _summarize(space: Space, order: Order) -> None:
     if os.getpid() != order.pid:  # a forked child that ends as its parent does
         return
-    try:
-        found = space.statistics()
-        text = line(found) if order.summary == "line" else json.dumps({"frontswap": asdict(found)})
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # stderr is closed, or nobody reads it: the program's affair
-        return
+    from ..observe.view import line
+
+    found = space.statistics()
+    _print(line(found) if order.summary == "line" else json.dumps({"frontswap": asdict(found)}))
 
 
 def pth_is_there() -> bool:
