@@ -166,6 +166,27 @@ def test_what_was_not_allocated_is_not_freed(what: str) -> None:
     assert "free(): not the address of an allocation, or freed already" in done.err
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first", "behind another"])
+def test_mallocs_own_free_is_loud(first: bool, tmp_path: Path) -> None:
+    """Who has its address from before finds no size in front of what is ours, whatever the array before it holds."""
+    library = c_library(
+        """
+        #include <stdlib.h>
+        static void (*own_free)(void *);
+        void before(void) { own_free = free; }
+        void give(void *at) { own_free(at); }
+        """,
+        tmp_path,
+    )
+    code = f"library = ctypes.CDLL({str(library)!r})\nlibrary.before()\nlibrary.give.argtypes = [ctypes.c_void_p]\n"
+    code += START.format(swap="auto")
+    if not first:
+        code += "view(malloc(2 * MiB), 2 * MiB).view('u8')[:] = 1008\n"
+    done = run_child(code + "library.give(malloc(2 * MiB))", environment={"FRONTSWAP_REGISTER": "late"})
+    assert done.status < 0
+    assert "free(): invalid pointer" in done.err
+
+
 def test_stdio_that_keeps_or_grows_a_buffer(tmp_path: Path) -> None:
     """getline() calls realloc() inside of libc, and a FILE has the kernel read into its buffer."""
     child(

@@ -185,7 +185,9 @@ def place(pg, bytes, page, growing, error):
         shift += 1
     pages = (bytes + page - 1) >> shift
     room = 2 * pages if growing else pages
-    chunks = ((room << shift) + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
+    # An array never ends where the next one starts: malloc's own free(), called by who had its address before there was
+    # a heap here (core/heap.py), takes the word before for the size of the memory, and must find none.
+    chunks = ((room << shift) + 8 + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
     contexts_for(pg, page)
     if not may_hold(pg, pg.allocated + cython.cast(int64_t, pages << shift), error):
         return 0

@@ -16,6 +16,7 @@ from cython.cimports.frontswap.core.arena import (
     arena_find,
     arena_free,
     arena_resize,
+    extent_take,
     page_for,
 )
 from cython.cimports.frontswap.core.got import got_add, got_patch_all
@@ -258,6 +259,7 @@ def begin(plane: Plane, threshold: int) -> None:
     heap_base = plane.pg.base
     heap_end = plane.pg.base + plane.pg.size
     heap = plane.pg
+    extent_take(cython.address(heap.space), 1, 1)  # nor is somebody else's memory before the first: see place()
     got_add(b"malloc", cython.cast(cython.p_void, our_malloc), cython.cast(pp_void, cython.address(real_malloc)))
     got_add(b"calloc", cython.cast(cython.p_void, our_calloc), cython.cast(pp_void, cython.address(real_calloc)))
     got_add(b"realloc", cython.cast(cython.p_void, our_realloc), cython.cast(pp_void, cython.address(real_realloc)))
