@@ -14,7 +14,7 @@ import pytest
 from helpers import PATIENCE
 
 import frontswap
-from frontswap.memory.startup import VARIABLE
+from frontswap.memory.startup import VARIABLE, program_folder
 from frontswap.observe.debugfs import NAMES, DebugFS, process_statistics
 
 JOB = """
@@ -164,6 +164,42 @@ def test_without_stderr(tmp_path: Path) -> None:
         [*command[:-2], "--swap", str(tmp_path / "swap"), "-c", code], capture_output=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, b"6\n")
+
+
+def test_modules_beside_the_script_are_its_own(tmp_path: Path) -> None:
+    """Frontswap imports some of the standard library before the program has begun."""
+    for name in ("resource", "token", "fractions"):
+        (tmp_path / f"{name}.py").write_text("mine = __file__")
+    (tmp_path / "logging").mkdir()
+    (tmp_path / "logging" / "__init__.py").write_text("mine = __file__")
+    (tmp_path / "shutil").mkdir()  # no package: the library's comes before it
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import resource, token, fractions, logging, shutil; print(token.mine, logging.mine, shutil.copyfile)"
+    )
+    plain = subprocess.run([sys.executable, job], capture_output=True, text=True, check=True)
+    ours = run("run", "--memory", "16M", "--quiet", job)
+    assert (ours.returncode, ours.stdout.split(" at ")[0], ours.stderr) == (0, plain.stdout.split(" at ")[0], "")
+    for how in (["-m", "job"], ["-c", job.read_text()]):
+        assert run("run", "--memory", "16M", "--quiet", *how, cwd=tmp_path).stdout.startswith(str(tmp_path)), how
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (["-X", "dev", "-B", "/a/job.py", "-m"], "/a"),
+        (["-W", "error", "-m", "job"], "."),
+        (["-c", "print()"], "."),
+        (["-mjob"], "."),
+        (["-", "/a/job.py"], "."),
+        ([], "."),
+        (["/usr"], "/usr"),
+    ],
+)
+def test_where_a_programs_own_modules_are(command: list[str], folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    monkeypatch.setattr("os.path.isfile", lambda path: path == "/a/job.py")
+    assert program_folder(["python", *command]) == os.path.realpath(folder)
 
 
 def test_another_interpreter_in_the_same_process() -> None:

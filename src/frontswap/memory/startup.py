@@ -10,7 +10,9 @@ import atexit
 import json
 import os
 import sys
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -45,8 +47,8 @@ class Order:
         return cls(**json.loads(text))
 
 
-def begin() -> None:
-    """Take over the large allocations of this process.
+def begin(known: Set[str]) -> None:
+    """Take over the large allocations of this process. `known`: the modules that Python had before it came here.
 
     What stands in the way ends the program before it has begun. A child of it goes on without, and says so: it may need
     none.
@@ -66,6 +68,13 @@ def begin() -> None:
         _give_up(f"{VARIABLE} in the environment is not what `frontswap run` writes: {error}")
     first = order.pid == os.getpid()
     try:
+        _begin(order, first, install_space)
+    finally:
+        _forget(set(sys.modules) - known)
+
+
+def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> None:
+    try:
         space = install_space(order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold)
         if first and order.debugfs is not None:
             from ..observe.debugfs import DebugFS
@@ -78,6 +87,40 @@ def begin() -> None:
         return
     if first and order.summary != "none":
         atexit.register(_summarize, space, order)
+
+
+def _forget(modules: Set[str]) -> None:
+    """Of the modules that were imported here, forget those that the program has in its own folder.
+
+    ``import token`` is the file beside the script then, as without us. What we have imported we keep.
+    """
+    folder = program_folder(sys.orig_argv)
+    if folder is None:
+        return
+    for name in modules:
+        spec = getattr(sys.modules[name], "__spec__", None)
+        if "." in name or spec is None or not spec.has_location:  # what is built in comes before any folder
+            continue
+        own = PathFinder.find_spec(name, [folder])
+        if own is not None and own.has_location and own.origin != spec.origin:
+            for other in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+                del sys.modules[other]
+
+
+def program_folder(command: list[str]) -> str | None:
+    """What Python will put first in sys.path for this command line of its own; None: nothing."""
+    if getattr(sys.flags, "safe_path", sys.flags.isolated):
+        return None
+    words = iter(command[1:])
+    for word in words:
+        if word in ("-X", "-W", "--check-hash-based-pycs"):
+            next(words, None)
+        elif word == "-" or word.startswith(("-c", "-m")):
+            break
+        elif not word.startswith("-"):
+            path = os.path.realpath(word)
+            return os.path.dirname(path) if os.path.isfile(path) else path
+    return os.getcwd()
 
 
 def _is_subinterpreter() -> bool:
