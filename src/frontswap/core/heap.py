@@ -20,6 +20,7 @@ from cython.cimports.frontswap.core.arena import (
     page_for,
 )
 from cython.cimports.frontswap.core.got import got_add, got_patch_all
+from cython.cimports.frontswap.core.locks import locks_begin
 from cython.cimports.frontswap.core.plane import Plane
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
@@ -293,6 +294,7 @@ def begin(plane: Plane, threshold: int) -> None:
     )
     got_add(b"getline", cython.cast(cython.p_void, our_getline), cython.cast(pp_void, cython.address(real_getline)))
     got_add(b"setvbuf", cython.cast(cython.p_void, our_setvbuf), cython.cast(pp_void, cython.address(real_setvbuf)))
+    locks_begin()
     with cython.nogil:
         got_patch_all()
     set_threshold(threshold)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import FrontswapError
-from ..observe.view import line
 
 if TYPE_CHECKING:
     from .space import Space
@@ -147,6 +146,8 @@ def _print(text: str) -> None:
 def _summarize(space: Space, order: Order) -> None:
     if os.getpid() != order.pid:  # a forked child that ends as its parent does
         return
+    from ..observe.view import line
+
     found = space.statistics()
     _print(line(found) if order.summary == "line" else json.dumps({"frontswap": asdict(found)}))
 
