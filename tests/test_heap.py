@@ -121,7 +121,7 @@ assert numbers == list(range(2_000_000))
     )
 
 
-def test_smaller_and_larger_while_pages_leave(mode: Mode) -> None:
+def test_smaller_and_larger_while_pages_leave(seam: Mode) -> None:
     """A page beyond the new end is given back while reclaim has it in its hands."""
     child(
         """
@@ -155,7 +155,7 @@ now = quiet(mem)
 assert (now.allocated_bytes, now.resident_bytes, now.pool_live_bytes, now.swapped_bytes) == (0, 0, 0, 0), now
 assert now.evicted_dirty > 100 and now.poisoned == 0
 """,
-        mode,
+        seam,
     )
 
 
