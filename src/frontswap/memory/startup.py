@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "FRONTSWAP_RUN"
 _begun: list[bool] = []
+_stderr: list[tuple[int, int]] = []  # as _file() had it at the beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ def begin(known: Set[str]) -> None:
     if _begun:  # in a virtual environment Python reads .pth files twice
         return
     _begun.append(True)
+    there = _file(2)
+    if there is not None:
+        _stderr.append(there)
     try:
         from .install import install_space
     except ImportError:
@@ -134,13 +139,25 @@ def _give_up(why: str) -> None:
     os._exit(1)
 
 
-def _print(text: str) -> None:
-    if sys.stderr is None:  # closed; to print() it would be stdout
-        return
+def _file(descriptor: int) -> tuple[int, int] | None:
+    """What is open there; None: nothing."""
     try:
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # nobody reads it: the program's affair
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _print(text: str) -> None:
+    """To the stderr that the program began with, if that is still there: what it has opened since is not ours.
+
+    Not by sys.stderr: what that cannot write stays in it, and Python ends with status 120.
+    """
+    if sys.stderr is None or not _stderr or _file(2) != _stderr[0]:
         return
+    with suppress(OSError, ValueError):  # nobody reads it: the program's affair
+        sys.stderr.flush()
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def _summarize(space: Space, order: Order) -> None:
