@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from .memory.install import install, installed
-from .observe.view import line, moved
+from .observe.view import line
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -56,7 +56,7 @@ class Status:
 
     def _moves(self) -> int:
         found = self.memory.statistics()
-        return found.evicted_clean + found.evicted_dirty + found.refaults if moved(found) else 0
+        return found.evicted_clean + found.evicted_dirty + found.refaults
 
     def _follow(self) -> None:
         while not self._stop.wait(PERIOD):

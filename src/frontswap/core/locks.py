@@ -41,9 +41,13 @@ def hold(pg, address):
 
 
 def keep(at, n):
-    """hold() what lies in an arena that is registered, at both its ends. errno stays."""
-    error: cython.int = errno
-    pg: pager_p = pager_of(cython.cast(uint64_t, at))
+    """hold() what lies in an arena that is registered, at both its ends; nothing for what does not. errno stays."""
+    error: cython.int
+    pg: pager_p
+    if not in_arena(at, n):
+        return
+    error = errno
+    pg = pager_of(cython.cast(uint64_t, at))
     if pg != cython.NULL and loadi(cython.address(pg.registered)) != 0:
         hold(pg, cython.cast(uint64_t, at))
         hold(pg, cython.cast(uint64_t, at) + n - 1)
@@ -64,63 +68,52 @@ def our_mutex_lock(mutex):
 
 def our_mutex_timedlock(mutex, until):
     """pthread_mutex_timedlock(3)."""
-    if in_arena(mutex, MUTEX_BYTES):
-        keep(mutex, MUTEX_BYTES)
+    keep(mutex, MUTEX_BYTES)
     return real_mutex_timedlock(mutex, until)
 
 
 def our_mutex_clocklock(mutex, clock, until):
     """pthread_mutex_clocklock(3)."""
-    if in_arena(mutex, MUTEX_BYTES):
-        keep(mutex, MUTEX_BYTES)
+    keep(mutex, MUTEX_BYTES)
     return real_mutex_clocklock(mutex, clock, until)
 
 
 def our_cond_wait(at, mutex):
     """pthread_cond_wait(3)."""
-    if in_arena(at, CONDITION_BYTES):
-        keep(at, CONDITION_BYTES)
-    if in_arena(mutex, MUTEX_BYTES):
-        keep(mutex, MUTEX_BYTES)
+    keep(at, CONDITION_BYTES)
+    keep(mutex, MUTEX_BYTES)
     return real_cond_wait(at, mutex)
 
 
 def our_cond_timedwait(at, mutex, until):
     """pthread_cond_timedwait(3)."""
-    if in_arena(at, CONDITION_BYTES):
-        keep(at, CONDITION_BYTES)
-    if in_arena(mutex, MUTEX_BYTES):
-        keep(mutex, MUTEX_BYTES)
+    keep(at, CONDITION_BYTES)
+    keep(mutex, MUTEX_BYTES)
     return real_cond_timedwait(at, mutex, until)
 
 
 def our_cond_clockwait(at, mutex, clock, until):
     """pthread_cond_clockwait(3)."""
-    if in_arena(at, CONDITION_BYTES):
-        keep(at, CONDITION_BYTES)
-    if in_arena(mutex, MUTEX_BYTES):
-        keep(mutex, MUTEX_BYTES)
+    keep(at, CONDITION_BYTES)
+    keep(mutex, MUTEX_BYTES)
     return real_cond_clockwait(at, mutex, clock, until)
 
 
 def our_sem_wait(at):
     """sem_wait(3)."""
-    if in_arena(at, SEMAPHORE_BYTES):
-        keep(at, SEMAPHORE_BYTES)
+    keep(at, SEMAPHORE_BYTES)
     return real_sem_wait(at)
 
 
 def our_sem_timedwait(at, until):
     """sem_timedwait(3)."""
-    if in_arena(at, SEMAPHORE_BYTES):
-        keep(at, SEMAPHORE_BYTES)
+    keep(at, SEMAPHORE_BYTES)
     return real_sem_timedwait(at, until)
 
 
 def our_sem_clockwait(at, clock, until):
     """sem_clockwait(3)."""
-    if in_arena(at, SEMAPHORE_BYTES):
-        keep(at, SEMAPHORE_BYTES)
+    keep(at, SEMAPHORE_BYTES)
     return real_sem_clockwait(at, clock, until)
 
 
@@ -150,8 +143,7 @@ def our_wrlock(at):
 
 def our_barrier_wait(at):
     """pthread_barrier_wait(3)."""
-    if in_arena(at, BARRIER_BYTES):
-        keep(at, BARRIER_BYTES)
+    keep(at, BARRIER_BYTES)
     return real_barrier_wait(at)
 
 
