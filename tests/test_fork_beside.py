@@ -13,8 +13,6 @@ from conftest import c_library
 from forks import child
 from helpers import PATIENCE, Mode, run_child
 
-from frontswap.core.plane import kernel_features
-
 
 @pytest.mark.slow
 def test_while_threads_fault(mode: Mode) -> None:
@@ -197,10 +195,6 @@ int fork_and_check(unsigned char *array, const unsigned char *data, long n)
 
 def between(code: str) -> None:
     """Run a snippet after BETWEEN, in a Python of its own: what it does happens in the middle of a fork."""
-    if not kernel_features()["move"]:
-        pytest.skip(
-            "hangs on 6.1 in QEMU, where the handler waits for the GIL that a new Memory has: not understood yet"
-        )
     done = subprocess.run(
         [sys.executable, "-c", BETWEEN.format(tests=str(Path(__file__).parent)) + code],
         cwd="/",
@@ -213,19 +207,16 @@ def between(code: str) -> None:
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
-def test_a_memory_made_while_a_c_library_forks() -> None:
+def test_a_memory_made_while_a_c_library_forks(tmp_path: Path) -> None:
     """It is in no fork that has not prepared it: the parent once ended for it what it had not begun, and closed
     descriptor 0.
     """
     between(
-        """
+        f"""
+library = ctypes.CDLL({str(c_library(C_FORK, tmp_path))!r})
 first = frontswap.Memory("16M")
-def fork():
-    pid = libc.fork()
-    if pid == 0:
-        libc._exit(0)
-    return os.waitpid(pid, 0)[1]
-thread = forking(fork)
+# All of the child is C: the GIL may be another thread's in it, for ever.
+thread = forking(lambda: library.fork_and_check(None, None, ctypes.c_long(0)))
 second = frontswap.Memory("16M")
 end(thread)
 os.fstat(0)
