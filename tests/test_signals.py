@@ -309,7 +309,7 @@ thread = threading.Thread(target=work)
 thread.start()
 ready.wait()
 make()
-assert not memory._settings.sigbus
+assert not memory._space.settings.sigbus
 memory.advise(array, "cold")
 go.set()
 thread.join()
@@ -349,7 +349,7 @@ assert sums == [source.sum()]
 
 
 def test_auto_is_sigbus() -> None:
-    run_child(SETUP + "make()\nassert memory._settings.sigbus\ncheck()").check()
+    run_child(SETUP + "make()\nassert memory._space.settings.sigbus\ncheck()").check()
 
 
 # --- stacks, handlers of other signals -----------------------------------------------------------

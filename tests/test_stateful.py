@@ -78,6 +78,7 @@ class MemoryMachine(RuleBasedStateMachine):
     def make(self, mode: Any, overcommit: bool) -> None:
         os.environ.update(mode.environment)
         self.memory = frontswap.Memory(LIMIT, overcommit=overcommit)
+        self.limit = LIMIT
         self.pairs: list[Pair] = []
         # From the start more than the limit, so that every step moves pages.
         for seed, kind in enumerate(["noise", "walk", "ramp"]):
@@ -251,6 +252,11 @@ class MemoryMachine(RuleBasedStateMachine):
         pinned = [pair for pair in self.pairs if pair.pins]
         pinned[number % len(pinned)].pins.pop().close()
 
+    @rule(limit=st.integers(LIMIT, 2 * LIMIT))
+    def change_limit(self, limit: int) -> None:
+        self.memory.resize(limit)
+        self.limit = limit
+
     # --- reads -----------------------------------------------------------------------------------
 
     def compare(self, pair: Pair, where: slice) -> None:
@@ -273,7 +279,8 @@ class MemoryMachine(RuleBasedStateMachine):
     def counts(self) -> None:
         now = self.memory.statistics()
         # A page on its way out is charged twice, as page and as record: the reserve is there for that.
-        assert max(now.used_bytes, now.resident_bytes + now.pool_bytes) <= LIMIT - now.reserve_bytes // 2
+        assert max(now.used_bytes, now.resident_bytes + now.pool_bytes) <= self.limit - now.reserve_bytes // 2
+        assert now.limit_bytes == self.memory.limit == self.limit
         assert now.overshoots == now.poisoned == now.slot_errors == 0
         assert now.allocated_bytes == sum(-(-pair.ours.nbytes // pair.page) * pair.page for pair in self.pairs)
 

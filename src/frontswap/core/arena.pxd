@@ -21,7 +21,7 @@ cdef uint64_t extent_take(extents_t *e, uint64_t count, uint64_t align) noexcept
 cdef bint extent_give(extents_t *e, uint64_t start, uint64_t count) noexcept nogil
 cdef void extent_insert(extents_t *e, uint32_t at, uint64_t start, uint64_t count) noexcept nogil
 cdef void extent_remove(extents_t *e, uint32_t at) noexcept nogil
-cdef bint may_hold(pager_t *pg, int64_t allocated, int *error) noexcept nogil
+cdef bint may_hold(pager_t *pg, int64_t allocated, int64_t budget, int *error) noexcept nogil
 cdef uint32_t place(pager_t *pg, uint64_t bytes, uint32_t page, bint growing, int *error) noexcept nogil
 cdef uint64_t array_begin(
     pager_t *pg, uint32_t number, uint64_t bytes, int typesize, int kind, bint any) noexcept nogil

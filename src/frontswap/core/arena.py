@@ -152,13 +152,13 @@ def page_for(pg, size):
     return page
 
 
-def may_hold(pg, allocated, error):
-    """True if so many bytes of arrays can be backed, under the lock; else `*error` says why not."""
+def may_hold(pg, allocated, budget, error):
+    """True if so many bytes of arrays can be backed beside so much RAM, under the lock; else `*error` says why not."""
     error[0] = 0
     if pg.file < 0 and allocated > pg.allocate_most:
         error[0] = NO_ALLOCATION
-    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:
-        error[0] = swap_reserve(pg, allocated)
+    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > budget:
+        error[0] = swap_reserve(pg, allocated, budget)
         if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
             error[0] = CROSSING
     return error[0] == 0
@@ -181,6 +181,8 @@ def place(pg, bytes, page, growing, error):
     if bytes > pg.size:
         error[0] = NO_ADDRESSES
         return 0
+    if page > pg.page_most:
+        page = pg.page_most  # the limit is lower than when it was chosen
     while (cython.cast(uint32_t, 1) << shift) < page:
         shift += 1
     pages = (bytes + page - 1) >> shift
@@ -189,7 +191,7 @@ def place(pg, bytes, page, growing, error):
     # a heap here (core/heap.py), takes the word before for the size of the memory, and must find none.
     chunks = ((room << shift) + 8 + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
     contexts_for(pg, page)
-    if not may_hold(pg, pg.allocated + cython.cast(int64_t, pages << shift), error):
+    if not may_hold(pg, pg.allocated + cython.cast(int64_t, pages << shift), pg.budget, error):
         return 0
     number = pg.free_block
     if number == 0 and pg.used_blocks + 1 >= pg.max_blocks:
@@ -337,7 +339,7 @@ def arena_resize(pg, address, bytes):
         lock(cython.address(pg.arena_lock))
         error = 0
         if pages <= old or may_hold(
-            pg, pg.allocated + (cython.cast(int64_t, pages - old) << block.shift), cython.address(error)
+            pg, pg.allocated + (cython.cast(int64_t, pages - old) << block.shift), pg.budget, cython.address(error)
         ):
             pg.allocated += cython.cast(int64_t, pages << block.shift) - (cython.cast(int64_t, old) << block.shift)
             block.bytes = bytes

@@ -40,22 +40,43 @@ def read_on(pg, most, part):
     return 0 if pg.file < 0 else io if io < most else most
 
 
-def reserve_bytes(pg, page, contexts):
-    """What is set aside of the limit: contexts, and seven segments of the log.
+def fault_share(pg, limit, page):
+    """Contexts for faults, by a limit and the largest page: at most 5% of the limit goes to them.
+
+    With large pages there are fewer of them, and faulters wait for one.
+    """
+    n: cython.int = pg.most_contexts
+    while n > 1 and n * 5 * cython.cast(int64_t, page) > limit // 20:
+        n -= 1
+    return n
+
+
+def huge_share(pg, limit):
+    """Huge pages that may leave in one piece at the same time; 0: none does, in this Memory."""
+    share: int64_t = limit // 128 // PAGE_TABLE
+    if pg.huge_from == 0 or not pg.use_move or pg.max_page < PAGE_TABLE:
+        return 0
+    share = share if share > 1 else 1
+    return cython.cast(cython.int, share if share <= pg.most_contexts else pg.most_contexts + 1)
+
+
+def reserve_bytes(pg, limit, page):
+    """What is set aside of a limit when there are pages of `page`: contexts, and seven segments of the log.
 
     Two segments take refused pages, one is read for cleaning and one filled by it, one is filled while the
     pool's records are still where they were, one is the open end of the pool, and one waits, backed. What is evicted
     stays charged until its frames are given back, but for the records made of it: a huge page that leaves whole has
     2 MiB set aside for them.
     """
+    contexts: int64_t = fault_share(pg, limit, page)
     direct: int64_t = page if page > 65536 else 65536
     return (
         7 * cython.cast(int64_t, pg.segment_bytes)
         + (contexts + 1 + READAHEAD_THREADS) * (4 * cython.cast(int64_t, page) + 3 * IO_ALIGN + codec_state_bytes())
-        + contexts * (direct + read_on(pg, FAULT_IO, 512))
+        + contexts * (direct + cython.cast(int64_t, pg.contexts[0].io_size))
         + (1 + READAHEAD_THREADS) * (page if page > FRAME else FRAME)
-        + READAHEAD_THREADS * read_on(pg, READAHEAD_IO, 128)
-        + pg.huge_most * cython.cast(int64_t, PAGE_TABLE)
+        + READAHEAD_THREADS * cython.cast(int64_t, pg.contexts[READAHEAD_CONTEXT].io_size)
+        + huge_share(pg, limit) * cython.cast(int64_t, PAGE_TABLE)
     )
 
 
@@ -69,7 +90,8 @@ def buffers_bytes(pg):
 def contexts_make(pg):
     """Lay `pg.buffers` out as the contexts' buffers for pages up to max_page.
 
-    Only addresses: contexts_back() backs as much of them as the largest page in use needs.
+    Only addresses: contexts_back() backs as much of them as the largest page in use needs. What is read on in the
+    swap file goes by the limit of now, also when that changes.
     """
     i: cython.int
     ctx: context_p
@@ -77,6 +99,7 @@ def contexts_make(pg):
     one: uint64_t = buffers_bytes(pg) // MAX_CONTEXTS
     # A frame never crosses a page table: see uffd_move().
     at: bytes_p = cython.cast(bytes_p, (cython.cast(uint64_t, pg.buffers) + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
+    pg.most_contexts = pg.fault_contexts
     for i in range(MAX_CONTEXTS):
         ctx = cython.address(pg.contexts[i])
         ctx.frame = at
@@ -102,35 +125,48 @@ def populate(at, length):
 def contexts_for(pg, page):
     """There will be pages of `page` bytes: take what the contexts need for them out of the budget.
 
-    Called under arena_lock, before a page of that size exists. At most 5% of the limit goes to the
-    contexts of faults: with large pages there are fewer of them, and faulters wait for one.
+    Called under arena_lock, before a page of that size exists.
     """
-    i: cython.int
-    n: cython.int = pg.fault_contexts
-    turn: cython.int
-    ctx: context_p
     if page <= pg.context_page:
         return
-    while pg.areas == cython.NULL and n > 1 and n * 5 * cython.cast(int64_t, page) > pg.limit // 20:
-        n -= 1
-    # Those that are too many now stay taken for good, and give their memory back.
-    for i in range(n, pg.fault_contexts):
+    if pg.areas == cython.NULL:
+        limit_apply(pg, pg.limit, page)
+    else:
+        pg.context_page = page
+        contexts_back(pg)
+
+
+def limit_apply(pg, limit, page):
+    """A limit, and the largest page of a Memory, and all that follows from them. Under arena_lock.
+
+    Contexts that are too many now stay taken for good, and give their memory back; when there may be more again they
+    are given to those who wait.
+    """
+    i: cython.int
+    n: cython.int = fault_share(pg, limit, page)
+    before: cython.int = pg.fault_contexts
+    turn: cython.int
+    ctx: context_p
+    for i in range(n, before):
         ctx = cython.address(pg.contexts[i])
         turn = 0
         while not casi(cython.address(ctx.taken), 0, 1):
             backoff(turn)
             turn += 1
         madvise(ctx.plain, cython.cast(uint64_t, ctx.state) - cython.cast(uint64_t, ctx.plain), MADV_DONTNEED)
+        ctx.io_end = 0  # what it had read is not there any more
     pg.fault_contexts = n
     pg.context_page = page
-    if pg.areas != cython.NULL or loadi(cython.address(pg.registered)):
+    if loadi(cython.address(pg.registered)):
         contexts_back(pg)
-    if pg.areas != cython.NULL:
-        return
-    store64(cython.address(pg.budget), pg.limit - reserve_bytes(pg, page, n))
+    for i in range(before, n):
+        storei(cython.address(pg.contexts[i].taken), 0)
+    store64(cython.address(pg.limit), limit)
+    pg.huge_most = huge_share(pg, limit)
+    store64(cython.address(pg.budget), limit - reserve_bytes(pg, limit, page))
     pg.low = pg.budget // 32
     pg.high = pg.budget // 16
-    pg.epoch_bytes = pg.budget // 16
+    pg.epoch_bytes = pg.budget // 16  # epochs of before mean nothing then; they are a hint
     pool_share(pg)
 
 

@@ -93,11 +93,11 @@ def ready(pg):
     if own < 0 or pg.lease_count == MAX_LEASES:
         return EMFILE
     # What is not registered yet reserves its room when it is.
-    pg.child_slots = slots_for(pg, pg.allocated) if loadi(cython.address(pg.registered)) else 0
+    pg.child_slots = slots_for(pg, pg.allocated, pg.budget) if loadi(cython.address(pg.registered)) else 0
     error = swap_file_make(pg, pg.child_slots, cython.address(pg.child_file))
     if error == 0 and used:
         blocked = used + pg.deferred_slots
-        error = swap_grow(pg, slots_for(pg, pg.allocated) + blocked)
+        error = swap_grow(pg, slots_for(pg, pg.allocated, pg.budget) + blocked)
         if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
             error = errno
         if error == 0:

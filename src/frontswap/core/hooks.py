@@ -137,7 +137,6 @@ class Hooks:
     def map_log(self):
         """Reserve the record log: `ram_slots` segments in RAM, `max_slots` in the swap file."""
         pg: pager_p = self.pg
-        i: uint32_t
         pg.max_segments = pg.max_slots + pg.ram_slots + 16
         pg.segments = cython.cast(
             cython.pointer(segment_t),
@@ -151,9 +150,7 @@ class Hooks:
         pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
         pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
         pg.next_segment = 1
-        for i in range(pg.ram_slots):
-            pg.free_ram[i] = pg.ram_slots - 1 - i
-        pg.free_ram_n = pg.ram_slots
+        pg.free_ram_n = pg.fresh_ram = 0
         return 0
 
     def start(self, function):

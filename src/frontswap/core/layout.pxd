@@ -361,6 +361,7 @@ cdef struct pager_t:
     int32_t gate              # 1: closed
     lock_t gate_lock          # who has closed it
     # the limit: used = resident + pool; budget = limit - what contexts and the log keep in reserve
+    # Changed under arena_lock, inside the gate; read without: whoever reads an old one decides as a moment before
     int64_t limit
     int64_t budget
     int64_t used
@@ -374,8 +375,10 @@ cdef struct pager_t:
     context_t contexts[MAX_CONTEXTS]
     uint8_t *buffers
     int fault_contexts
+    int most_contexts         # of those for faults: what there are buffers for
     uint32_t context_page     # largest page in use: what their buffers are backed for
     uint32_t max_page         # largest page they have room for
+    uint32_t page_most        # largest page that an array may have, by the limit
     uint8_t *zeros
     # reclaim
     lock_t queue_lock
@@ -425,6 +428,7 @@ cdef struct pager_t:
     uint32_t ram_slots
     uint32_t *free_ram        # stack
     uint32_t free_ram_n
+    uint32_t fresh_ram        # slots from here on have never been used
     uint32_t warm             # one more free RAM slot, backed still: its number + 1, 0: none
     int32_t slot_ram          # segments of STREAM_SLOT in RAM
     uint32_t full_slots[2]    # those of them that are full and wait to be written, 0: none

@@ -42,6 +42,13 @@ from cython.cimports.frontswap.core.pager import (
 )
 from cython.cimports.frontswap.core.reclaim import evict_page
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, region_supported, threads_resume
+from cython.cimports.frontswap.core.resize import (
+    LIMIT_ALLOCATED,
+    LIMIT_PINNED,
+    limit_change,
+    limit_keep,
+    limit_least,
+)
 from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
 from cython.cimports.frontswap.core.uapi import (
     MAP_ANONYMOUS,
@@ -72,11 +79,13 @@ import frontswap.core.fork  # noqa: F401  its handlers are there before the firs
 from frontswap.core import arguments, calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
 
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
-# Errors of allocate() and pin(): a negative number that is no errno.
+# Errors of allocate(), pin() and resize(): a negative number that is no errno.
 REFUSED_ADDRESSES: int = NO_ADDRESSES
 REFUSED_ALLOCATION: int = NO_ALLOCATION
 REFUSED_MEMORY: int = NO_MEMORY
 REFUSED_REGISTRATION: int = NO_REGISTRATION  # and an errno
+REFUSED_LESS: int = LIMIT_ALLOCATED
+REFUSED_PINNED: int = LIMIT_PINNED
 
 
 def kernel_features() -> dict[str, bool]:
@@ -111,6 +120,7 @@ class Plane(Hooks):
         self,
         *,
         limit: int,
+        limit_most: int,
         arena: int,
         segment: int,
         max_page: int,
@@ -134,7 +144,7 @@ class Plane(Hooks):
         pg.budget = limit
         pg.size = arena
         pg.segment_bytes = segment
-        pg.max_page = max_page
+        pg.max_page = pg.page_most = max_page
         pg.fault_contexts = contexts
         pg.direct = direct
         pg.allocate_most = allocate
@@ -142,15 +152,13 @@ class Plane(Hooks):
         pg.sigbus = sigbus
         pg.use_move = move
         pg.use_poison = (uffd_features() & UFFD_FEATURE_POISON) != 0
-        self.map_tables()
+        self.map_tables(limit_most)
         pg.file = pg.files[0] = file
         pg.directory = strdup(directory)
         pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
         contexts_make(pg)
-        if not early and huge:
+        if not early:
             pg.huge_from = huge
-            if move and max_page >= PAGE_TABLE:
-                pg.huge_most = min(max(limit // 128 // PAGE_TABLE, 1), contexts + 1)
         contexts_for(pg, 4096)
         error = region_supported(pg)
         if error:
@@ -163,15 +171,15 @@ class Plane(Hooks):
         if early:
             self.register_arena()
 
-    def map_tables(self):
-        """Reserve the arena and the tables beside it; only what is used of them costs RAM."""
+    def map_tables(self, limit_most):
+        """Reserve the arena and the tables beside it, for limits up to a most; only what is used of them costs RAM."""
         pg: pager_p = self.pg
         arena_pages: uint64_t = pg.size // 4096
         largest: uint64_t = max(pg.max_page, PAGE_TABLE)
         pg.max_pages = cython.cast(uint32_t, min(arena_pages + 1, 0xFFFFFFF0))
         pg.max_blocks = cython.cast(uint32_t, min(pg.size >> CHUNK_SHIFT, 1 << 22)) + 2
         pg.max_slots = cython.cast(uint32_t, pg.size // pg.segment_bytes * 5 // 4 + 64)
-        pg.ram_slots = cython.cast(uint32_t, pg.limit // pg.segment_bytes) * 2 + 16
+        pg.ram_slots = cython.cast(uint32_t, limit_most // pg.segment_bytes) * 2 + 16
         # One largest page more than the arena: it starts at a multiple of it, and of a huge page.
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
@@ -201,6 +209,30 @@ class Plane(Hooks):
             restore_signals(cython.address(signals))
         if error:
             raise OSError(error, "registration with userfaultfd: " + os.strerror(error))
+
+    def least_limit(self) -> int:
+        """The least that resize() can do with, by the largest page in use."""
+        return limit_least(self.pager())
+
+    def resize(self, limit: int, page: int, allocate: int) -> int:
+        """Change the limit, the largest page that arrays may have from now on, and `allocate` without a swap file.
+
+        0; or an errno of the swap file or REFUSED_*, and all is as before. It returns when what is used fits, or does
+        not leave now.
+        """
+        pg: pager_p = self.pager()
+        c_limit: int64_t = limit
+        c_page: uint32_t = page
+        c_allocate: int64_t = allocate
+        error: cython.int
+        signals: sigset_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            error = limit_change(pg, c_limit, c_page, c_allocate)
+            if error == 0:
+                limit_keep(pg)
+            restore_signals(cython.address(signals))
+        return error
 
     def present(self) -> int:
         """Bytes of arrays in RAM, as the kernel tells; -1 when the arena is registered, and we know."""

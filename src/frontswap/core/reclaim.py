@@ -77,8 +77,6 @@ from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_fill, uffd_
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
-# Rounds without a page freed before a charge gives up: some 20 ms, in which disk writes end.
-PATIENCE = cython.declare(cython.int, 600)
 
 
 def queue_push(pg, page):

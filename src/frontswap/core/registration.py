@@ -231,7 +231,7 @@ def arena_register(pg):
 
 def register_closed(pg):
     """arena_register() behind the closed gate. All that can fail comes before the first look at a page."""
-    error: cython.int = swap_reserve(pg, pg.allocated)
+    error: cython.int = swap_reserve(pg, pg.allocated, pg.budget)
     if error:
         return error
     contexts_back(pg)

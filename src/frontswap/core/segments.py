@@ -176,7 +176,9 @@ def segment_open(pg, stream):
     """A new segment with a RAM slot, or 0. The caller holds log_lock."""
     number: uint32_t
     s: segment_p
-    if (pg.free_ram_n == 0 and pg.warm == 0) or (stream == STREAM_SLOT and pg.slot_ram >= SLOT_STREAM_RAM):
+    if stream == STREAM_SLOT and pg.slot_ram >= SLOT_STREAM_RAM:
+        return 0
+    if pg.free_ram_n == 0 and pg.warm == 0 and pg.fresh_ram == pg.ram_slots:
         return 0
     if pg.free_segment:
         number = pg.free_segment
@@ -190,9 +192,12 @@ def segment_open(pg, stream):
     if pg.warm:
         s.ram_slot = pg.warm - 1
         pg.warm = 0
-    else:
+    elif pg.free_ram_n:
         pg.free_ram_n -= 1
         s.ram_slot = pg.free_ram[pg.free_ram_n]
+    else:
+        s.ram_slot = pg.fresh_ram
+        pg.fresh_ram += 1
     s.slot = -1
     s.fill = 0
     s.live = 0

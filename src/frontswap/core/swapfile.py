@@ -262,24 +262,25 @@ def slots_add(pg, slots):
     pg.slots = slots
 
 
-def slots_for(pg, allocated):
-    """Slots that back `allocated` bytes: what does not fit in RAM, an eighth for cleaning, and some more.
+def slots_for(pg, allocated, budget):
+    """Slots that back `allocated` bytes beside `budget` of RAM: what does not fit, an eighth for cleaning, and some
+    more.
 
     Clean pages need no slot beside their frame: when slots are short, a page gives its record up as it
     comes in (swap_tight), so what is resident does not count twice.
     """
-    beyond: int64_t = allocated - pg.budget // 8 * 7
+    beyond: int64_t = allocated - budget // 8 * 7
     if beyond <= 0:
         return EXTRA_SLOTS
     return cython.cast(uint32_t, (beyond + beyond // 8) // pg.segment_bytes) + EXTRA_SLOTS
 
 
-def swap_reserve(pg, allocated):
-    """Make sure that `allocated` bytes can always be kept (rule 2); 0 or an errno. Without a swap file: nothing to do.
+def swap_reserve(pg, allocated, budget):
+    """Make sure that `allocated` bytes can always be kept beside `budget` of RAM (rule 2); 0 or an errno.
 
-    The caller holds arena_lock, or the gate is closed.
+    Without a swap file: nothing to do. The caller holds arena_lock, or the gate is closed.
     """
-    return 0 if pg.file < 0 else swap_grow(pg, slots_for(pg, allocated) + pg.leased_slots)
+    return 0 if pg.file < 0 else swap_grow(pg, slots_for(pg, allocated, budget) + pg.leased_slots)
 
 
 # --- a forked child's file ---------------------------------------------------------------------------------------

@@ -97,7 +97,6 @@ class Memory:
     def _stand_on(self, space: Space) -> None:
         self._space = space
         self._plane = space.plane
-        self._settings = space.settings
         #: backends that come and go: register, unregister, pressure, statistics
         self.backends = space.backends
         self._allocator = Allocator(space.plane, space.settings.threshold)
@@ -133,7 +132,8 @@ class Memory:
     def _making(self, page: int | str | None, dtype: np.dtype[Any] | None, shape: Shape | None) -> Iterator[None]:
         """NumPy makes its next array, however small, in this Memory; a refusal says why."""
         self._space.check_open()
-        size = self._settings.page if page is None else self._settings.checked_page(page)
+        settings = self._space.settings
+        size = settings.page if page is None else settings.checked_page(page)
         allocator = self._allocator
         before = allocator.enter()
         refused = 0
@@ -307,7 +307,7 @@ class Memory:
         if pinned < 0:
             raise PinError(
                 f"pin: {format_size(length)} beside {format_size(self.statistics().pinned_bytes)} already pinned is "
-                f"more than half of the limit of {format_size(self._settings.limit)}, or could not be brought in"
+                f"more than half of the limit of {format_size(self.limit)}, or could not be brought in"
             )
         try:
             yield array
@@ -323,6 +323,31 @@ class Memory:
         return low, high - low
 
     # --- state -----------------------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """Bytes of RAM for its arrays, resident and compressed together: :meth:`resize` changes it."""
+        return self._space.settings.limit
+
+    def resize(self, limit: int | str) -> None:
+        """Change the limit while everything goes on: raised, it holds at once; lowered, what is above it leaves now.
+
+        When it returns what is used fits in the new limit, unless something cannot leave for the moment (a disk that
+        fails): that goes with the next faults. Arrays, and what is reserved in the swap file, stay as they are. In a
+        forked child it is the child's limit.
+
+        Args:
+            limit: bytes, as for :class:`Memory`; at least 16 MiB, or twice what is set aside for the largest pages in
+                use, at most the RAM of the machine (or what the Memory was made with). Without a swap file not less
+                than what is allocated; ``allocate`` goes along if it was the limit.
+
+        Raises:
+            ParameterError: a limit that is not allowed; says what is.
+            PinError: more than half of it is pinned.
+            OutOfMemoryError: the disk cannot back what would not fit any more.
+            KernelSupportError: everything has fitted until now, and the kernel does not let us follow the pages.
+        """
+        self._space.resize(limit)
 
     def statistics(self) -> Statistics:
         """Counters and gauges of this moment."""
@@ -350,11 +375,11 @@ class Memory:
             what = f"an array of {format_size(math.prod(map(int, dims)) * dtype.itemsize)}"
         if refused == REFUSED_ALLOCATION:
             return (
-                f"{what} is more than allocate={format_size(self._settings.allocate)} leaves; without a swap file "
-                "everything must fit in compressed RAM: raise allocate=, or give swap= a directory"
+                f"{what} is more than allocate={format_size(self._space.settings.allocate)} leaves; without a swap "
+                "file everything must fit in compressed RAM: raise allocate=, or give swap= a directory"
             )
         if refused == REFUSED_ADDRESSES:
-            return f"{what} does not fit in the arena of {format_size(self._settings.arena)}; raise arena="
+            return f"{what} does not fit in the arena of {format_size(self._space.settings.arena)}; raise arena="
         if refused > REFUSED_REGISTRATION:
             error = refused - REFUSED_REGISTRATION
             return (

@@ -26,8 +26,10 @@ class Settings:
     """Sizes in bytes. ``page`` 0 means "auto"."""
 
     limit: int
+    limit_most: int  #: what it may be raised to: tables are made for so much
     page: int
     max_page: int  #: also the payload of a segment of the record log: a page must fit in one
+    page_most: int  #: what an array may have; less than `max_page` when the limit has been lowered
     segment: int
     arena: int
     allocate: int
@@ -57,10 +59,8 @@ class Settings:
         bytes_limit = parse_size(limit, "limit")
         if bytes_limit < MIN_LIMIT:
             raise ParameterError("limit", limit, f"at least {format_size(MIN_LIMIT)}")
-        # Segments are a 128th of the limit: five of them are set aside.
-        largest = MIN_SEGMENT
-        while largest < MAX_PAGE and largest * 256 <= bytes_limit:
-            largest *= 2
+        # Segments are a 128th of the limit: seven of them are set aside.
+        largest = largest_page(bytes_limit)
         bytes_arena = parse_size(arena, "arena")
         if bytes_arena < bytes_limit or bytes_arena > 1 << 45:
             raise ParameterError("arena", arena, f"between the limit and {format_size(1 << 45)}")
@@ -72,8 +72,10 @@ class Settings:
             raise ParameterError("overcommit", overcommit, "given only with a swap file")
         settings = cls(
             limit=bytes_limit,
+            limit_most=max(bytes_limit, min(bytes_arena // 2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE"))),
             page=0,
             max_page=largest,
+            page_most=largest,
             # With headers, a segment holds one largest page, or as much of smaller ones, uncompressed.
             segment=largest + max(4096, largest // 256),
             arena=bytes_arena // MAX_PAGE * MAX_PAGE,
@@ -89,16 +91,44 @@ class Settings:
         )
         return replace(settings, page=settings.checked_page(page))
 
+    def resized(self, limit: int | str, least: int) -> Settings:
+        """The same with another limit, of `least` bytes and more; ParameterError if that cannot be."""
+        size = parse_size(limit, "limit")
+        least = max(least, MIN_LIMIT)
+        if size < least:
+            raise ParameterError(
+                "limit", limit, f"at least {format_size(least)}, twice what this Memory sets aside for its own work"
+            )
+        if size > self.limit_most:
+            raise ParameterError(
+                "limit", limit, f"at most {format_size(self.limit_most)}, the RAM that this Memory has tables for"
+            )
+        return replace(
+            self,
+            limit=size,
+            page_most=min(largest_page(size), self.max_page),
+            # by default as much as the limit
+            allocate=size if self.allocate == self.limit else self.allocate,
+        )
+
     def checked_page(self, page: int | str) -> int:
         """A page size in bytes, 0 for "auto"; ParameterError if this Memory cannot have it."""
         if page == "auto":
             return 0
         size = parse_page(page, '"auto" or ')
-        if size > self.max_page:
+        if size > self.page_most:
             raise ParameterError(
-                "page", page, f"at most a 128th of the limit, {format_size(self.max_page)} here: raise limit="
+                "page", page, f"at most a 128th of the limit, {format_size(self.page_most)} here: raise limit="
             )
         return size
+
+
+def largest_page(limit: int) -> int:
+    """The largest page that a Memory of this limit may have, in bytes."""
+    largest = MIN_SEGMENT
+    while largest < MAX_PAGE and largest * 256 <= limit:
+        largest *= 2
+    return largest
 
 
 def huge_from() -> int:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .. import causes
-from ..core.plane import Plane
-from ..errors import ClosedError, InUseError, KernelSupportError, OutOfMemoryError
+from ..core.plane import REFUSED_LESS, REFUSED_PINNED, REFUSED_REGISTRATION, Plane
+from ..errors import ClosedError, InUseError, KernelSupportError, OutOfMemoryError, ParameterError, PinError
 from ..hooks import Backends
 from ..sizes import format_size
 from ..swap import SwapFile
@@ -58,6 +58,42 @@ class Space:
         """Counters and gauges of this moment."""
         self.check_open()
         return Statistics(**self.plane.counters())
+
+    def resize(self, limit: int | str) -> None:
+        """Change the limit, in bytes. Raised, it holds at once; lowered, what is above it leaves now.
+
+        When it returns what is used fits, unless something cannot leave for the moment: that goes with the next faults.
+        What is allocated, the swap file and the largest page of the arrays stay as they are.
+
+        Args:
+            limit: at least 16 MiB, and twice what is set aside for the pages in use; at most the RAM of the machine, or
+                what it was made with if that is more.
+
+        Raises:
+            ParameterError: it is not allowed; without a swap file also if less than what is allocated would fit.
+            PinError: more than half of it is pinned.
+            OutOfMemoryError: the disk cannot back what would not fit any more.
+            KernelSupportError: all that is allocated has fitted until now, and its pages cannot be followed.
+        """
+        with self._lock:
+            self.check_open()
+            settings = self.settings.resized(limit, self.plane.least_limit())
+            refused = self.plane.resize(settings.limit, settings.page_most, settings.allocate)
+            if refused == 0:
+                self.settings = settings
+                return
+        if refused == REFUSED_LESS:
+            held = self.plane.counters()["allocated_bytes"]
+            raise ParameterError(
+                "limit", limit, f"more than what is allocated, {format_size(held)}: without a swap file it has to fit"
+            )
+        if refused == REFUSED_PINNED:
+            raise PinError(f"limit: more than half of {format_size(settings.limit)} is pinned")
+        if refused < REFUSED_REGISTRATION and self.swap is not None:
+            why = self.swap.cannot_grow(refused, "a higher limit, or free arrays first")
+            raise OutOfMemoryError(f"limit: what does not fit in {format_size(settings.limit)} cannot be backed: {why}")
+        with registering():
+            raise OSError(refused % REFUSED_REGISTRATION, os.strerror(refused % REFUSED_REGISTRATION))
 
     def close(self, *, force: bool = False) -> None:
         """Give everything back. Closing twice is no error.
@@ -113,6 +149,7 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
     try:
         return Plane(
             limit=settings.limit,
+            limit_most=settings.limit_most,
             arena=settings.arena,
             segment=settings.segment,
             max_page=settings.max_page,

@@ -1,0 +1,103 @@
+"""The limit of a Memory changes while it runs.
+
+Raised, it holds at once. Lowered, it holds for whatever is charged from then on, and who calls evicts with the others
+until all that was charged before fits too. What a lower limit needs is there before it is lower: slots for what will
+not fit any more, and the registration, if all that is allocated fitted until now.
+
+Race: allocations go by the limit and change what is allocated, so both happen under arena_lock, inside the gate.
+"""
+
+import cython
+from cython.cimports.frontswap.core.arena import CROSSING, NO_REGISTRATION, arena_trim, may_hold
+from cython.cimports.frontswap.core.contexts import limit_apply, reserve_bytes, work_enter, work_leave
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.layout import FRAME, context_p
+from cython.cimports.frontswap.core.reclaim import PATIENCE, reclaim_batch
+from cython.cimports.frontswap.core.registration import arena_register, threads_resume
+from cython.cimports.frontswap.core.segments import write_coldest
+from cython.cimports.frontswap.core.uapi import (
+    backoff,
+    int64_t,
+    load64,
+    loadi,
+    lock,
+    unlock,
+    wake,
+)
+
+
+def limit_least(pg):
+    """The least that a limit may be: half of it is left when the largest page in use has what it needs."""
+    return 2 * reserve_bytes(pg, 0, pg.context_page)
+
+
+def limit_step(pg, limit):
+    """Change the limit if all is there that it needs: 0, CROSSING or why not. Inside the gate, under arena_lock."""
+    old: int64_t = pg.limit
+    budget: int64_t = limit - reserve_bytes(pg, limit, pg.context_page)
+    error: cython.int = 0
+    if budget < pg.budget:
+        # A page that does not compress would have no place, and its fault would end the process.
+        if pg.file < 0 and pg.allocated + pg.spare_bytes > budget:
+            return LIMIT_ALLOCATED
+        if not may_hold(pg, pg.allocated, budget, cython.address(error)):
+            return error
+    limit_apply(pg, limit, pg.context_page)
+    # The limit first, pins then, as a pin counts itself first and looks at the limit then.
+    if limit < old and load64(cython.address(pg.pinned)) > pg.budget // 2:
+        limit_apply(pg, old, pg.context_page)
+        return LIMIT_PINNED
+    return 0
+
+
+def limit_change(pg, limit, page_most, allocate):
+    """Change the limit, the largest page of arrays to come and, without a swap file, what may be allocated.
+
+    0; else why not, and all is as before. The caller has signals blocked, and is not inside the gate.
+    """
+    error: cython.int
+    failed: cython.int
+    spares: cython.bint
+    while True:
+        gate_enter(pg)
+        lock(cython.address(pg.arena_lock))
+        spares = pg.spare_count > 0
+        error = limit_step(pg, limit)
+        if error == 0:
+            pg.page_most = page_most
+            pg.allocate_most = allocate
+        unlock(cython.address(pg.arena_lock))
+        gate_leave(pg)
+        if (error == CROSSING or error == LIMIT_ALLOCATED) and spares:
+            arena_trim(pg)  # it may be they that do not fit
+        elif error == CROSSING:
+            failed = arena_register(pg)
+            if failed:
+                return NO_REGISTRATION | failed
+        else:
+            break
+    threads_resume(pg)
+    wake(cython.address(pg.reclaim_event))
+    wake(cython.address(pg.writeback_event))
+    return error
+
+
+def limit_keep(pg):
+    """Evict until what is used fits in the limit; False: something does not leave now (pins, a disk that fails).
+
+    Who faults meanwhile does the same, and goes on with it where this ends.
+    """
+    idle: cython.int = 0
+    done: cython.bint
+    ctx: context_p
+    while load64(cython.address(pg.used)) > pg.budget:
+        if idle > (PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50):
+            return False
+        ctx = work_enter(pg)
+        done = reclaim_batch(pg, ctx, FRAME) > 0 or (pg.file >= 0 and write_coldest(pg) == 0)
+        work_leave(pg, ctx)
+        idle = 0 if done else idle + 1
+        if idle:
+            wake(cython.address(pg.writeback_event))
+            backoff(idle)
+    return True
