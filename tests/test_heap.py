@@ -12,7 +12,7 @@ from helpers import Mode, run_child
 from tree import Tree
 
 import frontswap
-from frontswap.memory.install import SPARE, auto_limit
+from frontswap.memory.pressure import SPARE, auto_limit
 
 # --- one call ------------------------------------------------------------------------------------
 
@@ -397,7 +397,7 @@ def test_auto_is_the_lowest_limit_of_all_groups_above(tree: Tree) -> None:
 def test_auto_on_a_machine_without_room(tree: Tree) -> None:
     tree.cgroup2("/job")
     tree.group("/job", current=GiB, max=GiB + (64 << 20))
-    with pytest.raises(frontswap.ParameterError, match="limit='auto': must be a size: beside what this process uses"):
+    with pytest.raises(frontswap.ParameterError, match="limit='auto': must be a size: beside what is in use already"):
         auto_limit(tree.machine)
     tree.write("/proc/meminfo", "")
     tree.write("/proc/self/cgroup", "")

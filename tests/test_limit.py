@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import MiB, child_command, wait_until
+from groups import Group, memory_group
+from helpers import MiB, child_command
 
 LIMIT = 64 * MiB
 SIZE = 256 * MiB
@@ -173,60 +174,10 @@ def test_resident_memory_seen_from_outside(case: Case, child: Callable[..., Chil
 # --- a memory cgroup -----------------------------------------------------------------------------
 
 
-class Group:
-    """A memory cgroup, version 1 or 2."""
-
-    def __init__(self, path: Path, limit: int) -> None:
-        self.path = path
-        self.v2 = (path / "cgroup.controllers").exists()
-        (path / ("memory.max" if self.v2 else "memory.limit_in_bytes")).write_text(str(limit), encoding="utf-8")
-
-    @property
-    def kills(self) -> int:
-        text = (self.path / ("memory.events" if self.v2 else "memory.oom_control")).read_text(encoding="utf-8")
-        return int(text.split("oom_kill ")[1].split()[0])
-
-
-def _where_groups_can_be() -> Path | str:
-    """A cgroup that we may make children with a memory limit in, or why there is none."""
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-        number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            mine = Path("/sys/fs/cgroup/memory") / path.lstrip("/")
-            mine = mine if mine.is_dir() else Path("/sys/fs/cgroup/memory")
-            return mine if os.access(mine, os.W_OK) else f"needs root: makes a memory cgroup in {mine}"
-        if number == "0":
-            # Of version 2 a group that has children with limits holds no processes: ours is a child itself.
-            mine = Path("/sys/fs/cgroup") / path.lstrip("/")
-            for unified in (mine, mine.parent):
-                control = unified / "cgroup.subtree_control"
-                if control.exists() and "memory" in control.read_text(encoding="utf-8").split():
-                    return unified if os.access(unified, os.W_OK) else f"needs root: makes a memory cgroup in {unified}"
-    return "no memory controller that a cgroup can be made with: neither version 1 nor delegated version 2"
-
-
 @pytest.fixture
 def group() -> Iterator[Group]:
-    where = _where_groups_can_be()
-    if isinstance(where, str):
-        pytest.skip(where)
-    path = where / f"frontswap-test-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"cannot make a memory cgroup: {error}")
-
-    def removed() -> bool:
-        try:
-            path.rmdir()
-        except OSError:  # its last process is still being buried
-            return False
-        return True
-
-    try:
-        yield Group(path, LIMIT + 128 * MiB)
-    finally:
-        wait_until(removed, f"processes in {path}")
+    with memory_group(LIMIT + 128 * MiB) as group:
+        yield group
 
 
 @pytest.mark.parametrize("case", cases(("sigbus", 65536, "noise")))

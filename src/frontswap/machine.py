@@ -10,6 +10,7 @@ from pathlib import Path
 _OCTAL = re.compile(r"\\([0-7]{3})")
 #: cgroup v1 says "no limit" as the largest long, rounded down to pages of 4 or 64 KiB
 _NO_LIMIT = 1 << 62
+_USED = {1: "memory.usage_in_bytes", 2: "memory.current"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ class Machine:
         """True if a filter decides which system calls this process may make."""
         return self.fields("/proc/self/status").get("Seccomp") == "2"
 
+    def resident(self) -> int:
+        """Bytes of this process in RAM, files and all; 0 if not known."""
+        found = self.text("/proc/self/statm").split()
+        return int(found[1]) * os.sysconf("SC_PAGESIZE") if len(found) > 1 else 0
+
     def root_of_the_machine(self) -> bool:
         """True for root outside of user namespaces: devices of mode 0600 are his."""
         return os.geteuid() == 0 and self.text("/proc/self/uid_map").split() in ([], ["0", "0", "4294967295"])
@@ -137,18 +143,49 @@ class Machine:
                     found.append(group)
         return found
 
+    def used(self, group: Group) -> int | None:
+        """What is used in a group now."""
+        return self.number(f"{group.path}/{_USED[group.version]}")
+
+    def cache(self, group: Group) -> int | None:
+        """The part of a group's memory that holds files, and kernel objects that the kernel frees when it wants memory.
+
+        None if it is not known.
+        """
+        found = self.fields(f"{group.path}/memory.stat")
+        names = (
+            ("inactive_file", "active_file", "slab_reclaimable")
+            if group.version == 2
+            else (
+                "total_inactive_file",
+                "total_active_file",
+            )
+        )
+        numbers = [int(found[name]) for name in names if found.get(name, "").isdigit()]
+        return sum(numbers) if numbers else None
+
+    def stalls(self, groups: list[Group]) -> tuple[float, int] | None:
+        """PSI "some": (part of the last 10 seconds, microseconds ever) in which a task waited for memory.
+
+        Of the innermost of these groups that says so (v2), else of the machine; None where the kernel keeps no account.
+        """
+        own = [group.pressure for group in groups if group.version == 2]
+        for name in [*own, "/proc/pressure/memory"]:
+            found = re.match(r"some avg10=([\d.]+) .*total=(\d+)", self.text(name))
+            if found is not None:
+                return float(found[1]) / 100, int(found[2])
+        return None
+
     def _group(self, path: str, version: int) -> Group | None:
         """None where there is no memory controller (the root of v2, a path that cannot be seen)."""
+        used = self.number(f"{path}/{_USED[version]}")
+        if used is None:
+            return None
         if version == 2:
-            used = self.number(f"{path}/memory.current")
-            if used is None:
-                return None
             most, high, swap = (self.number(f"{path}/memory.{name}") for name in ("max", "high", "swap.max"))
             kill = "group" if self.number(f"{path}/memory.oom.group") else "process"
             return Group(path, version, most, high, swap, used, kill)
-        used, most = (self.number(f"{path}/memory.{name}_in_bytes") for name in ("usage", "limit"))
-        if used is None:
-            return None
+        most = self.number(f"{path}/memory.limit_in_bytes")
         waits = self.fields(f"{path}/memory.oom_control").get("oom_kill_disable") == "1"
         kill = "nobody" if waits else "process"
         return Group(path, version, most if most is not None and most < _NO_LIMIT else None, None, None, used, kill)

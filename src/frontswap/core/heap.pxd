@@ -6,6 +6,11 @@ cdef enum:
     PAGE = 4096
     MOST_ALIGN = 1 << 21      # an array starts a chunk
 
+ctypedef int (*pending_function)(void *unused) except -1
+
+cdef extern from "Python.h":
+    int Py_AddPendingCall(pending_function call, void *argument) noexcept nogil
+
 ctypedef void **pp_void
 ctypedef char *chars
 ctypedef void *(*malloc_function)(size_t n) noexcept nogil
@@ -35,8 +40,13 @@ cdef pager_t *heap            # of the Memory that large requests come from; it 
 cdef uint64_t heap_base       # its arena; what is not in it is libc's
 cdef uint64_t heap_end
 cdef int64_t heap_from        # requests of so many bytes and more; 0: none any more
+cdef int64_t watch_from       # somebody is called when so many bytes are allocated; 0: nobody
+cdef int watch_process        # in this process
+cdef object watcher
 
 cdef bint is_large(uint64_t n) noexcept nogil
+cdef void watch_look() noexcept nogil
+cdef int watch_call(void *unused) except -1
 cdef bint is_ours(const void *at) noexcept nogil
 cdef void *heap_take(uint64_t n, bint zeroed, bint growing, bint *elsewhere) noexcept nogil
 cdef void heap_give(void *at) noexcept nogil

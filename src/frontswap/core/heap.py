@@ -25,6 +25,8 @@ from cython.cimports.frontswap.core.plane import Plane
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
+    cas64,
+    getpid,
     int64_t,
     load64,
     set_errno,
@@ -59,6 +61,7 @@ def heap_take(n, zeroed, growing, elsewhere):
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     if address == 0:
         set_errno(ENOMEM)
+    watch_look()
     return cython.cast(cython.p_void, address)
 
 
@@ -74,6 +77,32 @@ def heap_usable(at):
     if number == 0:
         return 0
     return cython.cast(uint64_t, heap.blocks[number].pages) << heap.blocks[number].shift
+
+
+def watch_look():
+    """Has so much been allocated that somebody wants to know? He is called once, when Python comes to it."""
+    most: int64_t = load64(cython.address(watch_from))
+    # Not in the child of a C library that has forked: Python's lock may be taken there.
+    if most == 0 or load64(cython.address(heap.allocated)) < most or getpid() != watch_process:
+        return
+    if cas64(cython.address(watch_from), most, 0) and Py_AddPendingCall(watch_call, cython.NULL) != 0:
+        cas64(cython.address(watch_from), 0, most)  # too many of those wait: with the next allocation
+
+
+def watch_call(unused):
+    """What Py_AddPendingCall() calls, in the main thread."""
+    if watcher is not None:
+        watcher()
+    return 0
+
+
+def watch(allocated: int, call: object) -> None:
+    """Have `call` called once, by Python's main thread, when so many bytes are allocated; 0: not any more."""
+    global watcher, watch_process
+    store64(cython.address(watch_from), 0)
+    watcher = call
+    watch_process = getpid()
+    store64(cython.address(watch_from), allocated)
 
 
 # --- malloc and its family -------------------------------------------------------------------------
@@ -131,6 +160,7 @@ def our_realloc(at, n):
     if cython.cast(int64_t, 2 * n) >= load64(cython.address(heap_from)) and arena_resize(
         heap, cython.cast(uint64_t, at), n
     ):
+        watch_look()
         return at
     if is_large(n):
         new = heap_take(n, False, True, cython.address(elsewhere))

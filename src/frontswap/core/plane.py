@@ -234,6 +234,13 @@ class Plane(Hooks):
             restore_signals(cython.address(signals))
         return error
 
+    def charged(self) -> int:
+        """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated."""
+        pg: pager_p = self.pager()
+        if loadi(cython.address(pg.registered)):
+            return load64(cython.address(pg.used)) + pg.limit - pg.budget
+        return pg.allocated + pg.spare_bytes
+
     def present(self) -> int:
         """Bytes of arrays in RAM, as the kernel tells; -1 when the arena is registered, and we know."""
         pg: pager_p = self.pager()

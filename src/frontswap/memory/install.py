@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING
 from ..backends.stack import Spec
 from ..core import heap
 from ..errors import InUseError, ParameterError
-from ..machine import Machine
 from ..sizes import format_size, parse_size
-from .settings import MIN_LIMIT, Settings
+from .pressure import Follower, auto_limit
+from .settings import Settings
 from .space import Space
 
 if TYPE_CHECKING:
     from .memory import Memory
 
-#: what a limit of "auto" leaves to the rest of the process, at least
-SPARE = 128 << 20
 #: addresses for allocations
 ARENA = "1T"
 _lock = threading.Lock()
 _installed: list[Space] = []  # none, or one
 _faces: dict[str, Memory] = {}  # as above
+_followers: list[Follower] = []  # as above; of a limit that is "auto"
 
 
 def install(
@@ -41,7 +40,8 @@ def install(
     it too.
 
     Args:
-        limit: bytes of RAM for them, resident and compressed together; "auto": see :func:`auto_limit`.
+        limit: bytes of RAM for them, resident and compressed together; "auto": what
+            is left for them, of the cgroup or of the machine, also later: see docs/run.md.
         swap: directory or new file for the swap file, as for :class:`Memory`.
         backends: stacks in front of it, as for :class:`Memory`.
         threshold: requests of so many bytes and more, at least 4 KiB.
@@ -103,39 +103,7 @@ def install_space(
         space.kept = "the process allocates from this Memory (frontswap.install) until it ends"
         heap.begin(space.plane, settings.threshold)
         _installed.append(space)
+        if limit == "auto":
+            _followers.append(Follower(space))
+            _followers[0].arm()
     return space
-
-
-def auto_limit(machine: Machine | None = None) -> int:
-    """The RAM that arrays of this process may have, in bytes.
-
-    The lowest limit of its memory cgroups (memory.max, memory.high, memory.limit_in_bytes), or what the machine has
-    available if that is less; without what the process uses now, and without a tenth of it, 128 MiB at least, for what
-    it will use beside its arrays.
-
-    Raises:
-        ParameterError: so little is left that it must be said.
-    """
-    machine = Machine() if machine is None else machine
-    rooms = []
-    available = _kilobytes(machine, "/proc/meminfo", "MemAvailable")
-    if available is not None:
-        rooms.append((available, 0))
-    own = _kilobytes(machine, "/proc/self/status", "RssAnon") or 0
-    limits = [most for group in machine.groups() for most in (group.most, group.high) if most is not None]
-    if limits:
-        rooms.append((min(limits), own))
-    if not rooms:
-        raise ParameterError("limit", "auto", "a size: /proc/meminfo does not say how much memory there is")
-    limit = min(most - used - max(most // 10, SPARE) for most, used in rooms)
-    if limit < MIN_LIMIT:
-        raise ParameterError(
-            "limit", "auto", f"a size: beside what this process uses {format_size(max(limit, 0))} would be left for it"
-        )
-    return limit
-
-
-def _kilobytes(machine: Machine, file: str, name: str) -> int | None:
-    """A line "Name: 123 kB" in bytes."""
-    number = machine.fields(file).get(name, "").split(" ")[0]
-    return int(number) << 10 if number.isdigit() else None
