@@ -11,6 +11,8 @@ OOM killer's affair.
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.frontswap.core.arena import (
+    ANY,
+    GROWING,
     NO_ADDRESSES,
     arena_allocate,
     arena_find,
@@ -20,6 +22,15 @@ from cython.cimports.frontswap.core.arena import (
     page_for,
 )
 from cython.cimports.frontswap.core.got import got_add, got_patch_all
+from cython.cimports.frontswap.core.large import (
+    MOST_SHIFT,
+    heap,
+    heap_begin,
+    heap_from,
+    heap_threshold,
+    is_large,
+    is_ours,
+)
 from cython.cimports.frontswap.core.locks import locks_begin
 from cython.cimports.frontswap.core.plane import Plane
 from cython.cimports.frontswap.core.uapi import (
@@ -28,34 +39,22 @@ from cython.cimports.frontswap.core.uapi import (
     int64_t,
     load64,
     set_errno,
-    store64,
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.libc.string import memcpy
 
 AUTO = cython.declare(cython.int, -1)
-#: more than this is libc's to refuse
-MOST = cython.declare(uint64_t, 1 << 46)
-
-
-def is_large(n):
-    """True if a request of `n` bytes is ours."""
-    least: int64_t = load64(cython.address(heap_from))
-    return least != 0 and cython.cast(uint64_t, least) <= n < MOST
-
-
-def is_ours(at):
-    """True if a pointer is of the arena."""
-    return heap_base <= cython.cast(uint64_t, at) < heap_end
 
 
 def heap_take(n, zeroed, growing, elsewhere):
     """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, libc may have."""
     error: cython.int = 0
-    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, not zeroed, growing, cython.address(error))
+    how: cython.int = 0 if zeroed else ANY
+    more: cython.int = GROWING if growing else 0
+    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
     if address == 0 and growing and error == NO_ADDRESSES:
-        address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, not zeroed, False, cython.address(error))
+        address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     if address == 0:
         set_errno(ENOMEM)
@@ -93,7 +92,7 @@ def our_calloc(count, n):
     """calloc(3)."""
     elsewhere: cython.bint = False
     at: cython.p_void
-    if n == 0 or count >= MOST // n or not is_large(count * n):
+    if n == 0 or count >= (cython.cast(uint64_t, 1) << MOST_SHIFT) // n or not is_large(count * n):
         return real_calloc(count, n)
     at = heap_take(count * n, True, False, cython.address(elsewhere))
     return real_calloc(count, n) if elsewhere else at
@@ -255,11 +254,8 @@ def begin(plane: Plane, threshold: int) -> None:
 
     The caller has seen to it that it is the first.
     """
-    global heap, heap_base, heap_end
     Py_INCREF(plane)  # never given back: destructors run after the interpreter has ended, and free what is here
-    heap_base = plane.pg.base
-    heap_end = plane.pg.base + plane.pg.size
-    heap = plane.pg
+    heap_begin(plane.pg)
     extent_take(cython.address(heap.space), 1, 1)  # nor is somebody else's memory before the first: see place()
     got_add(b"malloc", cython.cast(cython.p_void, our_malloc), cython.cast(pp_void, cython.address(real_malloc)))
     got_add(b"calloc", cython.cast(cython.p_void, our_calloc), cython.cast(pp_void, cython.address(real_calloc)))
@@ -302,4 +298,4 @@ def begin(plane: Plane, threshold: int) -> None:
 
 def set_threshold(threshold: int) -> None:
     """Requests from so many bytes on; 0: no more of them. What there is stays."""
-    store64(cython.address(heap_from), threshold)
+    heap_threshold(threshold)

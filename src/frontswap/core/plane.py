@@ -176,6 +176,8 @@ class Plane(Hooks):
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
         pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
+        pg.gone = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
+        pg.fixed = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         self.map_pages()
         self.map_log()
         pg.zeros = cython.cast(bytes_p, self.map(pg.max_page))
@@ -223,7 +225,7 @@ class Plane(Hooks):
         c_typesize: cython.int = typesize
         c_kind: cython.int = kind
         with cython.nogil:
-            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, False, False, cython.address(error))
+            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, 0, cython.address(error))
         return address, error
 
     def free(self, address: int) -> bool:
