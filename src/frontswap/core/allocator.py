@@ -12,7 +12,7 @@ from cython.cimports.cpython.pycapsule import (
     PyCapsule_SetContext,
 )
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, PyObject
-from cython.cimports.frontswap.core.arena import arena_allocate, arena_find, arena_free, page_for
+from cython.cimports.frontswap.core.arena import ANY, arena_allocate, arena_find, arena_free, page_for
 from cython.cimports.frontswap.core.uapi import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy, strcpy
@@ -56,8 +56,7 @@ def take(face: cython.pointer(face_t), size: uint64_t, zeroed: cython.bint, alwa
         page,
         hint_typesize if hint_wanted else 0,
         hint_kind if hint_wanted else AUTO,
-        not zeroed and not hint_wanted,
-        False,
+        0 if zeroed or hint_wanted else ANY,
         cython.address(error),
     )
     hint_error = error

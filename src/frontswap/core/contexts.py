@@ -33,6 +33,8 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 
+SOON = cython.declare(cython.int, 1000)  # turns of backoff()
+
 
 def read_on(pg, most, part):
     """Bytes that are read on in the swap file: `most`, or a `part`-th of a small limit."""
@@ -139,28 +141,34 @@ def contexts_for(pg, page):
 def limit_apply(pg, limit, page):
     """A limit, and the largest page of a Memory, and all that follows from them. Under arena_lock.
 
-    Contexts that are too many now stay taken for good, and give their memory back; when there may be more again they
-    are given to those who wait.
+    Contexts that are too many now are taken and give their memory back, until there may be more again. One that is not
+    given back soon stays as it is, and nobody takes it again: who has it may wait for arena_lock.
     """
     i: cython.int
     n: cython.int = fault_share(pg, limit, page)
-    before: cython.int = pg.fault_contexts
-    turn: cython.int
+    turn: cython.int = 0
     ctx: context_p
-    for i in range(n, before):
-        ctx = cython.address(pg.contexts[i])
-        turn = 0
-        while not casi(cython.address(ctx.taken), 0, 1):
-            backoff(turn)
-            turn += 1
-        madvise(ctx.plain, cython.cast(uint64_t, ctx.state) - cython.cast(uint64_t, ctx.plain), MADV_DONTNEED)
-        ctx.io_end = 0  # what it had read is not there any more
     pg.fault_contexts = n
     pg.context_page = page
+    for i in range(n, pg.most_contexts):
+        ctx = cython.address(pg.contexts[i])
+        if ctx.retired:
+            continue
+        ctx.retired = casi(cython.address(ctx.taken), 0, 1)
+        while not ctx.retired and turn < SOON:
+            backoff(turn)
+            turn += 1
+            ctx.retired = casi(cython.address(ctx.taken), 0, 1)
+        if ctx.retired:
+            madvise(ctx.plain, cython.cast(uint64_t, ctx.state) - cython.cast(uint64_t, ctx.plain), MADV_DONTNEED)
+            ctx.io_end = 0  # what it had read is not there any more
     if loadi(cython.address(pg.registered)):
         contexts_back(pg)
-    for i in range(before, n):
-        storei(cython.address(pg.contexts[i].taken), 0)
+    for i in range(n):
+        ctx = cython.address(pg.contexts[i])
+        if ctx.retired:
+            ctx.retired = False
+            storei(cython.address(ctx.taken), 0)
     store64(cython.address(pg.limit), limit)
     pg.huge_most = huge_share(pg, limit)
     store64(cython.address(pg.budget), limit - reserve_bytes(pg, limit, page))

@@ -1,15 +1,9 @@
-from frontswap.core.layout cimport pager_t
 from frontswap.core.posixio cimport FILE, ssize_t
-from frontswap.core.uapi cimport int64_t, uint64_t
+from frontswap.core.uapi cimport uint64_t
 
 cdef enum:
     PAGE = 4096
     MOST_ALIGN = 1 << 21      # an array starts a chunk
-
-ctypedef int (*pending_function)(void *unused) except -1
-
-cdef extern from "Python.h":
-    int Py_AddPendingCall(pending_function call, void *argument) noexcept nogil
 
 ctypedef void **pp_void
 ctypedef char *chars
@@ -36,18 +30,6 @@ cdef getdelim_function real_getdelim, real_getdelim_
 cdef getline_function real_getline
 cdef setvbuf_function real_setvbuf
 
-cdef pager_t *heap            # of the Memory that large requests come from; it stays until the process ends
-cdef uint64_t heap_base       # its arena; what is not in it is libc's
-cdef uint64_t heap_end
-cdef int64_t heap_from        # requests of so many bytes and more; 0: none any more
-cdef int64_t watch_from       # somebody is called when so many bytes are allocated; 0: nobody
-cdef int watch_process        # in this process
-cdef object watcher
-
-cdef bint is_large(uint64_t n) noexcept nogil
-cdef void watch_look() noexcept nogil
-cdef int watch_call(void *unused) except -1
-cdef bint is_ours(const void *at) noexcept nogil
 cdef void *heap_take(uint64_t n, bint zeroed, bint growing, bint *elsewhere) noexcept nogil
 cdef void heap_give(void *at) noexcept nogil
 cdef uint64_t heap_usable(void *at) noexcept nogil

@@ -11,6 +11,8 @@ OOM killer's affair.
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.frontswap.core.arena import (
+    ANY,
+    GROWING,
     NO_ADDRESSES,
     arena_allocate,
     arena_find,
@@ -20,48 +22,42 @@ from cython.cimports.frontswap.core.arena import (
     page_for,
 )
 from cython.cimports.frontswap.core.got import got_add, got_patch_all
+from cython.cimports.frontswap.core.large import (
+    MOST_SHIFT,
+    heap,
+    heap_begin,
+    heap_from,
+    heap_threshold,
+    is_large,
+    is_ours,
+)
 from cython.cimports.frontswap.core.locks import locks_begin
 from cython.cimports.frontswap.core.plane import Plane
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
-    cas64,
-    getpid,
     int64_t,
     load64,
     set_errno,
-    store64,
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.libc.string import memcpy
 
 AUTO = cython.declare(cython.int, -1)
-#: more than this is libc's to refuse
-MOST = cython.declare(uint64_t, 1 << 46)
-
-
-def is_large(n):
-    """True if a request of `n` bytes is ours."""
-    least: int64_t = load64(cython.address(heap_from))
-    return least != 0 and cython.cast(uint64_t, least) <= n < MOST
-
-
-def is_ours(at):
-    """True if a pointer is of the arena."""
-    return heap_base <= cython.cast(uint64_t, at) < heap_end
 
 
 def heap_take(n, zeroed, growing, elsewhere):
     """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, libc may have."""
     error: cython.int = 0
-    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, not zeroed, growing, cython.address(error))
+    how: cython.int = 0 if zeroed else ANY
+    more: cython.int = GROWING if growing else 0
+    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
     if address == 0 and growing and error == NO_ADDRESSES:
-        address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, not zeroed, False, cython.address(error))
+        address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     if address == 0:
         set_errno(ENOMEM)
-    watch_look()
     return cython.cast(cython.p_void, address)
 
 
@@ -77,32 +73,6 @@ def heap_usable(at):
     if number == 0:
         return 0
     return cython.cast(uint64_t, heap.blocks[number].pages) << heap.blocks[number].shift
-
-
-def watch_look():
-    """Has so much been allocated that somebody wants to know? He is called once, when Python comes to it."""
-    most: int64_t = load64(cython.address(watch_from))
-    # Not in the child of a C library that has forked: Python's lock may be taken there.
-    if most == 0 or load64(cython.address(heap.allocated)) < most or getpid() != watch_process:
-        return
-    if cas64(cython.address(watch_from), most, 0) and Py_AddPendingCall(watch_call, cython.NULL) != 0:
-        cas64(cython.address(watch_from), 0, most)  # too many of those wait: with the next allocation
-
-
-def watch_call(unused):
-    """What Py_AddPendingCall() calls, in the main thread."""
-    if watcher is not None:
-        watcher()
-    return 0
-
-
-def watch(allocated: int, call: object) -> None:
-    """Have `call` called once, by Python's main thread, when so many bytes are allocated; 0: not any more."""
-    global watcher, watch_process
-    store64(cython.address(watch_from), 0)
-    watcher = call
-    watch_process = getpid()
-    store64(cython.address(watch_from), allocated)
 
 
 # --- malloc and its family -------------------------------------------------------------------------
@@ -122,7 +92,7 @@ def our_calloc(count, n):
     """calloc(3)."""
     elsewhere: cython.bint = False
     at: cython.p_void
-    if n == 0 or count >= MOST // n or not is_large(count * n):
+    if n == 0 or count >= (cython.cast(uint64_t, 1) << MOST_SHIFT) // n or not is_large(count * n):
         return real_calloc(count, n)
     at = heap_take(count * n, True, False, cython.address(elsewhere))
     return real_calloc(count, n) if elsewhere else at
@@ -160,7 +130,6 @@ def our_realloc(at, n):
     if cython.cast(int64_t, 2 * n) >= load64(cython.address(heap_from)) and arena_resize(
         heap, cython.cast(uint64_t, at), n
     ):
-        watch_look()
         return at
     if is_large(n):
         new = heap_take(n, False, True, cython.address(elsewhere))
@@ -285,11 +254,8 @@ def begin(plane: Plane, threshold: int) -> None:
 
     The caller has seen to it that it is the first.
     """
-    global heap, heap_base, heap_end
     Py_INCREF(plane)  # never given back: destructors run after the interpreter has ended, and free what is here
-    heap_base = plane.pg.base
-    heap_end = plane.pg.base + plane.pg.size
-    heap = plane.pg
+    heap_begin(plane.pg)
     extent_take(cython.address(heap.space), 1, 1)  # nor is somebody else's memory before the first: see place()
     got_add(b"malloc", cython.cast(cython.p_void, our_malloc), cython.cast(pp_void, cython.address(real_malloc)))
     got_add(b"calloc", cython.cast(cython.p_void, our_calloc), cython.cast(pp_void, cython.address(real_calloc)))
@@ -332,4 +298,4 @@ def begin(plane: Plane, threshold: int) -> None:
 
 def set_threshold(threshold: int) -> None:
     """Requests from so many bytes on; 0: no more of them. What there is stays."""
-    store64(cython.address(heap_from), threshold)
+    heap_threshold(threshold)

@@ -57,7 +57,7 @@ from cython.cimports.frontswap.core.reclaim import (
 )
 from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.segments import record_on_disk
-from cython.cimports.frontswap.core.swapfile import swap_tight
+from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     add64,
@@ -66,6 +66,7 @@ from cython.cimports.frontswap.core.uapi import (
     cas32,
     int64_t,
     load32,
+    load64,
     loadi,
     lock,
     sleep_on,
@@ -78,6 +79,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die, say, uffd_copy, uffd_fill, uffd_protect
 from cython.cimports.libc.stdio import snprintf
 
+RESERVE_AHEAD = cython.declare(int64_t, 64 << 20)  # fallocate() takes long, whatever it is asked for
 FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
 
 
@@ -137,6 +139,26 @@ def spot_holds(pg, spot):
     )
 
 
+def backed(pg, bytes):
+    """Count a page that nobody has reserved room for; False: the disk cannot back it.
+
+    Everybody adds to `allocated` first and has the swap file grow then, under the lock, if that is more than it has
+    been reserved for. So all that is counted and has been allowed is reserved for, whoever was first.
+    """
+    allocated: int64_t = add64(cython.address(pg.allocated), bytes) + bytes
+    error: cython.int
+    if allocated <= load64(cython.address(pg.reserved_for)):
+        return True
+    lock(cython.address(pg.arena_lock))
+    error = swap_reserve(pg, allocated + RESERVE_AHEAD, pg.budget)
+    if error:
+        error = swap_reserve(pg, allocated, pg.budget)
+    unlock(cython.address(pg.arena_lock))
+    if error:
+        add64(cython.address(pg.allocated), -bytes)
+    return error == 0
+
+
 def fault(pg, spot, write, ctx):
     """The states of one page under a fault.
 
@@ -147,6 +169,7 @@ def fault(pg, spot, write, ctx):
     state: uint32_t
     turn: cython.int = 0
     charged: cython.bint = False
+    backing: cython.bint = False
     more: cython.int
     result: cython.int
     error: cython.int
@@ -182,6 +205,12 @@ def fault(pg, spot, write, ctx):
             else:
                 charged = True
             continue
+        if (state & STATE) == NONE and not backing and pg.blocks[spot.number].loose:
+            if not backed(pg, size):
+                result = NO_DISK
+                break
+            backing = True
+            continue
         if (state & STATE) == OUT and ctx[0] == cython.NULL:
             ctx[0] = context_take(pg)
             continue
@@ -192,6 +221,8 @@ def fault(pg, spot, write, ctx):
             result = STRAY
             break
         if (state & STATE) != CLEAN:
+            if backing and (state & STATE) != NONE:
+                add64(cython.address(pg.allocated), -size)
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
@@ -207,6 +238,8 @@ def fault(pg, spot, write, ctx):
         break
     if charged:
         uncharge(pg, size)
+    if backing:
+        add64(cython.address(pg.allocated), -size)
     return result
 
 

@@ -72,6 +72,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import uffd_features, uffd_new
+from cython.cimports.frontswap.core.watch import watch_begin
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
@@ -184,6 +185,8 @@ class Plane(Hooks):
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
         pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
+        pg.gone = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
+        pg.fixed = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         self.map_pages()
         self.map_log()
         pg.zeros = cython.cast(bytes_p, self.map(pg.max_page))
@@ -234,12 +237,19 @@ class Plane(Hooks):
             restore_signals(cython.address(signals))
         return error
 
+    def watch(self, allocated: int, call: object) -> None:
+        """Have `call` called once, by Python's main thread, when so many bytes are allocated; 0: not any more.
+
+        One plane of a process can be watched.
+        """
+        watch_begin(self.pager(), allocated, call)
+
     def charged(self) -> int:
         """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated."""
         pg: pager_p = self.pager()
         if loadi(cython.address(pg.registered)):
             return load64(cython.address(pg.used)) + pg.limit - pg.budget
-        return pg.allocated + pg.spare_bytes
+        return load64(cython.address(pg.allocated)) + pg.loose + pg.spare_bytes
 
     def present(self) -> int:
         """Bytes of arrays in RAM, as the kernel tells; -1 when the arena is registered, and we know."""
@@ -262,7 +272,7 @@ class Plane(Hooks):
         c_typesize: cython.int = typesize
         c_kind: cython.int = kind
         with cython.nogil:
-            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, False, False, cython.address(error))
+            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, 0, cython.address(error))
         return address, error
 
     def free(self, address: int) -> bool:

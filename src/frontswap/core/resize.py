@@ -8,7 +8,7 @@ Race: allocations go by the limit and change what is allocated, so both happen u
 """
 
 import cython
-from cython.cimports.frontswap.core.arena import CROSSING, NO_REGISTRATION, arena_trim, may_hold
+from cython.cimports.frontswap.core.arena import CROSSING, NO_REGISTRATION, arena_trim, backing
 from cython.cimports.frontswap.core.contexts import limit_apply, reserve_bytes, work_enter, work_leave
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import FRAME, context_p
@@ -35,12 +35,17 @@ def limit_step(pg, limit):
     """Change the limit if all is there that it needs: 0, CROSSING or why not. Inside the gate, under arena_lock."""
     old: int64_t = pg.limit
     budget: int64_t = limit - reserve_bytes(pg, limit, pg.context_page)
-    error: cython.int = 0
+    allocated: int64_t = load64(cython.address(pg.allocated))
+    error: cython.int
     if budget < pg.budget:
         # A page that does not compress would have no place, and its fault would end the process.
-        if pg.file < 0 and pg.allocated + pg.spare_bytes > budget:
+        if pg.file < 0 and allocated + pg.spare_bytes > budget:
             return LIMIT_ALLOCATED
-        if not may_hold(pg, pg.allocated, budget, cython.address(error)):
+        # Faults go by what has been reserved for: see backed() in core/pager.py.
+        if loadi(cython.address(pg.registered)) and allocated < pg.reserved_for:
+            allocated = pg.reserved_for
+        error = backing(pg, allocated, budget)
+        if error:
             return error
     limit_apply(pg, limit, pg.context_page)
     # The limit first, pins then, as a pin counts itself first and looks at the limit then.
@@ -91,7 +96,7 @@ def limit_keep(pg):
     done: cython.bint
     ctx: context_p
     while load64(cython.address(pg.used)) > pg.budget:
-        if idle > (PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50):
+        if idle > PATIENCE:
             return False
         ctx = work_enter(pg)
         done = reclaim_batch(pg, ctx, FRAME) > 0 or (pg.file >= 0 and write_coldest(pg) == 0)

@@ -20,7 +20,7 @@ from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import pager_p
-from cython.cimports.frontswap.core.pager import NO_MEMORY, RETRY, STRAY, pager_fault
+from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, STRAY, pager_fault
 from cython.cimports.frontswap.core.signals import (
     chain,
     chain_to_default,
@@ -106,15 +106,20 @@ def widen(low, high):
             break
 
 
-def out_of_memory_message():
-    """Say that the limit is reached and nothing is left to do."""
-    say(
-        cython.cast(
-            cython.p_const_char,
-            "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
-            "this Memory has no swap file (swap=None)\n",
-        )
+def out_of_memory_message(pg, result):
+    """Say that nothing is left to do, and why."""
+    why: cython.p_const_char = cython.cast(
+        cython.p_const_char,
+        "the limit is reached, the data does not compress into it, and this Memory has no swap file (swap=None)\n",
     )
+    if result == NO_DISK:
+        why = cython.cast(
+            cython.p_const_char, "the disk of the swap file has no room for what was mapped without a reservation\n"
+        )
+    elif pg.file >= 0:
+        why = cython.cast(cython.p_const_char, "the limit is reached, and the swap file takes no more\n")
+    say(cython.cast(cython.p_const_char, "frontswap: SIGBUS: out of memory: "))
+    say(why)
 
 
 def store_lost(address):
@@ -154,8 +159,8 @@ def on_sigbus(number, info, context):
         cancel = set_cancel(PTHREAD_CANCEL_DISABLE)
         result = pager_fault(pg, address, fault_is_write(context))
         set_cancel(cancel)
-        if result == NO_MEMORY:
-            out_of_memory_message()
+        if result == NO_MEMORY or result == NO_DISK:
+            out_of_memory_message(pg, result)
         if result < 0:
             if address == last_lost:
                 # Who had the signal before us has returned, and the access came again (Python's own
@@ -190,8 +195,8 @@ def unserviceable(pg, address, thread, result, times):
     it. Where the signal is blocked or its handler returns, nothing but the end of all keeps it from going on for ever.
     """
     page: uint64_t = address & ~cython.cast(uint64_t, 4095)
-    if result == NO_MEMORY:
-        out_of_memory_message()
+    if result == NO_MEMORY or result == NO_DISK:
+        out_of_memory_message(pg, result)
     if pg.use_poison and uffd_poison(pg.fd, page, 4096) == 0:
         return
     if times > 20:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..core import heap
 from ..errors import FrontswapError, ParameterError
 from ..machine import Group, Machine
 from ..sizes import format_size
@@ -245,7 +244,7 @@ class Follower:
                 self._watch()
 
     def _watch(self) -> None:
-        heap.watch(self.space.settings.limit // 2, self._start)
+        self.space.plane.watch(self.space.settings.limit // 2, self._start)
 
     def _run(self) -> None:
         end = self._end
@@ -256,7 +255,7 @@ class Follower:
 
     def stop(self) -> None:
         """No more looks from now on; one that is on its way is finished."""
-        heap.watch(0, None)
+        self.space.plane.watch(0, None)
         self._end.set()
 
     def in_child(self) -> None:

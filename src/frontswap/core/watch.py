@@ -1,0 +1,30 @@
+"""Somebody in Python is called once so much has been allocated: so nobody has to look again and again until then."""
+
+import cython
+from cython.cimports.frontswap.core.uapi import cas64, getpid, int64_t, load64, store64
+
+
+def watch_look(pg):
+    """Has so much been allocated that somebody wants to know?"""
+    most: int64_t = load64(cython.address(pg.watch_from))
+    # Not in the child of a C library that has forked: Python's lock may be taken there.
+    if most == 0 or load64(cython.address(pg.allocated)) + pg.loose < most or getpid() != watch_process:
+        return
+    if cas64(cython.address(pg.watch_from), most, 0) and Py_AddPendingCall(watch_call, cython.NULL) != 0:
+        cas64(cython.address(pg.watch_from), 0, most)  # too many of those wait: with the next allocation
+
+
+def watch_call(unused):
+    """What Py_AddPendingCall() calls, in the main thread."""
+    if watcher is not None:
+        watcher()
+    return 0
+
+
+def watch_begin(pg, allocated, call):
+    """Have `call` called once, when so many bytes are allocated; 0: not any more."""
+    global watcher, watch_process
+    store64(cython.address(pg.watch_from), 0)
+    watcher = call
+    watch_process = getpid()
+    store64(cython.address(pg.watch_from), allocated)
