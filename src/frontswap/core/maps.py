@@ -269,9 +269,13 @@ def dontneed(pg, address, n, zeros):
         page = cython.cast(uint64_t, 1) << block.shift
         low = block.base + (at - block.base + page - 1) // page * page
         stop = block.base + (high - block.base) // page * page
-        if zeros and block.marked and (
-            (low > at and is_fixed(pg, block, (at - block.base) >> block.shift))
-            or (stop < high and is_fixed(pg, block, (stop - block.base) >> block.shift))
+        if (
+            zeros
+            and block.marked
+            and (
+                (low > at and is_fixed(pg, block, (at - block.base) >> block.shift))
+                or (stop < high and is_fixed(pg, block, (stop - block.base) >> block.shift))
+            )
         ):
             return EINVAL  # a part of a page that the program has protected
         if zeros and low > at:
