@@ -45,7 +45,6 @@ from cython.cimports.frontswap.core.uapi import (
     block_signals,
     errno,
     eventfd,
-    int64_t,
     load32,
     loadi,
     lock,
@@ -88,20 +87,20 @@ def ready(pg):
     own: cython.int
     used: uint32_t
     blocked: uint32_t
-    allocated: int64_t
     ends: cython.int[2]
     leases_check(pg)
     used = slots_in_use(pg)
     own = file_place(pg)
     if own < 0 or pg.lease_count == MAX_LEASES:
         return EMFILE
+    # Nobody is adding to what is allocated. What was once reserved for more is not for the child.
+    pg.reserved_for = pg.allocated
     # What is not registered yet reserves its room when it is.
-    allocated = max(pg.allocated, pg.reserved_for)
-    pg.child_slots = slots_for(pg, allocated, pg.budget) if loadi(cython.address(pg.registered)) else 0
+    pg.child_slots = slots_for(pg, pg.allocated, pg.budget) if loadi(cython.address(pg.registered)) else 0
     error = swap_file_make(pg, pg.child_slots, cython.address(pg.child_file))
     if error == 0 and used:
         blocked = used + pg.deferred_slots
-        error = swap_grow(pg, slots_for(pg, allocated, pg.budget) + blocked)
+        error = swap_grow(pg, slots_for(pg, pg.allocated, pg.budget) + blocked)
         if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
             error = errno
         if error == 0:
