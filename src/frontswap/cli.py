@@ -108,7 +108,7 @@ def run(
 
     Its large allocations, whoever makes them (NumPy, pandas, torch, Python itself), are kept within --memory.
     Exit status, output, signals and tracebacks are the program's own. Python programs that it starts are under
-    frontswap too, each with a limit of its own.
+    frontswap too, and all of them together have --memory.
     """
     from .memory.run import run as run_job
 

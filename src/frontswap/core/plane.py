@@ -251,6 +251,11 @@ class Plane(Hooks):
             return load64(cython.address(pg.used)) + pg.limit - pg.budget
         return load64(cython.address(pg.allocated)) + pg.loose + pg.spare_bytes
 
+    def wanted(self) -> int:
+        """Bytes of RAM that would be of use: for all that is allocated, and the reserve."""
+        pg: pager_p = self.pager()
+        return load64(cython.address(pg.allocated)) + pg.loose + pg.spare_bytes + pg.limit - pg.budget
+
     def present(self) -> int:
         """Bytes of arrays in RAM, as the kernel tells; -1 when the arena is registered, and we know."""
         pg: pager_p = self.pager()

@@ -10,6 +10,7 @@ from ..backends.stack import Spec
 from ..core import heap
 from ..errors import InUseError, ParameterError
 from ..sizes import format_size, parse_size
+from .ledger import Ledger
 from .pressure import Follower, auto_limit
 from .settings import Settings
 from .space import Space
@@ -92,18 +93,32 @@ def install_space(
     backends: Spec,
     threshold: int | str,
     overcommit: bool = False,
+    ledger: Ledger | None = None,
 ) -> Space:
-    """:func:`install` without NumPy."""
+    """:func:`install` without NumPy; with a `ledger`: as one of a run, of which `limit` is the budget."""
     with _lock:
         if _installed:
             held = format_size(_installed[0].statistics().limit_bytes)
             raise InUseError(f"install: a Memory of {held} is installed already")
-        settings = checked(limit, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
-        space = Space(settings, swap)
+        share, first = limit, 0
+        try:
+            if ledger is not None:
+                share, first = ledger.join()
+        except OSError:  # somebody has it and has been stopped: a limit of its own then
+            ledger = None
+        try:
+            settings = checked(share, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
+            space = Space(settings, swap)
+        except BaseException:
+            if ledger is not None:
+                ledger.leave()
+            raise
         space.kept = "the process allocates from this Memory (frontswap.install) until it ends"
         heap.begin(space.plane, settings.threshold)
         _installed.append(space)
-        if limit == "auto":
-            _followers.append(Follower(space))
-            _followers[0].arm()
+        if limit == "auto" or ledger is not None:
+            follower = Follower(space, auto=limit == "auto", ledger=ledger)
+            follower.first = first or follower.first
+            follower.arm()
+            _followers.append(follower)
     return space

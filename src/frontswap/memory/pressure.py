@@ -16,12 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import FrontswapError, ParameterError
 from ..machine import Group, Machine
 from ..sizes import format_size
+from .ledger import Ledger
 from .settings import MIN_LIMIT
 from .space import Space
 
@@ -42,7 +44,7 @@ CALM = 0.01
 #: steps that are remembered
 REMEMBERED = 256
 
-Why = Literal["steady", "shrink", "stalled", "grow", "refused"]
+Why = Literal["steady", "shrink", "stalled", "grow", "share", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Reading:
     ours: int  #: pages and records of the arrays, the reserve with them
     outside: int  #: what the process uses beside them (RssAnon)
     allowed: int  #: what the arrays may have; may be less than nothing
-    by: str  #: who allows no more: a path of a cgroup, or "the machine"
+    by: str  #: who allows no more: a path of a cgroup, "the machine", or "the run" if it has been told a size
     stalled: float  #: part of the last second in which somebody waited for memory, 0 to 1
 
 
@@ -146,10 +148,20 @@ class Follower:
     """Has the limit of a space follow. :meth:`tick` is one look; a thread makes them once it is worth it."""
 
     def __init__(
-        self, space: Space, machine: Machine | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        space: Space,
+        machine: Machine | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        auto: bool = True,
+        ledger: Ledger | None = None,
     ) -> None:
-        """For a space whose limit is what :func:`auto_limit` said."""
+        """For a space whose limit is what :func:`auto_limit` said (`auto`), or a share of what the ledger has."""
         self.space = space
+        self.auto = auto
+        self.ledger = ledger
+        #: it begins to look when so much is allocated
+        self.first = space.settings.limit // 2
         self.machine = Machine() if machine is None else machine
         self.clock = clock
         self._forget()
@@ -165,14 +177,20 @@ class Follower:
         self._looked = self.clock() - PERIOD
         self._groups: list[Group] = []  # those with a limit
         self._seen: list[int] = []
+        self._change = -1
         self._end = threading.Event()
         self._running = False
 
     # --- one look ------------------------------------------------------------------------------------
 
     def due(self) -> bool:
-        """True if it is time for a look, or worth one: much more is used, by the process or in its groups."""
+        """True if it is time for a look, or worth one.
+
+        Much more is used, by the process or in its groups, or somebody has changed the ledger.
+        """
         if self.clock() - self._looked >= PERIOD:
+            return True
+        if self.ledger is not None and self.ledger.change != self._change:
             return True
         return any(now > then + GROWTH for now, then in zip(self._glance(), self._seen, strict=False))
 
@@ -183,17 +201,27 @@ class Follower:
     def tick(self) -> Step | None:
         """Look, and change the limit if that is due; None if there is nothing to go by."""
         now = self._looked = self.clock()
-        groups = self.machine.groups()
-        self._groups = [group for group in groups if limit_of(group) is not None]
-        self._seen = self._glance()
-        reading = look(self.machine, self.space.plane.charged(), groups, now, self._stall(now, groups))
-        if reading is None:
-            return None
         settings = self.space.settings
-        before = settings.limit
+        before = limit = settings.limit
         least = max(MIN_LIMIT, self.space.plane.least_limit())
-        limit, why = decide(reading, before, least, settings.limit_most, now - self._changed)
+        why: Why = "steady"
         error = ""
+        try:
+            whole = before if self.ledger is None else self.ledger.budget
+            if self.auto:
+                found = self._look(now)
+                if found is None:
+                    return None
+                reading = found
+                whole, why = decide(reading, whole, least, settings.limit_most, now - self._changed)
+            else:
+                reading = Reading(now, self.space.plane.charged(), 0, whole, "the run", 0.0)
+            limit = whole if self.ledger is None else self._share(self.ledger, whole, least)
+            limit = min(limit, settings.limit_most)
+        except OSError:  # somebody keeps the ledger: the next time
+            return None
+        if limit != before and why == "steady":
+            why = "share"
         if limit != before and now - self._refused < REST:
             limit, why = before, "steady"
         if limit != before:
@@ -203,10 +231,29 @@ class Follower:
             except FrontswapError as refusal:
                 limit, why, error = before, "refused", str(refusal)
                 self._refused = now
+        if self.ledger is not None:
+            with suppress(OSError):  # what it has claimed is not less
+                self.ledger.claim(limit)
+            self._change = self.ledger.change
         self.last = Step(reading, before, limit, why, error)
         if why != "steady":
             self.steps.append(self.last)
         return self.last
+
+    def _look(self, now: float) -> Reading | None:
+        groups = self.machine.groups()
+        self._groups = [group for group in groups if limit_of(group) is not None]
+        self._seen = self._glance()
+        found = look(self.machine, self.space.plane.charged(), groups, now, self._stall(now, groups))
+        if found is None or self.ledger is None:
+            return found
+        # What the other processes of the run have of the budget is not somebody else's.
+        return replace(found, allowed=found.allowed + self.ledger.used_by_others())
+
+    def _share(self, ledger: Ledger, whole: int, least: int) -> int:
+        wanted = max(min(self.space.plane.wanted(), whole), least)
+        limit = self.space.settings.limit
+        return ledger.settle(self.space.plane.charged(), wanted, least, limit, whole if self.auto else None)
 
     def _stall(self, now: float, groups: list[Group]) -> float:
         """The part of the time in which somebody waited for memory, measured over a second and more."""
@@ -225,7 +272,7 @@ class Follower:
     # --- the thread ----------------------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Begin to look once half of the limit is allocated.
+        """Begin to look once half of the limit is allocated, or what the ledger says.
 
         Before that nothing is lost: what the process uses beside its arrays may grow by as much, and by the spare. And
         a thread is something that others see: Python warns of fork() where there is one.
@@ -234,20 +281,21 @@ class Follower:
         os.register_at_fork(after_in_child=self.in_child)
         atexit.register(self.stop)
 
-    def _start(self) -> None:
+    def _start(self, wait: float = 0.0) -> None:
         if not self._running and not self._end.is_set():
             # Not of `threading`, which would show it to the program. It does not keep the program from ending.
             try:
-                _thread.start_new_thread(self._run, ())
+                _thread.start_new_thread(self._run, (wait,))
                 self._running = True
             except RuntimeError:  # there are too many: with the next large allocation perhaps
                 self._watch()
 
     def _watch(self) -> None:
-        self.space.plane.watch(self.space.settings.limit // 2, self._start)
+        self.space.plane.watch(self.first, self._start)
 
-    def _run(self) -> None:
+    def _run(self, wait: float) -> None:
         end = self._end
+        end.wait(wait)
         while not end.is_set():
             if self.due():
                 self.tick()
@@ -257,6 +305,9 @@ class Follower:
         """No more looks from now on; one that is on its way is finished."""
         self.space.plane.watch(0, None)
         self._end.set()
+        if self.ledger is not None:
+            with suppress(OSError):
+                self.ledger.leave()
 
     def in_child(self) -> None:
         """In a forked child, where the thread is not: it goes on with one of its own."""
@@ -265,7 +316,8 @@ class Follower:
         if stopped:
             self._end.set()
         elif running:
-            self._start()
+            # Not at once: it may be about to become another program, which has no part in this.
+            self._start(GLANCE)
         else:
             self._watch()
 

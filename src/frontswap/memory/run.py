@@ -13,6 +13,7 @@ from typing import Literal, NoReturn
 
 from ..errors import KernelSupportError, ParameterError
 from .install import checked
+from .ledger import Ledger
 from .startup import VARIABLE, Order, pth_is_there
 
 
@@ -47,7 +48,14 @@ def run(
             0, f"frontswap_run.pth is not beside the packages of {sys.executable}: pip install frontswap there"
         )
     order = Order(
-        os.getpid(), memory, swap, backends, threshold, summary, None if debugfs is None else str(debugfs.absolute())
+        os.getpid(),
+        memory,
+        swap,
+        backends,
+        threshold,
+        summary,
+        None if debugfs is None else str(debugfs.absolute()),
+        Ledger.new_path(),
     )
     what = ["-m", module] if module is not None else ["-c", code] if code is not None else []
     command = [sys.executable, *subprocess._args_from_interpreter_flags(), *what, *arguments]  # type: ignore[attr-defined]

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import FrontswapError
+from ..sizes import parse_size
 
 if TYPE_CHECKING:
+    from .ledger import Ledger
     from .space import Space
 
 VARIABLE = "FRONTSWAP_RUN"
@@ -38,6 +40,7 @@ class Order:
     threshold: str
     summary: Literal["line", "json", "none"]
     debugfs: str | None
+    ledger: str  #: the file in which all its processes share `memory`, "": each has it for itself
 
     def text(self) -> str:
         """For the environment."""
@@ -80,7 +83,10 @@ def begin(known: Set[str]) -> None:
 
 def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> None:
     try:
-        space = install_space(order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold)
+        ledger = _ledger(order)
+        space = install_space(
+            order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold, ledger=ledger
+        )
         if first and order.debugfs is not None:
             from ..observe.debugfs import DebugFS
 
@@ -92,6 +98,19 @@ def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> No
         return
     if first and order.summary != "none":
         atexit.register(_summarize, space, order)
+
+
+def _ledger(order: Order) -> Ledger | None:
+    """What this process shares with the others of its run; None where there can be none."""
+    from .ledger import Ledger
+    from .pressure import auto_limit
+
+    try:
+        if os.path.exists(order.ledger):
+            return Ledger(order.ledger, 0)
+        return Ledger(order.ledger, auto_limit() if order.memory == "auto" else parse_size(order.memory, "limit"))
+    except OSError:
+        return None
 
 
 def _forget(modules: Set[str]) -> None:
