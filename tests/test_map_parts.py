@@ -88,3 +88,26 @@ assert madvise(at, usable(at), DONTNEED) == 0 and not view(at, usable(at)).any()
 libc.free(at)
 """
     )
+
+
+def test_a_refused_allocation_takes_no_touch_with_it() -> None:
+    """It counts before it is refused: a touch of loose memory meanwhile was refused, too, by SIGBUS."""
+    maps(
+        """
+at = take(1 << 30, NORESERVE)
+push()
+resource.setrlimit(resource.RLIMIT_FSIZE, (mem.statistics().swap_reserved_bytes + 400 * MiB, resource.RLIM_INFINITY))
+end = threading.Event()
+def refuse():
+    while not end.is_set():
+        assert malloc(900 << 30) is None
+thread = threading.Thread(target=refuse)
+thread.start()
+for _ in range(4):
+    view(at, 1 << 30)[: 200 * MiB : 4096] = 1
+    assert munmap(at, 1 << 30) == 0
+    at = take(1 << 30, NORESERVE)
+end.set()
+thread.join()
+"""
+    )
