@@ -90,6 +90,26 @@ libc.free(at)
     )
 
 
+def test_a_fork_reserves_for_what_is_there() -> None:
+    """Not for what was freed before, nor ahead of touches: each child would take the room of the largest moment."""
+    maps(
+        """
+at = take(1 << 30, NORESERVE)
+view(at, MiB)[:] = 1
+push()
+libc.free(malloc(400 * MiB))
+assert mem.statistics().swap_reserved_bytes > 300 * MiB
+pid = os.fork()
+if pid == 0:
+    view(at, 30 * MiB)[:] = 2
+    os._exit(mem.statistics().swap_reserved_bytes > 200 * MiB or not (view(at, 30 * MiB) == 2).all())
+assert os.waitpid(pid, 0)[1] == 0
+view(at, 30 * MiB)[:] = 3
+assert (view(at, 30 * MiB) == 3).all() and munmap(at, 1 << 30) == 0
+"""
+    )
+
+
 def test_a_refused_allocation_takes_no_touch_with_it() -> None:
     """It counts before it is refused: a touch of loose memory meanwhile was refused, too, by SIGBUS."""
     maps(
