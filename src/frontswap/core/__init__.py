@@ -6,9 +6,10 @@ C declarations, a ``.pyi`` where Python calls it). What may not: configuration, 
 
 Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``;
 ``plane`` (the memory door) and ``area`` (swap areas) put them together for the control plane, on what ``hooks`` has for
-both. Beside the path: ``calls`` and ``sockets`` (system calls on arrays) ``-> bounce -> seam``, ``mappings`` (calls
-that arrange memory) and ``arguments`` (what is used where it lies) ``-> seam``, ``heap`` (malloc) ``-> arena`` and
-``locks`` (those in it) ``-> pager``, put in place by ``got``.
+both. Beside the path, put in place by ``got``: ``calls`` and ``sockets`` (system calls on arrays) ``-> bounce ->
+seam``, ``mappings`` (calls that arrange memory) and ``arguments`` (what is used where it lies) ``-> seam``, ``heap``
+(malloc) ``-> arena``, ``maps`` (memory that the program has mapped) ``-> arena, pager``, ``locks`` (those in the heap)
+``-> pager``.
 """
 
 from importlib.machinery import EXTENSION_SUFFIXES
