@@ -93,7 +93,8 @@ def ready(pg):
     own = file_place(pg)
     if own < 0 or pg.lease_count == MAX_LEASES:
         return EMFILE
-    # Nobody is adding to what is allocated. What was once reserved for more is not for the child.
+    # Both sides keep room for what is there now. What has been reserved for more (ahead of touches, or for what was
+    # freed since) is asked for again when it is needed: behind the closed gate nobody relies on it.
     pg.reserved_for = pg.allocated
     # What is not registered yet reserves its room when it is.
     pg.child_slots = slots_for(pg, pg.allocated, pg.budget) if loadi(cython.address(pg.registered)) else 0
@@ -137,6 +138,7 @@ def fork_prepare():
     # A handler that faults would wait at the gate for its own thread.
     block_signals(cython.address(mask))
     lock(cython.address(fork_lock))
+    lock(cython.address(protect_lock))  # what is pinned for mprotect() is marked so, in the child, too
     signals = mask
     cancel = state
     for i in range(MAX_PAGERS):
@@ -169,6 +171,7 @@ def fork_parent():
             if pagers[i].inheriting and pagers[i].fork_error:
                 forked_error[0] = pagers[i].fork_error
             parent_one(pagers[i])
+    unlock(cython.address(protect_lock))
     unlock(cython.address(fork_lock))
     streams_unlock()
     restore_signals(cython.address(mask))

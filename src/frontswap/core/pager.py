@@ -150,6 +150,8 @@ def backed(pg, bytes):
     if allocated <= load64(cython.address(pg.reserved_for)):
         return True
     lock(cython.address(pg.arena_lock))
+    # Anew: an allocation that was about to be refused may have been counted above. It is taken back under the lock.
+    allocated = load64(cython.address(pg.allocated))
     error = swap_reserve(pg, allocated + RESERVE_AHEAD, pg.budget)
     if error:
         error = swap_reserve(pg, allocated, pg.budget)
