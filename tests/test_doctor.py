@@ -148,9 +148,10 @@ def test_nothing_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS], ids=["EPERM", "ENOSYS"])
 def test_seccomp_forbids_userfaultfd(number: int) -> None:
-    """The doctor and the error of Memory() name the same command."""
+    """The doctor and the error of Memory() name the same command. (Nor may /proc/self/mem be opened.)"""
     code = f"""
 forbid({number})
+assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0  # PR_SET_DUMPABLE
 try:
     frontswap.Memory("16M")
 except frontswap.KernelSupportError as error:

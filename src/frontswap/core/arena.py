@@ -11,6 +11,7 @@ from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     CHUNK_SHIFT,
+    SIDE_THREAD,
     SPARE_ARRAY,
     SPARE_BYTES,
     SPARES,
@@ -202,7 +203,7 @@ def place(pg, bytes, page, error):
     block.shift = cython.cast(uint8_t, shift)
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
-    elif not pg.sigbus:
+    elif pg.side == SIDE_THREAD:
         # A poison marker of an earlier array would meet the first fault of this one.
         madvise(cython.cast(cython.p_void, block.base), pages << shift, MADV_DONTNEED)
     for i in range(chunks):
@@ -258,6 +259,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
     number: uint32_t
     failed: cython.int = 0
     again: cython.bint
+    page = max(page, pg.least_page)
     if any:
         address = spare_begin(pg, bytes, page, typesize, kind)
         if address:

@@ -88,6 +88,11 @@ cdef enum:
     SPARE_ARRAY = 32 << 20    # bytes of one, at most, and of all: what glibc keeps
     SPARE_BYTES = 64 << 20
 
+cdef enum:                    # who catches a fault: see seam.py
+    SIDE_SIGBUS = 0           # userfaultfd, in the thread that has it
+    SIDE_THREAD = 1           # userfaultfd, handler threads
+    SIDE_PROTECTION = 2       # SIGSEGV of what is PROT_NONE, in the thread that has it: see protection.py
+
 cdef enum:                    # advice on a block, as madvise(2) means it
     ADVICE_NORMAL = 0
     ADVICE_RANDOM = 1
@@ -346,16 +351,19 @@ cdef struct pager_t:
     int64_t spare_bytes
     int64_t reserved_for      # allocated bytes that the swap file is reserved for
     # the seam
-    int fd
+    int fd                    # userfaultfd, or /proc/self/mem
     int32_t registered        # 1: faults of the arena come to us. 0 to 1 under the closed gate, never back. Who reads
                               # 0 outside of the gate knows only that pages were not evicted yet: a system call that
                               # is on its way while it becomes 1 may meet EFAULT at a page that was never touched
     int closing
     int forked                # this is a child's copy: neither threads nor tables are here
     int stop_fd
-    bint sigbus
+    int side                  # SIDE_*
     bint use_move
     bint use_poison
+    uint32_t least_page       # bytes of the smallest page that an array may have
+    int64_t mappings_most     # SIDE_PROTECTION: mappings that the arena may come to be split into (before seam_attach():
+                              # that the process may have)
     int32_t inflight          # operations on pages that are on their way: see gate.py
     int32_t gate              # 1: closed
     lock_t gate_lock          # who has closed it

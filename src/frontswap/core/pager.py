@@ -56,6 +56,7 @@ from cython.cimports.frontswap.core.reclaim import (
     uncharge,
 )
 from cython.cimports.frontswap.core.record import load_cause
+from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
@@ -75,7 +76,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uffd import die, say, uffd_copy, uffd_fill, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say
 from cython.cimports.libc.stdio import snprintf
 
 FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
@@ -196,9 +197,9 @@ def fault(pg, spot, write, ctx):
                 more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
         frontswap_invalidate_page(pg, spot.page, state)
-        error = uffd_protect(pg.fd, page_address(pg, spot.page), size, False)
+        error = region_allow(pg, page_address(pg, spot.page), size)
         if error:
-            die("UFFDIO_WRITEPROTECT", error)
+            die("write protection", error)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         result = RESOLVED
@@ -209,9 +210,11 @@ def fault(pg, spot, write, ctx):
 
 
 def wait_for_memory(pg, ctx, size, error, turn):
-    """The memory cgroup is full at this moment, whoever filled it: wait for reclaim to make room for a page."""
+    """The memory cgroup is full at this moment, or there is no mapping left, whoever has them: wait for reclaim to make
+    room for a page.
+    """
     if error != ENOMEM or turn > 20000:
-        die("UFFDIO_COPY", error)
+        die("filling a page", error)
     if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
         backoff(turn)
 
@@ -222,7 +225,7 @@ def fill_holes(pg, ctx, page):
     turn: cython.int = 0
     size: uint32_t = page_bytes(pg, page)
     while True:
-        error = uffd_fill(pg.fd, page_address(pg, page), pg.zeros, size)
+        error = region_complete(pg, page_address(pg, page), size)
         if error == 0:
             break
         wait_for_memory(pg, ctx, size, error, turn)
@@ -273,7 +276,10 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
     if write:
         word = (word & ~cython.cast(uint32_t, STATE)) | DIRTY
     while True:
-        error = uffd_copy(pg.fd, address, pg.zeros if (state & STATE) == NONE else ctx.plain, size, not write)
+        if (state & STATE) == NONE:
+            error = region_touch(pg, address, size, not write)
+        else:
+            error = region_fill(pg, address, ctx.plain, size, not write)
         if error == 0:
             break
         wait_for_memory(pg, ctx, size, error, turn)
