@@ -63,7 +63,7 @@ $(VENV)/bin/python:
 
 # Without build isolation: what the build needs stays here, so that a changed source costs its compilation only.
 # The stamp has the time of the start: what is edited meanwhile is compiled again.
-$(VENV)/installed: pyproject.toml setup.py | $(VENV)/bin/python
+$(VENV)/installed: pyproject.toml setup.py src/frontswap_run.pth | $(VENV)/bin/python
 	@touch $@.started
 	@echo '== $(VENV): requirements of the build, then the package (compiles the core: about a minute)'
 	$(BIN)/python .ci/build_requires.py | $(BIN)/pip install --quiet --requirement /dev/stdin

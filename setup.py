@@ -1,11 +1,14 @@
 """Build of the compiled core; all else is declared in pyproject.toml."""
 
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
 SOURCE = Path("src")
 
@@ -30,7 +33,30 @@ def extension(source: Path) -> Extension:
     )
 
 
+# Python reads it as it starts, beside the packages: `frontswap run` is found by it (memory/startup.py).
+PTH = SOURCE / "frontswap_run.pth"
+
+
+class BuildWithPth(build_py):  # type: ignore[misc]
+    """A wheel has the .pth file at its top."""
+
+    def run(self) -> None:
+        super().run()
+        self.copy_file(str(PTH), str(Path(self.build_lib, PTH.name)))
+
+
+class EditableWithPth(editable_wheel):  # type: ignore[misc]
+    """So has an editable one, which takes nothing else from what is built. (As coverage.py does it.)"""
+
+    def run(self) -> None:
+        super().run()
+        for wheel in Path(self.dist_dir).glob("*editable*.whl"):
+            with zipfile.ZipFile(wheel, "a") as archive:
+                archive.write(PTH, PTH.name)
+
+
 setup(
+    cmdclass={"build_py": BuildWithPth, "editable_wheel": EditableWithPth},
     options={"build_ext": {"parallel": True}},
     ext_modules=cythonize(
         # a .py with a .pxd beside it is compiled (Cython's pure Python mode)

@@ -67,7 +67,7 @@ def compare(chosen: argparse.Namespace, console: Console, folder: Path) -> tuple
         plan = Plan(
             subjects=(before, OURS) if turn % 2 == 0 else (OURS, before),
             kinds=chosen.data,
-            steps=STEPS,
+            steps=chosen.steps,
             rounds=1,
             size=(256 if small else 2048) * MIB,
             sort_size=(128 if small else 1024) * MIB,
@@ -104,6 +104,14 @@ def sheet(records: list[Record]) -> Sheet:
     return Sheet("Beside an earlier frontswap: 2 GiB (sort: 1) in 512 MiB", head, rows, NOTES, kept)
 
 
+def steps(text: str) -> tuple[str, ...]:
+    """Names of steps; a step works on what the one before has left, "fill" has to be first."""
+    chosen = tuple(text.split(","))
+    if not set(chosen) <= set(STEPS) or chosen[0] != "fill":
+        raise argparse.ArgumentTypeError(f"{text!r}: some of {','.join(STEPS)}, fill first")
+    return chosen
+
+
 def main() -> int:
     made = parser("before", __doc__, "256 MiB in 64 MiB, one round")
     made.add_argument("python", type=Path, help="an interpreter that has the other frontswap")
@@ -116,6 +124,7 @@ def main() -> int:
         metavar="NAME,...",
         help="kinds of data (default all)",
     )
+    made.add_argument("--steps", type=steps, default=STEPS, metavar="NAME,...", help="(default all)")
     chosen = made.parse_args()
     chosen.python = chosen.python.absolute()
     return run("before", chosen, chosen.dir, lambda console, folder: compare(chosen, console, folder))

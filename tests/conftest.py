@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -72,6 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("forbid_userfaultfd"):
         forbid_userfaultfd()
         config.addinivalue_line("filterwarnings", "ignore:frontswap. a seccomp filter forbids userfaultfd")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell without job control starts what is in background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("sample"):
         config.pluginmanager.register(Sample(config.getoption("sample"), config.getoption("sample_seconds")))
 

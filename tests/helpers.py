@@ -221,7 +221,7 @@ import subprocess, sys, threading, time
 import traceback
 import numpy as np
 import numpy.fft, numpy.lib.array_utils, numpy.linalg, numpy.random
-import frontswap
+import frontswap, frontswap.area, frontswap.memory.install, frontswap.memory.memory
 from frontswap.core.plane import kernel_features
 from frontswap.testing import container, hammer, soak
 sys.path.insert(0, {tests!r})

@@ -208,19 +208,16 @@ def between(code: str) -> None:
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
-def test_a_memory_made_while_a_c_library_forks() -> None:
+def test_a_memory_made_while_a_c_library_forks(tmp_path: Path) -> None:
     """It is in no fork that has not prepared it: the parent once ended for it what it had not begun, and closed
     descriptor 0.
     """
     between(
-        """
+        f"""
+library = ctypes.CDLL({str(c_library(C_FORK, tmp_path))!r})
 first = frontswap.Memory("16M")
-def fork():
-    pid = libc.fork()
-    if pid == 0:
-        libc._exit(0)
-    return os.waitpid(pid, 0)[1]
-thread = forking(fork)
+# All of the child is C: the GIL may be another thread's in it, for ever.
+thread = forking(lambda: library.fork_and_check(None, None, ctypes.c_long(0)))
 second = frontswap.Memory("16M")
 end(thread)
 os.fstat(0)
@@ -330,7 +327,10 @@ same(array, data)
 
 def test_the_gate_is_closed_after_others_have_prepared() -> None:
     """OpenBLAS's handler waits for its threads, which may be at work on an array: ours is registered before."""
-    code = "import sys, frontswap; print(*map(list(sys.modules).index, ('frontswap.core.fork', 'numpy')))"
+    code = (
+        "import sys, frontswap; frontswap.Memory; "
+        "print(*map(list(sys.modules).index, ('frontswap.core.fork', 'numpy')))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     ours, numpys = map(int, done.stdout.split())
     assert ours < numpys

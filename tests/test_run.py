@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import PATIENCE
 
 import frontswap
+from frontswap.memory.startup import VARIABLE, program_folder
 from frontswap.observe.debugfs import NAMES, DebugFS, process_statistics
 
 JOB = """
@@ -35,10 +38,12 @@ def job(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from frontswap.cli import main; sys.argv = ['frontswap', *sys.argv[1:]]; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120 * PATIENCE)
+FRONTSWAP = str(Path(sys.executable).parent / "frontswap")
+
+
+def run(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [FRONTSWAP, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120 * PATIENCE, **settings)
 
 
 def test_a_script_is_the_script_that_it_is(job: Path, tmp_path: Path) -> None:
@@ -55,20 +60,194 @@ def test_a_script_is_the_script_that_it_is(job: Path, tmp_path: Path) -> None:
     assert "succ_stores" in run("stats", tmp_path / "fs").stdout
 
 
-def test_module_and_code() -> None:
+# What a program can see of how it was started, each with its arguments.
+PROGRAMS = {
+    "argv": "import sys; print(__name__, sys.argv, sys.path[:1], sys.flags, sys.orig_argv[1:] != [], __file__)",
+    "traceback": "def f():\n    raise LookupError('mine')\nf()",
+    "syntax error": "def f(:",
+    "exit status": "import sys; sys.exit(7)",
+    "message": "import sys; sys.exit('sorry')",
+    "signal": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "abort": "import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()",
+    "interrupt": "import os, signal; os.kill(os.getpid(), signal.SIGINT); [None for _ in range(10**9)]",
+    "input": "import sys; print(sys.stdin.read().upper())",
+    "atexit": "import atexit, sys\natexit.register(lambda: print('last words', file=sys.stderr))\nprint('first')",
+    "_exit": "import os; print('gone', flush=True); os._exit(5)",
+    "variables": "import os\nos.environ['OMP_NUM_THREADS'] = '1'\nimport sys; print('numpy' in sys.modules)",
+    "handlers": "import signal; print([signal.getsignal(s) for s in signal.Signals if s != signal.SIGBUS])",
+    "fork": "import os, sys\nif os.fork() == 0: sys.exit(3)\nprint(os.wait()[1])",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_nothing_can_tell(name: str, tmp_path: Path) -> None:
+    """Exit status, output, tracebacks: those of the plain run."""
+    script = tmp_path / "job.py"
+    script.write_text(PROGRAMS[name])
+    environment = {**os.environ, "PYTHONFAULTHANDLER": ""}
+    plain = subprocess.run(
+        [sys.executable, script, "a", "--b"], input="text", capture_output=True, text=True, check=False, env=environment
+    )
+    ours = run("run", "--memory", "16M", "--quiet", script, "a", "--b", input="text", env=environment)
+    assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+
+
+def test_module_and_code(tmp_path: Path) -> None:
     code = "import sys; print(__name__, sys.argv)"
     done = run("run", "--memory", "16M", "--quiet", "-c", code, "-b", "a")
     assert (done.stdout, done.stderr) == ("__main__ ['-c', '-b', 'a']\n", "")
     done = run("run", "--memory", "16M", "--quiet", "-m", "json.tool", "--help")
     assert done.returncode == 0
     assert "usage" in done.stdout
+    (tmp_path / "__main__.py").write_text("print('a directory')")
+    assert run("run", "--memory", "16M", "--quiet", tmp_path).stdout == "a directory\n"
 
 
-def test_a_traceback_is_the_scripts(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text("raise LookupError('mine')")
-    done = run("run", "--memory", "16M", "--quiet", tmp_path / "bad.py")
+ALL_OVER = """
+import json, os, subprocess, sys, threading, multiprocessing
+import numpy as np
+import frontswap
+def allocated():
+    array = np.ones(3 << 20)
+    return frontswap.installed().statistics().allocated_bytes >= array.nbytes
+def answer(_):
+    return allocated()
+if __name__ == "__main__":
+    found = {"main": allocated()}
+    thread = threading.Thread(target=lambda: found.__setitem__("thread", allocated()))
+    thread.start()
+    thread.join()
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            found[method] = pool.map(answer, [0])[0]
+    here = os.path.dirname(__file__)
+    code = f"import sys; sys.path.insert(0, {here!r}); import all_over; print(all_over.allocated())"
+    for name, flags in (("exec", []), ("isolated", ["-I"])):
+        done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, check=True)
+        found[name] = done.stdout == "True\\n" and done.stderr == ""
+    print(json.dumps(found))
+"""
+
+
+def test_threads_and_children_are_under_it(tmp_path: Path) -> None:
+    (tmp_path / "all_over.py").write_text(ALL_OVER)
+    done = run("run", "--memory", "64M", tmp_path / "all_over.py")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == dict.fromkeys(found, True)
+    assert len(found) == 7
+    assert done.stderr.count("frontswap: ") == 1, "only the program itself says something at the end"
+
+
+def test_a_directory_for_the_swap_file_is_the_same_for_children_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "swap").mkdir()
+    code = "import os; print([os.path.realpath('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')])"
+    job = f"import os, subprocess, sys; os.chdir('/var/tmp'); subprocess.run([sys.executable, '-c', {code!r}])"
+    done = run("run", "--memory", "16M", "--swap", "swap", "--quiet", "-c", job, cwd=tmp_path)
+    assert f"'{tmp_path / 'swap'}/" in done.stdout, done
+
+
+def test_a_script_on_stdin() -> None:
+    done = run("run", "--memory", "16M", "--quiet", "-", "a", input="import sys; print(sys.argv)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['-', 'a']\n", "")
+
+
+def test_without_stderr(tmp_path: Path) -> None:
+    """What would be said is not said, and not on stdout either."""
+    command = [FRONTSWAP, "run", "--memory", "16M", "-c", "print(5)"]
+    done = subprocess.run(["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *command], stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (0, b"5\n")
+    code = f"import os, subprocess, sys; os.rmdir({str(tmp_path / 'swap')!r}); os.close(2)"
+    code += "; subprocess.run([sys.executable, '-c', 'print(6)'])"
+    (tmp_path / "swap").mkdir()
+    done = subprocess.run(
+        [*command[:-2], "--swap", str(tmp_path / "swap"), "-c", code], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"6\n")
+
+
+def test_modules_beside_the_script_are_its_own(tmp_path: Path) -> None:
+    """Frontswap imports some of the standard library before the program has begun."""
+    for name in ("resource", "token", "fractions"):
+        (tmp_path / f"{name}.py").write_text("mine = __file__")
+    (tmp_path / "logging").mkdir()
+    (tmp_path / "logging" / "__init__.py").write_text("mine = __file__")
+    (tmp_path / "shutil").mkdir()  # no package: the library's comes before it
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import resource, token, fractions, logging, shutil; print(token.mine, logging.mine, shutil.copyfile)"
+    )
+    plain = subprocess.run([sys.executable, job], capture_output=True, text=True, check=True)
+    ours = run("run", "--memory", "16M", "--quiet", job)
+    assert (ours.returncode, ours.stdout.split(" at ")[0], ours.stderr) == (0, plain.stdout.split(" at ")[0], "")
+    for how in (["-m", "job"], ["-c", job.read_text()]):
+        assert run("run", "--memory", "16M", "--quiet", *how, cwd=tmp_path).stdout.startswith(str(tmp_path)), how
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (["-X", "dev", "-B", "/a/job.py", "-m"], "/a"),
+        (["-W", "error", "-m", "job"], "."),
+        (["-c", "print()"], "."),
+        (["-mjob"], "."),
+        (["-", "/a/job.py"], "."),
+        ([], "."),
+        (["/usr"], "/usr"),
+    ],
+)
+def test_where_a_programs_own_modules_are(command: list[str], folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    monkeypatch.setattr("os.path.isfile", lambda path: path == "/a/job.py")
+    assert program_folder(["python", *command]) == os.path.realpath(folder)
+
+
+def test_another_interpreter_in_the_same_process() -> None:
+    """Its large objects are ours as well, and it has nothing to begin."""
+    code = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+found = interpreters.create()
+run = getattr(interpreters, "run_string", None) or interpreters.exec
+run(found, "x = bytes(30 << 20); print(len(x))")
+interpreters.destroy(found)
+"""
+    done = run("run", "--memory", "16M", "--quiet", "-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{30 << 20}\n", "")
+
+
+def test_summary_as_json(job: Path) -> None:
+    done = run("run", "--memory", "24M", "--summary", "json", job)
+    found = json.loads(done.stderr)["frontswap"]
+    assert found["limit_bytes"] == 24 << 20
+    assert found["registered"] is True
+    assert found["refaults"] > 0
+    done = run("run", "-c", "1", env={**os.environ, "FRONTSWAP_REGISTER": "late"})
+    assert done.stderr.startswith("frontswap: everything fits in ")
+
+
+def test_an_order_that_is_none() -> None:
+    """In the environment of somebody who is not under `frontswap run`."""
+    environment = {**os.environ, VARIABLE: "{}"}
+    done = subprocess.run([sys.executable, "-c", "1"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.endswith("LookupError: mine\n")
+    assert done.stderr.startswith(f"frontswap: {VARIABLE} in the environment is not what")
+
+
+def test_a_child_without_room_goes_on(tmp_path: Path) -> None:
+    """The directory of the swap file has gone when the child starts."""
+    swap = tmp_path / "place" / "swap"
+    code = (
+        f"import os, subprocess, sys; os.rmdir({str(swap)!r}); os.rmdir({str(swap.parent)!r}); "
+        "print(subprocess.run([sys.executable, '-c', 'print(5)'], capture_output=True, text=True))"
+    )
+    swap.mkdir(parents=True)
+    done = run("run", "--memory", "16M", "--swap", swap, "--quiet", "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "stdout='5\\n'" in done.stdout
+    assert "goes on without: " in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -76,6 +255,8 @@ def test_a_traceback_is_the_scripts(tmp_path: Path) -> None:
     [
         (["run", "--memory", "16M"], "job.py='nothing': must be a script, -m MODULE or -c CODE"),
         (["run", "--memory", "16M", "/no/such.py"], "job.py='/no/such.py': must be a script that exists"),
+        (["run", "--memory", "16M", "--threshold", "1", "-c", "1"], "threshold='1': must be at least 4 KiB"),
+        (["run", "--memory", "16M", "--swap", "/no/such", "-c", "1"], "/no/such"),
         (["run", "--memory", "1M", "-c", "1"], "limit='1M': must be at least 16 MiB"),
         (["run", "--memory", "16M", "--backends", "zcache:codec=x", "-c", "1"], "backends='zcache:codec': 'x' must be"),
         (["run", "--memory", "16M", "--backends", "model", "-c", "1"], "GIL"),

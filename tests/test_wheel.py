@@ -35,6 +35,9 @@ print("works")
 """
 
 
+JOB = "import numpy as np; a = np.arange(8 << 20); print(a[::-1].copy().sum() == a.sum())"
+
+
 def pythons(version: str) -> Iterator[Path]:
     """Interpreters that may be of this version: pyenv's, then those on the PATH."""
     for root in (os.environ.get("PYENV_ROOT"), Path.home() / ".pyenv"):
@@ -66,7 +69,7 @@ def test_wheel_works_without_a_compiler(version: str, tmp_path: Path) -> None:
 
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in names if name.endswith((".c", ".pxd")) or ".libs/" in name]
-    assert {"frontswap/py.typed", "frontswap/core/codec.pyi"} <= set(names)
+    assert {"frontswap/py.typed", "frontswap/core/codec.pyi", "frontswap_run.pth"} <= set(names)
     assert {Path(name).name for name in names if "/licenses/" in name and not name.endswith("/")} == set(LICENSES)
 
     subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
@@ -83,3 +86,13 @@ def test_wheel_works_without_a_compiler(version: str, tmp_path: Path) -> None:
     )
     assert done.stdout == "works\n"
     subprocess.run([there / "frontswap", "--help"], check=True, env=nothing, capture_output=True)
+    done = subprocess.run(
+        [there / "frontswap", "run", "--memory", "16M", "-c", JOB],
+        check=True,
+        cwd=tmp_path,
+        env=nothing,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True\n"
+    assert "pages came back" in done.stderr

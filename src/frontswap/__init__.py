@@ -7,12 +7,21 @@
 >>> mem.close()
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 # First of all, before NumPy: handlers of pthread_atfork run in the reverse of their order before a fork, and OpenBLAS's
 # waits for its threads. One of them that is at an evicted page would wait at our gate, if that were closed by then.
-from .core import fork as _fork  # noqa: F401
+try:
+    from .core import fork as _fork  # noqa: F401
+except ImportError as error:
+    # The core is for one interpreter of a process; another one is told when it asks for Memory.
+    if "interpreter" not in str(error).lower():
+        raise
 
 # isort: split
-from .area import Frontswap, SwapArea
 from .errors import (
     ClosedError,
     DrainError,
@@ -29,7 +38,12 @@ from .errors import (
     SpecError,
     SwapDirectoryError,
 )
-from .memory import Memory, Statistics
+
+if TYPE_CHECKING:
+    from .area import Frontswap, SwapArea
+    from .memory.install import install, installed
+    from .memory.memory import Memory
+    from .memory.statistics import Statistics
 
 __version__ = "0.1.0"
 
@@ -53,4 +67,29 @@ __all__ = [
     "SwapArea",
     "SwapDirectoryError",
     "__version__",
+    "install",
+    "installed",
 ]
+
+# Imported when they are asked for: they import NumPy, and a script under `frontswap run` may want to set variables for
+# it before it does.
+_LATER = {
+    "Frontswap": ".area",
+    "SwapArea": ".area",
+    "Memory": ".memory.memory",
+    "Statistics": ".memory.statistics",
+    "install": ".memory.install",
+    "installed": ".memory.install",
+    "load_ipython_extension": ".notebook",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """The command `frontswap`: subcommands and their options, no logic."""
 
+import enum
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,14 @@ import typer
 
 from . import __version__
 from .errors import FrontswapError
+
+
+class Summary(enum.Enum):
+    """What `frontswap run` says at the end."""
+
+    LINE = "line"
+    JSON = "json"
+
 
 app = typer.Typer(name="frontswap", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -59,12 +68,19 @@ def demo(
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run(
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="RAM for its arrays, compressed memory included.")],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="job.py ARGS", help="A script and its arguments.", show_default=False)
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module instead.")] = None,
     code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a program text instead.")] = None,
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="RAM for its large allocations, compressed memory included. auto: what its memory cgroups or the "
+            "machine leave, without a tenth.",
+        ),
+    ] = "auto",
     swap: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Where the swap file goes. Default: TMPDIR or /var/tmp.", show_default=False),
@@ -72,6 +88,9 @@ def run(
     backends: Annotated[
         str, typer.Option(metavar="SPEC", help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.')
     ] = "zcache",
+    threshold: Annotated[
+        str, typer.Option(metavar="SIZE", help="Allocations of so many bytes and more are ours.")
+    ] = "1M",
     debugfs: Annotated[
         Path | None,
         typer.Option(
@@ -81,10 +100,15 @@ def run(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No summary line at the end.")] = False,
+    summary: Annotated[
+        Summary, typer.Option("--summary", help="What stands on stderr at the end: a line, or all counters as JSON.")
+    ] = Summary.LINE,
 ) -> None:
-    """Run a script whose NumPy arrays may be larger than RAM.
+    """Run a Python program that needs more memory than there is RAM, as it is.
 
-    So far these are the arrays that NumPy makes in the main thread, from 1 MiB on.
+    Its large allocations, whoever makes them (NumPy, pandas, torch, Python itself), are kept within --memory.
+    Exit status, output, signals and tracebacks are the program's own. Python programs that it starts are under
+    frontswap too, each with a limit of its own.
     """
     from .memory.run import run as run_job
 
@@ -93,10 +117,11 @@ def run(
         memory=memory,
         swap=swap,
         backends=backends,
+        threshold=threshold,
         module=module,
         code=code,
         debugfs=debugfs,
-        quiet=quiet,
+        summary="none" if quiet else summary.value,
     )
 
 

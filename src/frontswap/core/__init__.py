@@ -4,10 +4,12 @@ What may enter this folder: code that a page fault, a reclaim thread or the swap
 Python object may be touched (Cython in pure Python mode: a ``.py`` with the code, a ``.pxd`` with its
 C declarations, a ``.pyi`` where Python calls it). What may not: configuration, policy settings, text.
 
-Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``;
-``plane`` (the memory door) and ``area`` (swap areas) put them together for the control plane, on what ``hooks`` has for
-both. Beside the path: ``calls`` and ``sockets`` (system calls on arrays) ``-> bounce -> seam``, ``mappings`` (calls
-that arrange memory) ``-> seam``, put in place by ``got``.
+Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``
+pager and reclaim reach the pages themselves by ``region -> uffd, protection``. ``plane`` (the memory door) and ``area``
+(swap areas) put them together for the control plane, on what ``hooks`` has for both. Beside the path: ``calls`` and
+``sockets`` (system calls on arrays) ``-> bounce -> seam``, ``mappings`` (calls that arrange memory) and ``arguments``
+(what is used where it lies) ``-> seam``, ``heap`` (malloc) ``-> arena``, ``maps`` (memory that the program has mapped)
+``-> arena, pager`` and ``locks`` (those in the heap) ``-> pager``, put in place by ``got``.
 """
 
 from importlib.machinery import EXTENSION_SUFFIXES

@@ -12,7 +12,7 @@ from cython.cimports.cpython.pycapsule import (
     PyCapsule_SetContext,
 )
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, PyObject
-from cython.cimports.frontswap.core.arena import arena_allocate, arena_find, arena_free
+from cython.cimports.frontswap.core.arena import ANY, arena_allocate, arena_find, arena_free, page_for
 from cython.cimports.frontswap.core.uapi import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy, strcpy
@@ -20,17 +20,6 @@ from cython.cimports.libc.string import memcpy, strcpy
 _import_array()
 
 AUTO = cython.declare(cython.int, -1)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def auto_page(face: cython.pointer(face_t), size: uint64_t) -> uint32_t:
-    """Page size for an array of `size` bytes: large enough to be cheap, small beside array and limit."""
-    page: uint32_t = 65536
-    while page > 4096 and (size < 16 * cython.cast(uint64_t, page) or page > face.pg.limit // 512):
-        page //= 2
-    return page
 
 
 @cython.cfunc
@@ -60,14 +49,14 @@ def take(face: cython.pointer(face_t), size: uint64_t, zeroed: cython.bint, alwa
     page: uint32_t
     if not usable(face) or size == 0 or (not hint_wanted and not always and size < face.threshold):
         return calloc(1, size if size else 1) if zeroed else malloc(size if size else 1)
-    page = hint_page if hint_wanted and hint_page else auto_page(face, size)
+    page = hint_page if hint_wanted and hint_page else page_for(face.pg, size)
     address = arena_allocate(
         face.pg,
         size,
         page,
         hint_typesize if hint_wanted else 0,
         hint_kind if hint_wanted else AUTO,
-        not zeroed and not hint_wanted,
+        0 if zeroed or hint_wanted else ANY,
         cython.address(error),
     )
     hint_error = error

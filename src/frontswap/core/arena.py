@@ -7,16 +7,19 @@ with signals blocked (a handler of the program that faults must not find our loc
 import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import contexts_for
+from cython.cimports.frontswap.core.elf import mprotect
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     CHUNK_SHIFT,
+    SIDE_PROTECTION,
     SIDE_THREAD,
     SPARE_ARRAY,
     SPARE_BYTES,
     SPARES,
     block_p,
 )
+from cython.cimports.frontswap.core.region import region_close
 from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_resume
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
@@ -29,11 +32,14 @@ from cython.cimports.frontswap.core.uapi import (
     MAP_PRIVATE,
     PROT_READ,
     PROT_WRITE,
+    add64,
     and32,
     block_signals,
     cas32,
+    errno,
     int64_t,
     load32,
+    load64,
     loadi,
     lock,
     madvise,
@@ -46,6 +52,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
+from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memmove, memset
 
@@ -145,12 +152,46 @@ def extent_give(e, start, count):
 # --- arrays ---------------------------------------------------------------------------------------
 
 
-def place(pg, bytes, page, error):
-    """A block with addresses and ids for an array, under the lock; 0 and `*error` when there is none."""
+def page_for(pg, size):
+    """Page size for an array of `size` bytes: large enough to be cheap, small beside array and limit."""
+    page: uint32_t = 65536
+    while page > 4096 and (size < 16 * cython.cast(uint64_t, page) or page > pg.limit // 512):
+        page //= 2
+    return page
+
+
+def counter(pg, how):
+    """Where the bytes of an array are counted."""
+    return cython.address(pg.loose) if how & LOOSE else cython.address(pg.allocated)
+
+
+def may_hold(pg, bytes, how, error):
+    """True if `bytes` more can be backed, under the lock: they are counted. Else `*error` says why not."""
+    counted: cython.pointer(int64_t) = counter(pg, how)
+    allocated: int64_t
+    add64(counted, bytes)
+    allocated = load64(cython.address(pg.allocated))
+    error[0] = 0
+    if pg.file < 0 and allocated > pg.allocate_most:
+        error[0] = NO_ALLOCATION
+    elif loadi(cython.address(pg.registered)) or allocated + pg.loose + pg.spare_bytes > pg.budget:
+        error[0] = swap_reserve(pg, allocated)
+        if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
+            error[0] = CROSSING
+    if error[0]:
+        add64(counted, -bytes)
+    return error[0] == 0
+
+
+def place(pg, bytes, page, how, error):
+    """A block with addresses and ids for an array, under the lock; 0 and `*error` when there is none.
+
+    GROWING: with room for twice as many pages, if there is.
+    """
     shift: cython.int = 0
     pages: uint64_t
+    room: uint64_t
     chunks: uint64_t
-    allocated: int64_t
     at: uint64_t
     first: uint64_t
     number: uint32_t
@@ -162,18 +203,11 @@ def place(pg, bytes, page, error):
     while (cython.cast(uint32_t, 1) << shift) < page:
         shift += 1
     pages = (bytes + page - 1) >> shift
-    chunks = ((pages << shift) + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
-    allocated = pg.allocated + cython.cast(int64_t, pages << shift)
-    error[0] = 0
+    room = 2 * pages if how & GROWING else pages
+    # An array never ends where the next one starts: malloc's own free(), called by who had its address before there was
+    # a heap here (core/heap.py), takes the word before for the size of the memory, and must find none.
+    chunks = ((room << shift) + 8 + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
     contexts_for(pg, page)
-    if pg.file < 0 and allocated > pg.allocate_most:
-        error[0] = NO_ALLOCATION
-    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:
-        error[0] = swap_reserve(pg, allocated)
-        if error[0] == 0 and loadi(cython.address(pg.registered)) == 0:
-            error[0] = CROSSING
-    if error[0] != 0:
-        return 0
     number = pg.free_block
     if number == 0 and pg.used_blocks + 1 >= pg.max_blocks:
         error[0] = NO_ADDRESSES
@@ -182,10 +216,13 @@ def place(pg, bytes, page, error):
     if at == NOWHERE:
         error[0] = NO_ADDRESSES
         return 0
-    first = extent_take(cython.address(pg.ids), pages, 1)
+    first = extent_take(cython.address(pg.ids), room, 1)
     if first == NOWHERE:
-        extent_give(cython.address(pg.space), at, chunks)
         error[0] = NO_ADDRESSES
+    if first == NOWHERE or not may_hold(pg, cython.cast(int64_t, pages << shift), how, error):
+        extent_give(cython.address(pg.space), at, chunks)
+        if first != NOWHERE:
+            extent_give(cython.address(pg.ids), first, room)
         return 0
     if number:
         pg.free_block = pg.blocks[number].first
@@ -198,31 +235,49 @@ def place(pg, bytes, page, error):
     block.bytes = bytes
     block.first = cython.cast(uint32_t, first)
     block.pages = cython.cast(uint32_t, pages)
+    block.room = cython.cast(uint32_t, room)
     block.chunk = cython.cast(uint32_t, at)
     block.chunks = cython.cast(uint32_t, chunks)
     block.shift = cython.cast(uint8_t, shift)
+    block.mapped = (how & MAPPED) != 0
+    block.loose = (how & LOOSE) != 0
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
     elif pg.side == SIDE_THREAD:
         # A poison marker of an earlier array would meet the first fault of this one.
-        madvise(cython.cast(cython.p_void, block.base), pages << shift, MADV_DONTNEED)
+        madvise(cython.cast(cython.p_void, block.base), room << shift, MADV_DONTNEED)
     for i in range(chunks):
         store32(cython.address(pg.chunks[at + i]), number)
     return number
 
 
-def array_begin(pg, number, bytes, typesize, kind, any):
+def array_begin(pg, number, bytes, typesize, kind, how):
     """A block's life as an array begins, under the lock; its address."""
     block: block_p = cython.address(pg.blocks[number])
     pg.serial += 1
     block.bytes = bytes
     block.advice = ADVICE_NORMAL
-    block.any = any
+    block.any = (how & ANY) != 0
     codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
     store32(cython.address(block.serial), pg.serial)
     store32(cython.address(block.live), 1)
-    pg.allocated += cython.cast(int64_t, block.pages) << block.shift
     return block.base
+
+
+def marks_clear(pg, block):
+    """Forget what has been unmapped and protected of an array, under the lock, before its addresses go to another."""
+    first: uint64_t = (block.base - pg.base) // 4096 // 32
+    words: uint64_t = cython.cast(uint64_t, block.chunks) * ((1 << CHUNK_SHIFT) // 4096 // 32)
+    error: cython.int
+    memset(cython.address(pg.gone[first]), 0, words * 4)
+    memset(cython.address(pg.fixed[first]), 0, words * 4)
+    # Its protections are the kernel's: see map_protect(). None is needed where all of it is closed by now.
+    if pg.side == SIDE_PROTECTION and loadi(cython.address(pg.registered)):
+        error = region_close(pg, block.base, words * 32 * 4096, True)
+        if error:
+            die("mprotect", error)
+    elif mprotect(cython.cast(cython.p_void, block.base), words * 32 * 4096, PROT_READ | PROT_WRITE) != 0:
+        die("mprotect", errno)
 
 
 def array_end(pg, number, counted):
@@ -236,21 +291,22 @@ def array_end(pg, number, counted):
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, False)
     lock(cython.address(pg.arena_lock))
+    if block.marked:
+        marks_clear(pg, block)
     for i in range(block.chunk, block.chunk + block.chunks):
         store32(cython.address(pg.chunks[i]), 0)
         if pg.huge_most and (load32(cython.address(pg.huge[i // 32])) >> (i % 32)) & 1:
             and32(cython.address(pg.huge[i // 32]), ~(cython.cast(uint32_t, 1) << (i % 32)))
-    counted[0] -= cython.cast(int64_t, block.pages) << block.shift
+    add64(counted, -(cython.cast(int64_t, block.pages - block.dropped) << block.shift))
     extent_give(cython.address(pg.space), block.chunk, block.chunks)
-    extent_give(cython.address(pg.ids), block.first, block.pages)
+    extent_give(cython.address(pg.ids), block.first, block.room)
     block.first = pg.free_block
     pg.free_block = number
     unlock(cython.address(pg.arena_lock))
 
 
-def arena_allocate(pg, bytes, page, typesize, kind, any, error):
-    """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, unless `any`
-    says that they need not.
+def arena_allocate(pg, bytes, page, typesize, kind, how, error):
+    """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, but for ANY.
 
     The first that does not fit in the limit with the others has the arena registered.
     """
@@ -260,7 +316,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
     failed: cython.int = 0
     again: cython.bint
     page = max(page, pg.least_page)
-    if any:
+    if how == ANY:
         address = spare_begin(pg, bytes, page, typesize, kind)
         if address:
             return address
@@ -269,9 +325,9 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
         gate_enter(pg)
         lock(cython.address(pg.arena_lock))
         error[0] = 0
-        number = place(pg, bytes, page, error)
+        number = place(pg, bytes, page, how, error)
         if number:
-            address = array_begin(pg, number, bytes, typesize, kind, any)
+            address = array_begin(pg, number, bytes, typesize, kind, how)
         unlock(cython.address(pg.arena_lock))
         again = number == 0 and pg.spare_count > 0
         if again or (pg.spare_count > 0 and loadi(cython.address(pg.registered))):
@@ -289,6 +345,53 @@ def arena_allocate(pg, bytes, page, typesize, kind, any, error):
     threads_resume(pg)  # a forked child, of a C library say; without them it works, too
     restore_signals(cython.address(signals))
     return address
+
+
+def arena_resize(pg, address, bytes):
+    """Let an array end earlier, or later if it was given room for that; False: it is as it was.
+
+    Like realloc(), not for an array that somebody else uses meanwhile.
+    """
+    signals: sigset_t
+    number: uint32_t = arena_find(pg, address)
+    block: block_p = cython.address(pg.blocks[number])
+    pages: uint64_t
+    old: uint32_t
+    how: cython.int
+    grown: int64_t
+    error: cython.int = CROSSING
+    if number == 0 or block.base != address or load32(cython.address(block.live)) != 1:
+        return False
+    pages = (bytes + (cython.cast(uint64_t, 1) << block.shift) - 1) >> block.shift
+    if pages > block.room:
+        return False
+    block_signals(cython.address(signals))
+    while error == CROSSING:
+        gate_enter(pg)
+        old = block.pages
+        if pages < old:
+            if loadi(cython.address(pg.registered)) == 0:
+                block_huge(pg, block, False)
+            # First what faults go by, then the pages: see spot_holds().
+            store32(cython.address(block.pages), cython.cast(uint32_t, pages))
+            pager_zap(pg, block, block.first + cython.cast(uint32_t, pages), old - cython.cast(uint32_t, pages), True)
+        lock(cython.address(pg.arena_lock))
+        error = 0
+        how = LOOSE if block.loose else 0
+        grown = cython.cast(int64_t, pages << block.shift) - (cython.cast(int64_t, old) << block.shift)
+        if grown <= 0:
+            add64(counter(pg, how), grown)
+        if grown <= 0 or may_hold(pg, grown, how, cython.address(error)):
+            block.bytes = bytes
+            store32(cython.address(block.pages), cython.cast(uint32_t, pages))
+            if loadi(cython.address(pg.registered)) == 0:
+                block_huge(pg, block, True)
+        unlock(cython.address(pg.arena_lock))
+        gate_leave(pg)
+        if error == CROSSING and arena_register(pg) != 0:
+            break
+    restore_signals(cython.address(signals))
+    return error == 0
 
 
 def arena_find(pg, address):
@@ -315,7 +418,7 @@ def arena_free(pg, address):
         return True
     block_signals(cython.address(signals))
     gate_enter(pg)
-    array_end(pg, number, cython.address(pg.allocated))
+    array_end(pg, number, counter(pg, LOOSE if block.loose else 0))
     gate_leave(pg)
     restore_signals(cython.address(signals))
     return True
@@ -337,7 +440,7 @@ def spare_keep(pg, number):
     block: block_p = cython.address(pg.blocks[number])
     size: int64_t = cython.cast(int64_t, block.pages) << block.shift
     kept: cython.bint = False
-    if not block.any or size > SPARE_ARRAY:
+    if not block.any or size > SPARE_ARRAY or block.room != block.pages:
         return False
     gate_enter(pg)
     if loadi(cython.address(pg.registered)) == 0:
@@ -349,7 +452,7 @@ def spare_keep(pg, number):
             pg.spares[pg.spare_count] = number
             pg.spare_count += 1
             pg.spare_bytes += size
-            pg.allocated -= size
+            add64(cython.address(pg.allocated), -size)
         unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
     return kept
@@ -359,6 +462,7 @@ def spare_begin(pg, bytes, page, typesize, kind):
     """An array of the youngest spare that is just right for it, or 0."""
     number: uint32_t = 0
     address: uint64_t = 0
+    block: block_p
     if bytes > SPARE_ARRAY:
         return 0
     gate_enter(pg)
@@ -366,7 +470,10 @@ def spare_begin(pg, bytes, page, typesize, kind):
         lock(cython.address(pg.arena_lock))
         number = spare_take(pg, bytes, page)
         if number:
-            address = array_begin(pg, number, bytes, typesize, kind, True)
+            # Among the spares it was counted, too: what fitted fits.
+            block = cython.address(pg.blocks[number])
+            add64(cython.address(pg.allocated), cython.cast(int64_t, block.pages) << block.shift)
+            address = array_begin(pg, number, bytes, typesize, kind, ANY)
         unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
     return address

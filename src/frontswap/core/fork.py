@@ -28,6 +28,7 @@ from cython.cimports.frontswap.core.layout import (
     STATE,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
+from cython.cimports.frontswap.core.maps import protect_lock
 from cython.cimports.frontswap.core.region import region_keep, region_open, region_register
 from cython.cimports.frontswap.core.registration import threads_resume
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
@@ -50,6 +51,7 @@ from cython.cimports.frontswap.core.uapi import (
     close,
     errno,
     eventfd,
+    int64_t,
     load32,
     loadi,
     lock,
@@ -102,6 +104,7 @@ def ready(pg):
     own: cython.int
     used: uint32_t
     blocked: uint32_t
+    allocated: int64_t
     ends: cython.int[2]
     leases_check(pg)
     used = slots_in_use(pg)
@@ -109,11 +112,12 @@ def ready(pg):
     if own < 0 or pg.lease_count == MAX_LEASES:
         return EMFILE
     # What is not registered yet reserves its room when it is.
-    pg.child_slots = slots_for(pg, pg.allocated) if loadi(cython.address(pg.registered)) else 0
+    allocated = max(pg.allocated, pg.reserved_for)
+    pg.child_slots = slots_for(pg, allocated) if loadi(cython.address(pg.registered)) else 0
     error = swap_file_make(pg, pg.child_slots, cython.address(pg.child_file))
     if error == 0 and used:
         blocked = used + pg.deferred_slots
-        error = swap_grow(pg, slots_for(pg, pg.allocated) + blocked)
+        error = swap_grow(pg, slots_for(pg, allocated) + blocked)
         if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
             error = errno
         if error == 0:
@@ -237,6 +241,8 @@ def child_files(pg):
     pg.files[pg.own_file] = pg.file = pg.child_file
     pg.slots = pg.free_slots_n = 0
     slots_add(pg, pg.child_slots)
+    if pg.child_slots == 0:
+        pg.reserved_for = 0
 
 
 def child_one(pg):
@@ -301,6 +307,7 @@ def fork_child():
         else:
             storei(cython.address(taken[i]), 0)
     lock_reset(cython.address(fork_lock))
+    lock_reset(cython.address(protect_lock))
     restore_signals(cython.address(mask))
     set_cancel(state)
 

@@ -61,6 +61,7 @@ from cython.cimports.frontswap.core.uapi import (
     backoff,
     block_signals,
     casi,
+    clock_ns,
     int64_t,
     load64,
     loadi,
@@ -199,9 +200,10 @@ def iterate(callback, data):
     signals: sigset_t
     turn: cython.int = 0
     ours: cython.bint
+    until: int64_t = clock_ns() + 1000000000  # not so many turns: on some machines each is 4 ms long
     block_signals(cython.address(signals))  # a handler that forks would wait for its own thread
     ours = forking_here[0] == 0 and casi(cython.address(iterating), 0, 1)
-    while not ours and forking_here[0] == 0 and turn < 20000:
+    while not ours and forking_here[0] == 0 and clock_ns() < until:
         backoff(turn)
         turn += 1
         ours = casi(cython.address(iterating), 0, 1)

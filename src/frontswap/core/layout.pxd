@@ -33,7 +33,7 @@
 #
 # LOCKS (futex locks, leaves: none is taken while another is held; nothing is compressed under one):
 #   queue_lock   the reclaim queue        log_lock   segments, slots, free lists
-#   arena_lock   extents and blocks; taken by allocation and free only, never in a fault
+#   arena_lock   extents and blocks; taken by allocation and free, and by a fault that has the swap file grow
 #
 # BACKENDS COME AND GO while pages are stored: a store counts itself in stack_users first and looks at
 # stack_state then; unregistering clears the state first and waits for the users then. So no store reaches a
@@ -183,6 +183,7 @@ ctypedef struct block_t:      # an array
     uint64_t bytes            # as asked for
     uint32_t first            # id of its first page
     uint32_t pages
+    uint32_t room             # pages that it has ids and addresses for: it may grow to so many
     uint32_t chunk
     uint32_t chunks
     uint32_t serial           # the number that messages name; of this life of the block alone
@@ -190,6 +191,11 @@ ctypedef struct block_t:      # an array
     uint8_t shift
     uint8_t advice
     uint8_t any               # it was asked for without a word about what is in it
+    uint8_t mapped            # it is a mapping of the program's (core/maps.py), and may be unmapped piece by piece
+    uint8_t loose             # mapped without a reservation: its pages count in `allocated` when they are touched
+    uint8_t marked            # some bits of `gone` or `fixed` are of its pages
+    uint32_t dropped          # pages all of which has been unmapped
+    uint32_t dropping         # threads that unmap a part of it
     stream_t streams[STREAMS_SEEN]
     uint32_t next_stream
     codec_choice choice
@@ -274,7 +280,7 @@ cdef enum:                    # stack_state
 cdef enum:
     MAX_FILES = 16            # swap files that records of one process are in: its own and its ancestors'
     MAX_LEASES = 1024         # forked children that may read our slots
-    MAX_MAPPINGS = 28
+    MAX_MAPPINGS = 30
     MAX_THREADS = 8
 
 ctypedef struct lease_t:
@@ -345,11 +351,14 @@ cdef struct pager_t:
     extents_t space           # in chunks
     extents_t ids
     lock_t arena_lock
-    int64_t allocated
+    int64_t allocated         # what must be backed. Atomic: added to first, see backed()
+    int64_t loose             # bytes of mappings without a reservation
+    uint32_t *gone            # a bit for each 4 KiB of the arena: unmapped, while the rest of its array is not
+    uint32_t *fixed           # and: it is pinned, for the program has protected it (at the first 4 KiB of a page)
     uint32_t spares[SPARES]   # blocks of arrays that were freed before the registration, for the next ones: see arena
     int spare_count
     int64_t spare_bytes
-    int64_t reserved_for      # allocated bytes that the swap file is reserved for
+    int64_t reserved_for      # allocated bytes that the swap file has been reserved for, at most
     # the seam
     int fd                    # userfaultfd, or /proc/self/mem
     int32_t registered        # 1: faults of the arena come to us. 0 to 1 under the closed gate, never back. Who reads

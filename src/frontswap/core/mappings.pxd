@@ -8,6 +8,8 @@ cdef enum:                    # advice of madvise(2), asm-generic/mman-common.h
     MADV_DONTNEED = 4
     MADV_FREE = 8
     MADV_MERGEABLE = 12
+    MADV_DONTDUMP = 16
+    MADV_DODUMP = 17
     MADV_UNMERGEABLE = 13
     MADV_HUGEPAGE = 14
     MADV_NOHUGEPAGE = 15
@@ -43,6 +45,8 @@ cdef map_function real_mmap
 cdef map_function real_mmap64
 
 cdef int refuse(int error) noexcept nogil
+cdef void *failed(int error) noexcept nogil
+cdef void *map_ours(void *address, size_t n, int protection, int flags) noexcept nogil
 cdef int advise(void *address, size_t n, int advice) noexcept nogil
 cdef int our_madvise(void *address, size_t n, int advice) noexcept nogil
 cdef int our_posix_madvise(void *address, size_t n, int advice) noexcept nogil

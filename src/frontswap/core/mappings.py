@@ -4,14 +4,25 @@ How an arena is mapped is the pager's own affair. A page that somebody else drop
 for it for ever; from a mapping that is locked, moved or protected nothing can be evicted. So hints do nothing and
 succeed, as any hint may; what has a meaning that can be kept is done by storing to the memory; all else is refused,
 with an errno that the call is documented to give, before the kernel has seen it. A range that lies in an arena in part
-is treated as if all of it did.
+is treated as if all of it did. What the program has mapped itself, and lies in the arena for it is large, may be
+unmapped, protected and moved: core/maps.py.
 """
 
 import cython
 from cython.cimports.frontswap.core.got import got_add
-from cython.cimports.frontswap.core.seam import MAX_PAGERS, in_arena, taken
+from cython.cimports.frontswap.core.layout import pager_p
+from cython.cimports.frontswap.core.maps import (
+    dontneed,
+    is_mapped,
+    map_anew,
+    map_drop,
+    map_move,
+    map_protect,
+    map_take,
+    map_wanted,
+)
+from cython.cimports.frontswap.core.seam import MAX_PAGERS, in_arena, pager_of, taken
 from cython.cimports.frontswap.core.uapi import EINVAL, ENOMEM, loadi, set_errno, uint64_t
-from cython.cimports.libc.string import memset
 
 
 def refuse(error):
@@ -23,20 +34,24 @@ def refuse(error):
 def advise(address, n, advice):
     """madvise(2) on an arena: 0 or an errno.
 
-    MADV_DONTNEED is a promise of zeros, which are stored. MADV_FREE may keep the bytes.
+    MADV_DONTNEED is a promise of zeros; MADV_FREE allows them. An arena is in no core dump, whatever is said of it.
     """
+    pg: pager_p
     if cython.cast(uint64_t, address) % 4096 != 0:
         return EINVAL
-    if advice == MADV_DONTNEED or advice == MADV_DONTNEED_LOCKED:
-        memset(address, 0, (n + 4095) & ~cython.cast(uint64_t, 4095))
-        return 0
+    if advice == MADV_DONTNEED or advice == MADV_DONTNEED_LOCKED or advice == MADV_FREE:
+        pg = pager_of(cython.cast(uint64_t, address))
+        if pg == cython.NULL:
+            return ENOMEM
+        return dontneed(pg, cython.cast(uint64_t, address), n, advice != MADV_FREE)
     if (
         MADV_NORMAL <= advice <= MADV_WILLNEED
-        or advice == MADV_FREE
         or MADV_MERGEABLE <= advice <= MADV_NOHUGEPAGE
         or advice == MADV_COLD
         or advice == MADV_PAGEOUT
         or advice == MADV_COLLAPSE
+        or advice == MADV_DONTDUMP
+        or advice == MADV_DODUMP
     ):
         return 0
     return EINVAL
@@ -84,14 +99,23 @@ def our_mlockall(flags):
 
 def our_munmap(address, n):
     """munmap(2)."""
-    return refuse(EINVAL) if in_arena(address, n) else real_munmap(address, n)
+    error: cython.int
+    if not in_arena(address, n):
+        return real_munmap(address, n)
+    error = map_drop(cython.cast(uint64_t, address), n)
+    return refuse(error) if error else 0
 
 
 def our_mprotect(address, n, protection):
-    """mprotect(2): what it is already, or nothing."""
+    """mprotect(2): of what is not mapped by the program, what it is already, or nothing."""
+    error: cython.int = 0
     if not in_arena(address, n):
         return real_mprotect(address, n, protection)
-    return 0 if protection == READ_WRITE else refuse(EINVAL)
+    if is_mapped(cython.cast(uint64_t, address), n):
+        error = map_protect(cython.cast(uint64_t, address), n, protection)
+    elif protection != READ_WRITE:
+        error = EINVAL
+    return refuse(error) if error else 0
 
 
 def our_pkey_mprotect(address, n, protection, key):
@@ -101,24 +125,45 @@ def our_pkey_mprotect(address, n, protection, key):
 
 def our_mremap(address, old, new, flags, to):
     """mremap(2), from or (MREMAP_FIXED) to an arena. Variadic in C; the fifth argument is where it would be."""
+    error: cython.int = EINVAL
+    moved: cython.p_void = cython.NULL
     # Old size 0: a second mapping of shared pages, of which an arena has none.
-    if in_arena(address, old if old else 1) or ((flags & 2) != 0 and in_arena(to, new)):
-        return cython.cast(cython.p_void, cython.cast(uint64_t, refuse(EINVAL)))
-    return real_mremap(address, old, new, flags, to)
+    if not in_arena(address, old if old else 1) and ((flags & 2) == 0 or not in_arena(to, new)):
+        return real_mremap(address, old, new, flags, to)
+    if is_mapped(cython.cast(uint64_t, address), old):
+        moved = map_move(cython.cast(uint64_t, address), old, new, flags, cython.address(error))
+    return moved if moved != cython.NULL else failed(error)
+
+
+def failed(error):
+    """MAP_FAILED and errno."""
+    return cython.cast(cython.p_void, cython.cast(uint64_t, refuse(error)))
+
+
+def map_ours(address, n, protection, flags):
+    """mmap(2), where it is our affair: the address or MAP_FAILED; NULL: the kernel's."""
+    elsewhere: cython.bint = False
+    error: cython.int
+    at: cython.p_void
+    if (flags & FIXED) != 0 and in_arena(address, n):
+        error = map_anew(cython.cast(uint64_t, address), n, protection, flags)
+        return failed(error) if error else address
+    if not map_wanted(n, protection, flags):
+        return cython.NULL
+    at = map_take(n, flags, cython.address(elsewhere))
+    return failed(ENOMEM) if at == cython.NULL and not elsewhere else at
 
 
 def our_mmap(address, n, protection, flags, fd, offset):
-    """mmap(2) onto an arena."""
-    if (flags & FIXED) != 0 and in_arena(address, n):
-        return cython.cast(cython.p_void, cython.cast(uint64_t, refuse(EINVAL)))
-    return real_mmap(address, n, protection, flags, fd, offset)
+    """mmap(2)."""
+    at: cython.p_void = map_ours(address, n, protection, flags)
+    return at if at != cython.NULL else real_mmap(address, n, protection, flags, fd, offset)
 
 
 def our_mmap64(address, n, protection, flags, fd, offset):
     """mmap64(2)."""
-    if (flags & FIXED) != 0 and in_arena(address, n):
-        return cython.cast(cython.p_void, cython.cast(uint64_t, refuse(EINVAL)))
-    return real_mmap64(address, n, protection, flags, fd, offset)
+    at: cython.p_void = map_ours(address, n, protection, flags)
+    return at if at != cython.NULL else real_mmap64(address, n, protection, flags, fd, offset)
 
 
 got_add(b"madvise", cython.cast(cython.p_void, our_madvise), cython.cast(pp_void, cython.address(real_madvise)))

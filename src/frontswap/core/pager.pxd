@@ -6,9 +6,11 @@ cdef enum:                    # what a fault ends in
     RETRY = 1                 # somebody else has done it
     LOST = -1                 # the page cannot be brought back
     STRAY = -2                # the address belongs to no array
-    NO_MEMORY = -3            # the limit is reached, nothing can leave and there is no swap file
+    NO_MEMORY = -3            # the limit is reached, and nothing can leave
+    NO_DISK = -4              # a page of a mapping without a reservation is touched, and the disk cannot back it
 
 cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
+cdef bint pager_fixed(pager_t *pg, uint64_t address) noexcept nogil
 cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
 cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
 cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil
@@ -25,6 +27,7 @@ ctypedef struct spot_t:       # the page that an address lies in
 
 cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
 cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
+cdef bint backed(pager_t *pg, int64_t bytes) noexcept nogil
 cdef int fault(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
 cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,
                   bint ahead) noexcept nogil

@@ -58,7 +58,7 @@ from cython.cimports.frontswap.core.reclaim import (
 from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
-from cython.cimports.frontswap.core.swapfile import swap_tight
+from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     add64,
@@ -67,6 +67,7 @@ from cython.cimports.frontswap.core.uapi import (
     cas32,
     int64_t,
     load32,
+    load64,
     loadi,
     lock,
     sleep_on,
@@ -79,6 +80,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die, say
 from cython.cimports.libc.stdio import snprintf
 
+RESERVE_AHEAD = cython.declare(int64_t, 64 << 20)  # fallocate() takes long, whatever it is asked for
 FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swap file can bring
 
 
@@ -124,7 +126,8 @@ def spot_holds(pg, spot):
     """True if the owned page is the one that the address means.
 
     Freeing clears `live` first and looks at the pages then; here the page is owned first and `live`
-    looked at then. So either the free waits for this page, or it is seen here.
+    looked at then. So either the free waits for this page, or it is seen here. So it is with `pages` and an array
+    that becomes shorter.
     """
     block: block_p = cython.address(pg.blocks[spot.number])
     return (
@@ -133,7 +136,38 @@ def spot_holds(pg, spot):
         and load32(cython.address(pg.chunks[spot.chunk])) == spot.number
         and block.shift == spot.shift
         and block.first + spot.index == spot.page
+        and spot.index < load32(cython.address(block.pages))
     )
+
+
+def pager_fixed(pg, address):
+    """True if the program has protected the page of an address: it is pinned and the kernel's affair (core/maps.py)."""
+    spot: spot_t
+    piece: uint64_t
+    if not spot_find(pg, address, cython.address(spot)) or not pg.blocks[spot.number].marked:
+        return False
+    piece = (pg.blocks[spot.number].base - pg.base + (cython.cast(uint64_t, spot.index) << spot.shift)) // 4096
+    return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
+
+
+def backed(pg, bytes):
+    """Count a page that nobody has reserved room for; False: the disk cannot back it.
+
+    Everybody adds to `allocated` first and has the swap file grow then, under the lock, if that is more than it has
+    been reserved for. So all that is counted and has been allowed is reserved for, whoever was first.
+    """
+    allocated: int64_t = add64(cython.address(pg.allocated), bytes) + bytes
+    error: cython.int
+    if allocated <= load64(cython.address(pg.reserved_for)):
+        return True
+    lock(cython.address(pg.arena_lock))
+    error = swap_reserve(pg, allocated + RESERVE_AHEAD)
+    if error:
+        error = swap_reserve(pg, allocated)
+    unlock(cython.address(pg.arena_lock))
+    if error:
+        add64(cython.address(pg.allocated), -bytes)
+    return error == 0
 
 
 def fault(pg, spot, write, ctx):
@@ -146,6 +180,7 @@ def fault(pg, spot, write, ctx):
     state: uint32_t
     turn: cython.int = 0
     charged: cython.bint = False
+    backing: cython.bint = False
     more: cython.int
     result: cython.int
     error: cython.int
@@ -181,6 +216,12 @@ def fault(pg, spot, write, ctx):
             else:
                 charged = True
             continue
+        if (state & STATE) == NONE and not backing and pg.blocks[spot.number].loose:
+            if not backed(pg, size):
+                result = NO_DISK
+                break
+            backing = True
+            continue
         if (state & STATE) == OUT and ctx[0] == cython.NULL:
             ctx[0] = context_take(pg)
             continue
@@ -191,6 +232,8 @@ def fault(pg, spot, write, ctx):
             result = STRAY
             break
         if (state & STATE) != CLEAN:
+            if backing and (state & STATE) != NONE:
+                add64(cython.address(pg.allocated), -size)
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
@@ -206,6 +249,8 @@ def fault(pg, spot, write, ctx):
         break
     if charged:
         uncharge(pg, size)
+    if backing:
+        add64(cython.address(pg.allocated), -size)
     return result
 
 

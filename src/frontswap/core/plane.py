@@ -75,7 +75,7 @@ from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
 import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
-from frontswap.core import calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
+from frontswap.core import arguments, calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
 
 SIDES = {"sigbus": SIDE_SIGBUS, "thread": SIDE_THREAD, "sigsegv": SIDE_PROTECTION}
 WHAT_CATCHES = {"sigbus": "userfaultfd", "thread": "userfaultfd", "sigsegv": "/proc/self/mem"}
@@ -199,6 +199,8 @@ class Plane(Hooks):
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
         pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
+        pg.gone = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
+        pg.fixed = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         self.map_pages()
         self.map_log()
         pg.zeros = cython.cast(bytes_p, self.map(pg.max_page))
@@ -246,7 +248,7 @@ class Plane(Hooks):
         c_typesize: cython.int = typesize
         c_kind: cython.int = kind
         with cython.nogil:
-            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, False, cython.address(error))
+            address = arena_allocate(pg, c_size, c_page, c_typesize, c_kind, 0, cython.address(error))
         return address, error
 
     def free(self, address: int) -> bool:

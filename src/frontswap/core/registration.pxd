@@ -14,7 +14,7 @@ cdef int64_t arena_present(pager_t *pg) noexcept nogil
 
 cdef int register_closed(pager_t *pg) noexcept nogil
 cdef uint64_t last_chunk(pager_t *pg) noexcept nogil
-cdef void arena_look(pager_t *pg) noexcept nogil
-cdef void block_look(pager_t *pg, presence_t *s, uint32_t number) noexcept nogil
+cdef void arena_look(pager_t *pg, int64_t *touched) noexcept nogil
+cdef void block_look(pager_t *pg, presence_t *s, uint32_t number, int64_t *touched) noexcept nogil
 cdef void block_allow(pager_t *pg, block_t *block) noexcept nogil
-cdef void page_found(pager_t *pg, uint32_t number, uint64_t index, bint whole) noexcept nogil
+cdef void page_found(pager_t *pg, uint32_t number, uint64_t index, bint whole, int64_t *touched) noexcept nogil

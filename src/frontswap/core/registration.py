@@ -144,13 +144,14 @@ def threads_stop(pg):
 
 
 def block_huge(pg, block, on):
-    """Before the registration: ask for huge pages where NumPy does for memory of its own, or for none any more.
+    """Before the registration: ask for huge pages where NumPy does for memory of its own, or for none any more. What
+    the program has mapped is not for us to judge: of an allocator's reservation a huge page may be used in part.
 
     After it they would be in the way: what leaves RAM are pages. khugepaged makes none then either: the mapping says
     NOHUGEPAGE, and it looks at that again under mmap_lock before it collapses anything.
     """
     size: uint64_t = cython.cast(uint64_t, block.pages) << block.shift  # not `bytes`: a spare changes those
-    if pg.huge_from and cython.cast(int64_t, size) >= pg.huge_from:
+    if pg.huge_from and cython.cast(int64_t, size) >= pg.huge_from and not block.mapped:
         madvise(cython.cast(cython.p_void, block.base), size, MADV_HUGEPAGE if on else MADV_NOHUGEPAGE)
 
 
@@ -179,6 +180,7 @@ def arena_register(pg):
 def register_closed(pg):
     """arena_register() behind the closed gate. All that can fail comes before the first look at a page."""
     error: cython.int = swap_reserve(pg, pg.allocated)
+    touched: int64_t = 0
     if error:
         return error
     contexts_back(pg)
@@ -189,7 +191,12 @@ def register_closed(pg):
         pg.stop_fd = guard(pg.stop_fd)
     error = region_register(pg)
     if error == 0:
-        error = threads_start(pg)
+        # What nobody has reserved room for is known now: where nothing is, a touch waits at the gate from here on.
+        if pg.loose:
+            arena_look(pg, cython.address(touched))
+            error = swap_reserve(pg, pg.allocated + touched)
+        if error == 0:
+            error = threads_start(pg)
         if error:
             # Who waits at the gate by now finds nothing registered, and an ordinary page when it tries again.
             threads_stop(pg)
@@ -203,7 +210,7 @@ def register_closed(pg):
             pg.stop_fd = -1
         return error
     madvise(cython.cast(cython.p_void, pg.base), pg.size, MADV_NOHUGEPAGE)
-    arena_look(pg)
+    arena_look(pg, cython.NULL)
     return 0
 
 
@@ -217,8 +224,10 @@ def last_chunk(pg):
     return last
 
 
-def arena_look(pg):
+def arena_look(pg, touched):
     """Find the pages that are there, upwards. The arena has just been registered, and the gate is closed.
+
+    `touched`: only count the bytes of those that nobody has reserved room for.
 
     Arrays are found by their chunks, not by `live`: one that is being freed has cleared that, waits at the gate, and
     will give back what has a state.
@@ -232,9 +241,10 @@ def arena_look(pg):
     while chunk < last:
         number = load32(cython.address(pg.chunks[chunk]))
         if number:
-            block_look(pg, cython.address(s), number)
-            if pg.side == SIDE_PROTECTION:
-                block_allow(pg, cython.address(pg.blocks[number]))
+            if touched == cython.NULL or pg.blocks[number].loose:
+                block_look(pg, cython.address(s), number, touched)
+                if touched == cython.NULL and pg.side == SIDE_PROTECTION:
+                    block_allow(pg, cython.address(pg.blocks[number]))
             chunk += pg.blocks[number].chunks
         else:
             chunk += 1
@@ -242,7 +252,7 @@ def arena_look(pg):
     presence_close(cython.address(s))
 
 
-def block_look(pg, s, number):
+def block_look(pg, s, number, touched):
     """arena_look() for one array. A page of which a part is there is there, with holes."""
     block: block_p = cython.address(pg.blocks[number])
     size: uint64_t = cython.cast(uint64_t, 1) << block.shift
@@ -252,6 +262,7 @@ def block_look(pg, s, number):
     index: uint64_t
     page: uint64_t = 0
     there: uint64_t = 0  # bytes of that page
+    huge: cython.bint
     presence_range(s, block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift))
     while True:
         region = presence_next(s)
@@ -261,7 +272,7 @@ def block_look(pg, s, number):
         while at < region.end:
             index = (at - block.base) >> block.shift
             if index != page and there:
-                page_found(pg, number, page, there == size)
+                page_found(pg, number, page, there == size, touched)
                 there = 0
             page = index
             stop = block.base + ((index + 1) << block.shift)
@@ -270,13 +281,14 @@ def block_look(pg, s, number):
             # Where nothing is known (no category) something may be absent, too.
             there += stop - at if region.categories else 1
             at = stop
-        if (region.categories & (PAGE_IS_HUGE | PAGE_IS_PFNZERO)) == PAGE_IS_HUGE and pg.huge_most:
+        huge = (region.categories & (PAGE_IS_HUGE | PAGE_IS_PFNZERO)) == PAGE_IS_HUGE
+        if huge and touched == cython.NULL and pg.huge_most:
             for chunk in range(
                 (region.start - pg.base + CHUNK - 1) >> CHUNK_SHIFT, (region.end - pg.base) >> CHUNK_SHIFT
             ):
                 or32(cython.address(pg.huge[chunk // 32]), cython.cast(uint32_t, 1) << (chunk % 32))
     if there:
-        page_found(pg, number, page, there == size)
+        page_found(pg, number, page, there == size, touched)
 
 
 def block_allow(pg, block):
@@ -303,14 +315,19 @@ def block_allow(pg, block):
             run = 0
 
 
-def page_found(pg, number, index, whole):
+def page_found(pg, number, index, whole, touched):
     """A page of the array that is there: paid for from now on (all arrays together fitted in the limit), and queued."""
     block: block_p = cython.address(pg.blocks[number])
     page: uint32_t = block.first + cython.cast(uint32_t, index)
     p: page_p = cython.address(pg.pages[page])
     size: int64_t = cython.cast(int64_t, 1) << block.shift
+    if touched != cython.NULL:
+        touched[0] += size
+        return
     p.block = number
     p.where = 0
+    if block.loose:
+        add64(cython.address(pg.allocated), size)
     add64(cython.address(pg.used), size)
     add64(cython.address(pg.resident), size)
     store32(cython.address(p.state), DIRTY if whole and pg.side != SIDE_PROTECTION else DIRTY | HOLES)

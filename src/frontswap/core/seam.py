@@ -23,7 +23,7 @@ from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD, pager_p
-from cython.cimports.frontswap.core.pager import NO_MEMORY, RETRY, STRAY, pager_fault
+from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, STRAY, pager_fault, pager_fixed
 from cython.cimports.frontswap.core.signals import (
     chain,
     chain_lost,
@@ -44,6 +44,7 @@ from cython.cimports.frontswap.core.uapi import (
     UFFD_EVENT_PAGEFAULT,
     UFFD_PAGEFAULT_FLAG_WP,
     UFFD_PAGEFAULT_FLAG_WRITE,
+    SYS_gettid,
     SYS_tgkill,
     addi,
     backoff,
@@ -116,15 +117,20 @@ def widen(low, high):
             break
 
 
-def out_of_memory_message():
-    """Say that the limit is reached and nothing is left to do."""
-    say(
-        cython.cast(
-            cython.p_const_char,
-            "frontswap: SIGBUS: out of memory: the limit is reached, the data does not compress into it, and "
-            "this Memory has no swap file (swap=None)\n",
-        )
+def out_of_memory_message(pg, result):
+    """Say that nothing is left to do, and why."""
+    why: cython.p_const_char = cython.cast(
+        cython.p_const_char,
+        "the limit is reached, the data does not compress into it, and this Memory has no swap file (swap=None)\n",
     )
+    if result == NO_DISK:
+        why = cython.cast(
+            cython.p_const_char, "the disk of the swap file has no room for what was mapped without a reservation\n"
+        )
+    elif pg.file >= 0:
+        why = cython.cast(cython.p_const_char, "the limit is reached, and the swap file takes no more\n")
+    say(cython.cast(cython.p_const_char, "frontswap: SIGBUS: out of memory: "))
+    say(why)
 
 
 def store_lost(address):
@@ -153,6 +159,19 @@ def is_ours(pg, number, info, context):
     if number == SIGBUS:
         return pg.side == SIDE_SIGBUS
     return pg.side == SIDE_PROTECTION and info.si_code == SEGV_ACCERR and not fault_is_fetch(context)
+
+
+def comes_again(address):
+    """True if this thread had the same access just before: at a page that the program protects, or has just freed of
+    that, the first may have come too early or too late.
+    """
+    thread: cython.long = syscall(SYS_gettid)
+    place: cython.pointer(uint64_t) = cython.address(asked[thread % 64])
+    if place[0] == address:
+        place[0] = 0
+        return True
+    place[0] = address  # another thread in the same place only has both try once more
+    return False
 
 
 def unresolved(number, info, context, address, result):
@@ -188,10 +207,12 @@ def on_fault(number, info, context):
         cancel = set_cancel(PTHREAD_CANCEL_DISABLE)
         result = pager_fault(pg, address, fault_is_write(context))
         set_cancel(cancel)
-        if result == NO_MEMORY:
-            out_of_memory_message()
+        if result == NO_MEMORY or result == NO_DISK:
+            out_of_memory_message(pg, result)
         if result < 0:
             unresolved(number, info, context, address, result)
+        elif result == RETRY and number == SIGSEGV and pager_fixed(pg, address) and comes_again(address):
+            chain(number, info, context)
         elif result == RETRY:
             again(address)
         elif address == again_at:
@@ -218,8 +239,8 @@ def unserviceable(pg, address, thread, result, times):
     it. Where the signal is blocked or its handler returns, nothing but the end of all keeps it from going on for ever.
     """
     page: uint64_t = address & ~cython.cast(uint64_t, 4095)
-    if result == NO_MEMORY:
-        out_of_memory_message()
+    if result == NO_MEMORY or result == NO_DISK:
+        out_of_memory_message(pg, result)
     if pg.use_poison and uffd_poison(pg.fd, page, 4096) == 0:
         return
     if times > 20:

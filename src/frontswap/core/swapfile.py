@@ -279,7 +279,10 @@ def swap_reserve(pg, allocated):
 
     The caller holds arena_lock, or the gate is closed.
     """
-    return 0 if pg.file < 0 else swap_grow(pg, slots_for(pg, allocated) + pg.leased_slots)
+    error: cython.int = 0 if pg.file < 0 else swap_grow(pg, slots_for(pg, allocated) + pg.leased_slots)
+    if error == 0 and allocated > pg.reserved_for:
+        store64(cython.address(pg.reserved_for), allocated)
+    return error
 
 
 # --- a forked child's file ---------------------------------------------------------------------------------------

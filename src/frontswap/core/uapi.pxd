@@ -302,7 +302,7 @@ cdef extern from * nogil:
     const uint64_t UFFD_FEATURE_MOVE "FS_FEATURE_MOVE"
     const uint64_t UFFD_PAGEFAULT_FLAG_WRITE, UFFD_PAGEFAULT_FLAG_WP
     const int UFFD_EVENT_PAGEFAULT, UFFD_USER_MODE_ONLY
-    const int SYS_userfaultfd, SYS_tgkill
+    const int SYS_userfaultfd, SYS_tgkill, SYS_gettid
     int ioctl(int fd, unsigned long request, ...)
     long syscall(long number, ...)
 

@@ -4,4 +4,5 @@ from frontswap.core.uapi cimport uint32_t
 cdef uint32_t pager_zap(
     pager_t *pg, block_t *block, uint32_t first, uint32_t count, bint freeing) noexcept nogil
 
-cdef void zap_run(pager_t *pg, block_t *block, uint32_t first, uint32_t count, uint32_t resident) noexcept nogil
+cdef void zap_run(pager_t *pg, block_t *block, uint32_t first, uint32_t count, uint32_t resident,
+    uint32_t untouched) noexcept nogil

@@ -24,8 +24,8 @@ from cython.cimports.frontswap.core.uffd import die
 ZAP_RUN = cython.declare(cython.uint, 256)
 
 
-def zap_run(pg, block, first, count, resident):
-    """Give back the frames of owned neighbours whose records are dropped; they become NONE."""
+def zap_run(pg, block, first, count, resident, untouched):
+    """Give back the frames of owned neighbours whose records are dropped; they become NONE, as `untouched` were."""
     i: uint32_t
     size: uint64_t
     address: uint64_t
@@ -42,6 +42,8 @@ def zap_run(pg, block, first, count, resident):
     if resident:
         uncharge(pg, size * resident)
         add64(cython.address(pg.resident), -cython.cast(int64_t, size * resident))
+    if block.loose:
+        add64(cython.address(pg.allocated), -cython.cast(int64_t, size * (count - untouched)))
     for i in range(count):
         store32(cython.address(pg.pages[first + i].state), NONE)
 
@@ -55,6 +57,7 @@ def pager_zap(pg, block, first, count, freeing):
     pinned: uint32_t = 0
     run: uint32_t = 0
     resident: uint32_t = 0
+    untouched: uint32_t = 0
     state: uint32_t
     turn: cython.int = 0
     p: page_p
@@ -72,8 +75,8 @@ def pager_zap(pg, block, first, count, freeing):
         state = load32(cython.address(p.state))
         if (state & STATE) == BUSY:
             # Nobody who owns a page waits for another: let go of the run first.
-            zap_run(pg, block, first + i - run, run, resident)
-            run = resident = 0
+            zap_run(pg, block, first + i - run, run, resident, untouched)
+            run = resident = untouched = 0
             backoff(turn)
             turn += 1
             continue
@@ -81,8 +84,8 @@ def pager_zap(pg, block, first, count, freeing):
             i += 1
             continue
         if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0 and not freeing:
-            zap_run(pg, block, first + i - run, run, resident)
-            run = resident = 0
+            zap_run(pg, block, first + i - run, run, resident, untouched)
+            run = resident = untouched = 0
             pinned += 1
             i += 1
             continue
@@ -93,11 +96,13 @@ def pager_zap(pg, block, first, count, freeing):
             resident += 1
             if (state >> HIGH_SHIFT) != 0:
                 add64(cython.address(pg.pinned), -(cython.cast(int64_t, 1) << block.shift))
+        elif (state & STATE) == NONE:
+            untouched += 1
         frontswap_invalidate_page(pg, first + i, state)
         run += 1
         i += 1
         if run == ZAP_RUN:
-            zap_run(pg, block, first + i - run, run, resident)
-            run = resident = 0
-    zap_run(pg, block, first + i - run, run, resident)
+            zap_run(pg, block, first + i - run, run, resident, untouched)
+            run = resident = untouched = 0
+    zap_run(pg, block, first + i - run, run, resident, untouched)
     return pinned

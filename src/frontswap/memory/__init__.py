@@ -1,9 +1,4 @@
-"""The memory door: page faults of NumPy arrays come in here.
+"""The memory door: page faults of NumPy arrays, and of all large allocations of a process, come in here.
 
 Configuration, checks and the Python face; the path of a page is in ``frontswap.core``.
 """
-
-from .memory import Memory
-from .statistics import Statistics
-
-__all__ = ["Memory", "Statistics"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, SupportsIndex
@@ -17,20 +15,12 @@ import numpy.typing as npt
 from .. import causes
 from ..backends.stack import Spec
 from ..core.allocator import Allocator
-from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, REFUSED_REGISTRATION, Plane
-from ..errors import (
-    ClosedError,
-    DtypeError,
-    InUseError,
-    KernelSupportError,
-    OutOfMemoryError,
-    ParameterError,
-    PinError,
-)
-from ..hooks import Backends
+from ..core.plane import REFUSED_ADDRESSES, REFUSED_ALLOCATION, REFUSED_REGISTRATION
+from ..errors import DtypeError, OutOfMemoryError, ParameterError, PinError
+from ..observe.view import html
 from ..sizes import format_size
-from ..swap import SwapFile
 from .settings import Settings
+from .space import Space, registering
 from .statistics import Statistics
 
 Array = npt.NDArray[Any]
@@ -38,8 +28,6 @@ Shape = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
 Order = Literal["C", "F"]
 LikeOrder = Literal["C", "F", "A", "K"]
 Advice = Literal["willneed", "dontneed", "cold", "sequential", "random", "normal"]
-
-_living: weakref.WeakSet[Memory] = weakref.WeakSet()
 
 
 class Memory:
@@ -97,28 +85,24 @@ class Memory:
             swap=swap,
             overcommit=overcommit,
         )
-        self._settings = settings
-        self._swap = None if swap is None else SwapFile(swap, 10 * settings.segment)
-        try:
-            self._plane = _plane(settings, self._swap)
-        except BaseException:
-            if self._swap is not None:
-                self._swap.close()
-            raise
+        self._stand_on(Space(settings, swap))
+
+    @classmethod
+    def over(cls, space: Space) -> Memory:
+        """A Memory in front of a space that exists."""
+        memory = cls.__new__(cls)
+        memory._stand_on(space)
+        return memory
+
+    def _stand_on(self, space: Space) -> None:
+        self._space = space
+        self._plane = space.plane
+        self._settings = space.settings
         #: backends that come and go: register, unregister, pressure, statistics
-        self.backends = Backends(self._plane, why_left=self._why_left)
-        try:
-            self.backends.register(settings.stacks)
-        except BaseException:
-            self._plane.close()
-            if self._swap is not None:
-                self._swap.close()
-            raise
-        self._allocator = Allocator(self._plane, settings.threshold)
+        self.backends = space.backends
+        self._allocator = Allocator(space.plane, space.settings.threshold)
+        space.at_close.append(self._allocator.close)
         self._entered = threading.local()
-        self._lock = threading.Lock()
-        self._closed = ""
-        _living.add(self)
 
     # --- arrays ----------------------------------------------------------------------------------
 
@@ -148,7 +132,7 @@ class Memory:
     @contextmanager
     def _making(self, page: int | str | None, dtype: np.dtype[Any] | None, shape: Shape | None) -> Iterator[None]:
         """NumPy makes its next array, however small, in this Memory; a refusal says why."""
-        self._check_open()
+        self._space.check_open()
         size = self._settings.page if page is None else self._settings.checked_page(page)
         allocator = self._allocator
         before = allocator.enter()
@@ -209,7 +193,7 @@ class Memory:
 
     def asarray(self, source: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
         """``source`` itself if it is an array of this Memory (and dtype), else a copy in this Memory."""
-        self._check_open()
+        self._space.check_open()
         if (
             isinstance(source, np.ndarray)
             and source.size
@@ -269,7 +253,7 @@ class Memory:
 
     def __enter__(self) -> Memory:
         """Large arrays that NumPy makes in this thread come from here, until the block ends (NEP 49)."""
-        self._check_open()
+        self._space.check_open()
         stack = self._entered.__dict__.setdefault("before", [])
         stack.append(self._allocator.enter())
         return self
@@ -290,14 +274,14 @@ class Memory:
         Raises:
             KernelSupportError: "cold", and the kernel does not let us follow the pages (from then on).
         """
-        self._check_open()
+        self._space.check_open()
         start, length = self._span(array)
         if advice in ("sequential", "random", "normal"):
             self._plane.set_advice(start, advice)
         elif advice == "willneed":
             self._plane.prefetch(start, length)
         elif advice == "cold":
-            with _registering():
+            with registering():
                 self._plane.evict(start, length)
         elif advice == "dontneed":
             if not (array.flags.c_contiguous or array.flags.f_contiguous):
@@ -316,9 +300,9 @@ class Memory:
             PinError: with it, more than half of the limit would be pinned.
             KernelSupportError: the kernel does not let us follow the pages (from then on).
         """
-        self._check_open()
+        self._space.check_open()
         start, length = self._span(array)
-        with _registering():
+        with registering():
             pinned = self._plane.pin(start, length)
         if pinned < 0:
             raise PinError(
@@ -342,8 +326,11 @@ class Memory:
 
     def statistics(self) -> Statistics:
         """Counters and gauges of this moment."""
-        self._check_open()
-        return Statistics(**self._plane.counters())
+        return self._space.statistics()
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return html(self.statistics())
 
     def close(self, *, force: bool = False) -> None:
         """Give everything back. Closing twice is no error.
@@ -352,41 +339,9 @@ class Memory:
             force: also while arrays live: touching them afterwards ends the process with SIGSEGV.
 
         Raises:
-            InUseError: arrays live, and ``force`` is not given.
+            InUseError: arrays live, and ``force`` is not given; or the process allocates from it.
         """
-        with self._lock:
-            if self._closed:
-                return
-            held = self._plane.counters()["allocated_bytes"]
-            if held and not force:
-                raise InUseError(
-                    f"close: arrays of {format_size(held)} still live in this Memory; delete them, or force=True"
-                )
-            self._closed = "has been closed"
-            self.backends.close("have been closed")
-            self._allocator.close()
-            self._plane.close()
-            if self._swap is not None:
-                self._swap.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"this Memory {self._closed}")
-
-    def _in_child(self) -> None:
-        """In a forked child: locks that another thread may have had, and the threads, which are not here."""
-        self._lock = threading.Lock()
-        if self._closed or self._plane.revive():
-            self.backends.in_child()
-        else:
-            self._closed = "was being closed when this process was forked"
-            self._allocator.close()
-            self.backends.in_child("belong to the parent process of a fork")
-
-    def _why_left(self) -> str:
-        if self._swap is None:
-            return "without a swap file pages have nowhere to go"
-        return "the swap file does not take them" if self.statistics().slot_errors else ""
+        self._space.close(force=force)
 
     def _why(self, refused: int, shape: Shape | None, dtype: np.dtype[Any] | None) -> str:
         what = "the array"
@@ -406,53 +361,10 @@ class Memory:
                 f"{what} would be the first that does not fit in the limit with the others, and their pages cannot be "
                 f"followed from now on: {causes.userfaultfd(error)} [{os.strerror(error)}]. Nothing has changed"
             )
-        if refused > 0 and self._swap is not None:
+        if refused > 0 and self._space.swap is not None:
             also = "raise limit=, or overcommit=True for a sparse array"
-            return f"{what} cannot be backed: {self._swap.cannot_grow(refused, also)}"
+            return f"{what} cannot be backed: {self._space.swap.cannot_grow(refused, also)}"
         return f"{what} is larger than the address space"
-
-
-def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
-    """The data plane, or a KernelSupportError that says what to do."""
-    try:
-        return Plane(
-            limit=settings.limit,
-            arena=settings.arena,
-            segment=settings.segment,
-            max_page=settings.max_page,
-            contexts=settings.contexts,
-            file=-1 if swap is None else swap.fd,
-            direct=swap is not None and swap.direct,
-            directory=b"" if swap is None else os.fsencode(os.path.realpath(swap.directory)),
-            allocate=settings.allocate,
-            overcommit=settings.overcommit,
-            faults=settings.faults,
-            mappings_most=settings.mappings,
-            move=settings.move,
-            huge=settings.huge,
-            early=settings.early,
-            keep=swap,
-        )
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{error}: {causes.addresses(settings.arena)}") from error
-    except OSError as error:
-        raise _refused(error) from error
-
-
-def _refused(error: OSError) -> KernelSupportError:
-    """What the kernel refuses, with what helps."""
-    return KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]")
-
-
-@contextmanager
-def _registering() -> Iterator[None]:
-    """A call that needs the arena registered; a KernelSupportError, or OutOfMemoryError, says what is in the way."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutOfMemoryError(f"the disk of the swap file has no room for what is allocated [{error}]") from error
-        raise _refused(error) from error
 
 
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -475,16 +387,3 @@ def _typesize(dtype: np.dtype[Any]) -> int:
     elif base.kind == "V":
         size = 0
     return size if size in (1, 2, 4, 8, 16) else 0
-
-
-def living_memories() -> list[Memory]:
-    """Those of this process that are not closed."""
-    return [memory for memory in _living if not memory._closed]
-
-
-def _all_in_child() -> None:
-    for memory in list(_living):
-        memory._in_child()
-
-
-os.register_at_fork(after_in_child=_all_in_child)

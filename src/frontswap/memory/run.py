@@ -1,22 +1,19 @@
-"""``frontswap run job.py``: a script whose NumPy arrays come from a Memory. The first form; it will cover more.
+"""``frontswap run job.py``: the program in the place of this process, with its large allocations in a space.
 
-So far: arrays that NumPy makes in the main thread, from `threshold` on (NEP 49). Exit code, arguments and tracebacks
-are the script's own.
+The space is made by the program's own Python as it starts (startup); here everything is checked first.
 """
 
 from __future__ import annotations
 
 import os
-import runpy
+import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
+from typing import Literal, NoReturn
 
-from ..errors import ParameterError
-from ..observe.debugfs import DebugFS
-from ..sizes import format_size
-from .memory import Memory
+from ..errors import KernelSupportError, ParameterError
+from .install import checked
+from .startup import VARIABLE, Order, pth_is_there
 
 
 def run(
@@ -25,49 +22,36 @@ def run(
     memory: str,
     swap: str | None,
     backends: str,
+    threshold: str,
     module: str | None,
     code: str | None,
     debugfs: Path | None,
-    quiet: bool,
-) -> None:
-    """Run `module`, `code` or the script that `arguments` begin with; what it raises (SystemExit too) goes on.
+    summary: Literal["line", "json", "none"],
+) -> NoReturn:
+    """Become Python with `module`, `code` or the script that `arguments` begin with.
 
     Raises:
-        ParameterError: nothing to run, or a setting of the Memory that is not allowed.
+        ParameterError: nothing to run, or a setting that is not allowed.
+        KernelSupportError: this Python will not find frontswap when it starts.
     """
     if module is None and code is None:
         if not arguments:
             raise ParameterError("job.py", "nothing", "a script, -m MODULE or -c CODE")
-        if not Path(arguments[0]).is_file():
+        if arguments[0] != "-" and not Path(arguments[0]).exists():
             raise ParameterError("job.py", arguments[0], "a script that exists")
-    mem = Memory(memory, swap="auto" if swap is None else swap, backends=backends)
-    own = os.getpid()  # a forked child that ends by SystemExit comes out here, too
-    with ExitStack() as end:
-        if not quiet:
-            end.callback(lambda: os.getpid() == own and print(summary(mem), file=sys.stderr))
-        if debugfs is not None:
-            end.enter_context(DebugFS(debugfs))
-        end.enter_context(mem)
-        if module is not None:
-            sys.argv = [module, *arguments]
-            sys.path.insert(0, os.getcwd())
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        elif code is not None:
-            sys.argv = ["-c", *arguments]
-            sys.path.insert(0, "")
-            main = sys.modules["__main__"] = ModuleType("__main__")
-            exec(compile(code, "<string>", "exec"), main.__dict__)
-        else:
-            sys.argv = arguments
-            sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
-            runpy.run_path(arguments[0], run_name="__main__")
-
-
-def summary(mem: Memory) -> str:
-    """One line on what it was good for."""
-    found = mem.statistics()
-    ratio = f", {found.compression_ratio:.1f} times smaller in RAM" if found.compression_ratio else ""
-    return (
-        f"frontswap: limit {format_size(found.limit_bytes)}, {found.refaults:,} pages came back, "
-        f"{format_size(found.written_back_bytes)} written to disk{ratio}"
+    # Its children may start in other directories.
+    swap = "auto" if swap in (None, "auto") else str(Path(swap).absolute())
+    checked(memory, swap=swap, backends=backends, threshold=threshold)
+    if not pth_is_there():
+        raise KernelSupportError(
+            0, f"frontswap_run.pth is not beside the packages of {sys.executable}: pip install frontswap there"
+        )
+    order = Order(
+        os.getpid(), memory, swap, backends, threshold, summary, None if debugfs is None else str(debugfs.absolute())
     )
+    what = ["-m", module] if module is not None else ["-c", code] if code is not None else []
+    command = [sys.executable, *subprocess._args_from_interpreter_flags(), *what, *arguments]  # type: ignore[attr-defined]
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed
+            stream.flush()
+    os.execve(sys.executable, command, {**os.environ, VARIABLE: order.text()})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from .. import causes
 from ..backends.stack import Spec, Stack, stacks_of
@@ -128,10 +127,10 @@ def huge_from() -> int:
 
 
 def numpy_asks() -> bool:
-    """True if NumPy asks for huge pages for its large arrays."""
+    """True if NumPy asks for huge pages for its large arrays, or will when it is imported."""
     try:
-        return bool(np._core.multiarray._get_madvise_hugepage())  # type: ignore[attr-defined]
-    except AttributeError:  # not a public name: what NumPy does by default
+        return bool(sys.modules["numpy"]._core.multiarray._get_madvise_hugepage())
+    except (KeyError, AttributeError):  # not there yet, or not a public name: what NumPy does by default
         return os.environ.get("NUMPY_MADVISE_HUGEPAGE", "1") != "0"
 
 

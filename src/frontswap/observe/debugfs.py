@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import threading
 from dataclasses import asdict
@@ -16,9 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..area import living_hooks
 from ..errors import ClosedError, ParameterError
-from ..memory.memory import living_memories
+from ..memory.space import living_spaces
 
 NAMES = ("loads", "succ_stores", "failed_stores", "invalidates")
 DETAILS = ".statistics.json"
@@ -27,14 +27,16 @@ DETAILS = ".statistics.json"
 def process_statistics() -> dict[str, Any]:
     """All Memories and all hooks of this process: the kernel's four counters, and each by itself."""
     memories, hooks = [], []
-    for memory in living_memories():
+    for space in living_spaces():
         try:
             memories.append(
-                {**asdict(memory.statistics()), "backends": [asdict(s) for s in memory.backends.statistics()]}
+                {**asdict(space.statistics()), "backends": [asdict(s) for s in space.backends.statistics()]}
             )
         except ClosedError:  # it closes at this moment
             continue
-    for frontswap in living_hooks():
+    # not imported for this: it imports NumPy, and where nobody has there are none
+    area = sys.modules.get(f"{__package__.rpartition('.')[0]}.area")
+    for frontswap in area.living_hooks() if area else ():
         try:
             hooks.append(asdict(frontswap.statistics()))
         except ClosedError:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-import frontswap
+from frontswap import DrainError, Memory
 from frontswap.core.plane import kernel_features, protection_access
 from frontswap.sizes import format_size, parse_size
 
@@ -98,7 +98,7 @@ def all_cells() -> list[Cell]:
 class Shared:
     """The array that the hammers share, its shadow, and what they found."""
 
-    def __init__(self, memory: frontswap.Memory, size: int, page: int, salt: int) -> None:
+    def __init__(self, memory: Memory, size: int, page: int, salt: int) -> None:
         self.array = memory.empty(size // 8, "u8", page=page)
         self.granules = size // hammer.GRANULE
         self.shadow = np.zeros((HAMMERS, self.granules), "u8")
@@ -133,7 +133,7 @@ class Shared:
             self.problems.append(f"WRONG BYTES in thread {thread}: {found}")
             self.stop.value = 1
 
-    def fork(self, memory: frontswap.Memory, seed: int, patience: float) -> None:
+    def fork(self, memory: Memory, seed: int, patience: float) -> None:
         """Fork until the end."""
         copy = forks.Copy(memory, self.array, self.salt, HAMMERS)
         self.processes, trouble = forks.storm(copy, self.shadow, self.stop, seed, patience)
@@ -142,7 +142,7 @@ class Shared:
             self.stop.value = 1
 
 
-def churn(memory: frontswap.Memory, shared: Shared, most: int, page: int, seed: int) -> None:
+def churn(memory: Memory, shared: Shared, most: int, page: int, seed: int) -> None:
     """Allocate, fill, advise, check and free arrays, and give advice on the shared one."""
     rng = random.Random(seed)
     while not shared.stop.value:
@@ -174,7 +174,7 @@ def churn(memory: frontswap.Memory, shared: Shared, most: int, page: int, seed: 
             shared.stop.value = 1
 
 
-def change_backends(memory: frontswap.Memory, shared: Shared, seed: int) -> None:
+def change_backends(memory: Memory, shared: Shared, seed: int) -> None:
     """Backends come and go behind the arrays, under pressure and not."""
     rng = random.Random(seed)
     while not shared.stop.value:
@@ -184,7 +184,7 @@ def change_backends(memory: frontswap.Memory, shared: Shared, seed: int) -> None
             try:
                 for registered in list(memory.backends):
                     memory.backends.unregister(registered, deadline=rng.choice([0.05, 60]))
-            except frontswap.DrainError:
+            except DrainError:
                 continue
             time.sleep(rng.random() / 4)
             memory.backends.register(rng.choice(BACKENDS))
@@ -202,7 +202,7 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
     """Run one cell in this process (which has the cell's user and environment already)."""
     faulthandler.dump_traceback_later((seconds * 4 + 120) * patience, exit=True)
     page = parse_size(cell.page, "page")
-    memory = frontswap.Memory(limit, page=page)
+    memory = Memory(limit, page=page)
     shared = Shared(memory, limit // 8 * 28, page, seed)
     most = 0
     work: list[tuple[Any, ...]] = [(shared.run, t, seed * 100 + t) for t in range(HAMMERS)]

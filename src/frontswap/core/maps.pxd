@@ -1,0 +1,36 @@
+from frontswap.core.layout cimport block_t, pager_t
+from frontswap.core.uapi cimport lock_t, uint32_t, uint64_t
+
+cdef enum:
+    PIECE = 4096              # mappings are made of these
+    MOST_PAGE = 128 << 10     # the pieces of a page are bits of one word
+    MAP_LEAST = 1 << 20       # and more: CPython's arenas of small objects have just so many, and are its own affair
+    MAP_PRIVATE_ANONYMOUS = 0x22
+    MAP_NORESERVE_ = 0x4000
+    MAP_POPULATE_ = 0x8000
+    MAP_FIXED_ = 0x10
+    MREMAP_MAYMOVE = 1
+
+cdef lock_t protect_lock      # one mprotect() at a time
+
+cdef bint is_plain(int protection, int flags) noexcept nogil
+cdef bint map_wanted(uint64_t n, int protection, int flags) noexcept nogil
+cdef void *map_take(uint64_t n, int flags, bint *elsewhere) noexcept nogil
+cdef int map_drop(uint64_t address, uint64_t n) noexcept nogil
+cdef int map_anew(uint64_t address, uint64_t n, int protection, int flags) noexcept nogil
+cdef void *map_move(uint64_t address, uint64_t old, uint64_t new, int flags, int *error) noexcept nogil
+cdef int map_protect(uint64_t address, uint64_t n, int protection) noexcept nogil
+cdef bint is_mapped(uint64_t address, uint64_t n) noexcept nogil
+cdef int dontneed(pager_t *pg, uint64_t address, uint64_t n, bint zeros) noexcept nogil
+
+cdef uint64_t whole(uint64_t n) noexcept nogil
+cdef uint32_t next_map(uint64_t *at, uint64_t end, uint64_t *low, uint64_t *high) noexcept nogil
+cdef uint32_t piece_bits(block_t *block, uint64_t page, uint64_t low, uint64_t high, uint64_t *first) noexcept nogil
+cdef bint drop_part(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef bint any_fixed(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef bint is_fixed(pager_t *pg, block_t *block, uint64_t page) noexcept nogil
+cdef void set_fixed(pager_t *pg, block_t *block, uint64_t page, bint on) noexcept nogil
+cdef int fix(uint32_t number, uint64_t low, uint64_t high, int protection) noexcept nogil
+cdef int allow(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef void unfix(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef void zap_pages(pager_t *pg, block_t *block, uint64_t first, uint64_t end, bint zeros) noexcept nogil

@@ -1,0 +1,471 @@
+"""Maps: what a program maps by itself comes from the arena too: private anonymous memory, of more than 1 MiB.
+
+Allocators do that (jemalloc in polars and duckdb, mimalloc in pyarrow), and they unmap, trim, empty and protect parts
+of what they have mapped. A mapping is an array of the heap that may go piece by piece:
+
+munmap     4 KiB pieces are marked in `gone`. A page all of whose pieces are gone is dropped; the array ends with its
+           last page. Its addresses are nobody else's until then: a second munmap() of the same piece does no harm.
+madvise    MADV_DONTNEED and MADV_FREE drop pages.
+mprotect   To anything but read and write, as of code that has been compiled or a guard: the pages become resident, are
+           pinned and left to the kernel, until they may be written again.
+mremap     Smaller: a munmap(). Larger: where it is if there is room, or a copy.
+
+Mapped with MAP_NORESERVE, as by allocators that reserve addresses, pages count, and have the swap file grow, when they
+are touched (pager.backed()); all else counts when it is mapped, as for malloc(). Hints of an address are not followed.
+"""
+
+import cython
+from cython.cimports.frontswap.core.arena import (
+    GROWING,
+    LOOSE,
+    MAPPED,
+    NO_ADDRESSES,
+    arena_allocate,
+    arena_free,
+    arena_resize,
+    counter,
+    page_for,
+)
+from cython.cimports.frontswap.core.elf import PROT_READ, PROT_WRITE, mprotect
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.large import heap, heap_base, heap_end, is_large
+from cython.cimports.frontswap.core.layout import CHUNK_SHIFT, SIDE_PROTECTION, block_p
+from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
+from cython.cimports.frontswap.core.registration import arena_register
+from cython.cimports.frontswap.core.uapi import (
+    EINVAL,
+    ENOMEM,
+    add64,
+    and32,
+    block_signals,
+    errno,
+    int64_t,
+    load32,
+    lock,
+    or32,
+    restore_signals,
+    sigset_t,
+    uint32_t,
+    uint64_t,
+    unlock,
+)
+from cython.cimports.frontswap.core.zap import pager_zap
+from cython.cimports.libc.string import memcpy, memset
+
+AUTO = cython.declare(cython.int, -1)
+
+
+def whole(n):
+    """A length in whole pieces."""
+    return (n + PIECE - 1) & ~cython.cast(uint64_t, PIECE - 1)
+
+
+def is_plain(protection, flags):
+    """True for private anonymous memory that may be read and written, and nothing else."""
+    return (
+        protection == (PROT_READ | PROT_WRITE)
+        and (flags & ~cython.cast(cython.int, MAP_NORESERVE_ | MAP_POPULATE_)) == MAP_PRIVATE_ANONYMOUS
+    )
+
+
+def map_wanted(n, protection, flags):
+    """True if a mapping is one of ours."""
+    return is_plain(protection, flags) and n > MAP_LEAST and is_large(n)
+
+
+def map_take(n, flags, elsewhere):
+    """mmap(2); NULL when it is refused. `*elsewhere`: the arena has no addresses left, or none with pages small enough,
+    the kernel may have.
+    """
+    error: cython.int = 0
+    how: cython.int = MAPPED | (LOOSE if flags & MAP_NORESERVE_ else 0)
+    size: uint64_t = whole(n)
+    address: uint64_t
+    if heap.least_page > MOST_PAGE:
+        elsewhere[0] = True
+        return cython.NULL
+    address = arena_allocate(heap, size, page_for(heap, size), 0, AUTO, how, cython.address(error))
+    elsewhere[0] = address == 0 and error == NO_ADDRESSES
+    return cython.cast(cython.p_void, address)
+
+
+def next_map(at, end, low, high):
+    """The next array of the heap that [*at, end) touches, and in which part, or 0; `*at` is beyond it then."""
+    number: uint32_t = 0
+    block: block_p
+    while at[0] < end and at[0] < heap_end:
+        number = 0
+        if at[0] >= heap_base:
+            number = load32(cython.address(heap.chunks[(at[0] - heap_base) >> CHUNK_SHIFT]))
+        if number == 0:
+            at[0] = ((at[0] >> CHUNK_SHIFT) + 1) << CHUNK_SHIFT
+            continue
+        block = cython.address(heap.blocks[number])
+        low[0] = max(at[0], block.base)
+        high[0] = min(end, block.base + whole(block.bytes))
+        at[0] = block.base + (cython.cast(uint64_t, block.chunks) << CHUNK_SHIFT)
+        if low[0] < high[0]:
+            return number
+    return 0
+
+
+def is_mapped(address, n):
+    """True if a range touches mappings of ours, and nothing else of an arena."""
+    at: uint64_t = address
+    low: uint64_t = 0
+    high: uint64_t = 0
+    number: uint32_t
+    found: cython.bint = False
+    if address < heap_base or address + n > heap_end:
+        return False
+    while True:
+        number = next_map(cython.address(at), address + n, cython.address(low), cython.address(high))
+        if number == 0:
+            return found
+        if not heap.blocks[number].mapped:
+            return False
+        found = True
+
+
+# --- munmap ----------------------------------------------------------------------------------------
+
+
+def piece_bits(block, page, low, high, first):
+    """The bits of `gone` for the pieces of a page in [low, high), and the number of its first."""
+    start: uint64_t = block.base + (page << block.shift)
+    count: uint64_t = (min(high, start + (cython.cast(uint64_t, 1) << block.shift)) - max(low, start)) // PIECE
+    first[0] = (start - heap_base) // PIECE
+    return ((cython.cast(uint32_t, 1) << count) - 1) << ((max(low, start) - heap_base) // PIECE % 32)
+
+
+def drop_part(number, low, high):
+    """munmap(2) of a part of an array; True: that was the last of it. Inside the gate, with signals blocked.
+
+    Who has completed a page drops it. The array lives until nobody does that any more: its pages are another's then.
+    """
+    block: block_p = cython.address(heap.blocks[number])
+    end: uint64_t = block.base + whole(block.bytes)
+    page: uint64_t = (low - block.base) >> block.shift
+    last: uint64_t = (high - 1 - block.base) >> block.shift
+    start: uint64_t = 0
+    stop: uint64_t = 0
+    dropped: uint32_t = 0
+    first: uint64_t = 0
+    wanted: uint32_t
+    before: uint32_t
+    done: cython.bint
+    lock(cython.address(heap.arena_lock))
+    block.marked = 1
+    while page <= last:
+        wanted = piece_bits(block, page, 0, end, cython.address(first))
+        before = heap.gone[first // 32] & wanted
+        heap.gone[first // 32] |= piece_bits(block, page, low, high, cython.address(first))
+        if before != wanted and (heap.gone[first // 32] & wanted) == wanted:
+            if dropped == 0:
+                start = page
+            stop = page + 1
+            dropped += 1
+        page += 1
+    block.dropping += 1
+    unlock(cython.address(heap.arena_lock))
+    # Those between that were gone before hold nothing.
+    if dropped:
+        pager_zap(
+            heap,
+            block,
+            block.first + cython.cast(uint32_t, start),
+            cython.cast(uint32_t, stop - start),
+            True,
+        )
+    lock(cython.address(heap.arena_lock))
+    add64(counter(heap, LOOSE if block.loose else 0), -(cython.cast(int64_t, dropped) << block.shift))
+    block.dropped += dropped
+    block.dropping -= 1
+    done = block.dropped == block.pages and block.dropping == 0
+    unlock(cython.address(heap.arena_lock))
+    return done
+
+
+def map_drop(address, n):
+    """munmap(2) of mappings: 0 or an errno."""
+    at: uint64_t = address
+    low: uint64_t = 0
+    high: uint64_t = 0
+    number: uint32_t
+    base: uint64_t
+    all: cython.bint
+    signals: sigset_t
+    if n == 0 or address % PIECE != 0 or not is_mapped(address, whole(n)):
+        return EINVAL
+    while True:
+        number = next_map(cython.address(at), address + whole(n), cython.address(low), cython.address(high))
+        if number == 0:
+            return 0
+        base = heap.blocks[number].base
+        all = low == base and high == base + whole(heap.blocks[number].bytes) and heap.blocks[number].dropping == 0
+        if not all:
+            block_signals(cython.address(signals))
+            gate_enter(heap)
+            all = drop_part(number, low, high)
+            gate_leave(heap)
+            restore_signals(cython.address(signals))
+        if all:
+            arena_free(heap, base)
+
+
+# --- madvise, and mmap onto a mapping ------------------------------------------------------------------
+
+
+def zap_pages(pg, block, first, end, zeros):
+    """Drop whole pages of an array that lives. Those that the program has protected, too: they are fixed no more.
+
+    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean.
+    """
+    page: uint64_t = first
+    run: uint64_t
+    pinned: uint32_t
+    fixed: cython.bint
+    signals: sigset_t
+    while page < end:
+        run = page
+        fixed = is_fixed(pg, block, page)
+        while run < end and (not block.marked or is_fixed(pg, block, run) == fixed):
+            run = end if not block.marked else run + 1
+        block_signals(cython.address(signals))
+        if fixed:
+            lock(cython.address(protect_lock))
+        gate_enter(pg)
+        pinned = pager_zap(
+            pg, block, block.first + cython.cast(uint32_t, page), cython.cast(uint32_t, run - page), fixed
+        )
+        gate_leave(pg)
+        if fixed:
+            while page < run:
+                set_fixed(pg, block, page, False)
+                page += 1
+            unlock(cython.address(protect_lock))
+        restore_signals(cython.address(signals))
+        if pinned and zeros:
+            memset(cython.cast(cython.p_void, block.base + (page << block.shift)), 0, (run - page) << block.shift)
+        page = run
+
+
+def dontneed(pg, address, n, zeros):
+    """madvise(2), MADV_DONTNEED (`zeros`: a promise) or MADV_FREE, in an arena: 0 or an errno."""
+    at: uint64_t = address
+    end: uint64_t = address + whole(n)
+    number: uint32_t
+    block: block_p
+    stop: uint64_t
+    page: uint64_t
+    low: uint64_t
+    high: uint64_t
+    while at < end:
+        number = 0
+        if pg.base <= at < pg.base + pg.size:
+            number = load32(cython.address(pg.chunks[(at - pg.base) >> CHUNK_SHIFT]))
+        if number == 0:
+            return ENOMEM  # as for what is not mapped
+        block = cython.address(pg.blocks[number])
+        stop = block.base + (cython.cast(uint64_t, block.pages) << block.shift)
+        if at >= stop:
+            return ENOMEM
+        # The array's last page ends where the array does.
+        high = stop if end >= block.base + whole(block.bytes) else end
+        page = cython.cast(uint64_t, 1) << block.shift
+        low = block.base + (at - block.base + page - 1) // page * page
+        stop = block.base + (high - block.base) // page * page
+        if (
+            zeros
+            and block.marked
+            and (
+                (low > at and is_fixed(pg, block, (at - block.base) >> block.shift))
+                or (stop < high and is_fixed(pg, block, (stop - block.base) >> block.shift))
+            )
+        ):
+            return EINVAL  # a part of a page that the program has protected
+        if zeros and low > at:
+            memset(cython.cast(cython.p_void, at), 0, min(low, end) - at)
+        if zeros and stop < high and stop >= low:
+            memset(cython.cast(cython.p_void, stop), 0, min(high, end) - stop)
+        if low < stop:
+            zap_pages(pg, block, (low - block.base) >> block.shift, (stop - block.base) >> block.shift, zeros)
+        if end <= block.base + whole(block.bytes):
+            return 0
+        at = block.base + (cython.cast(uint64_t, block.chunks) << CHUNK_SHIFT)
+    return 0
+
+
+def map_anew(address, n, protection, flags):
+    """mmap(2) with MAP_FIXED onto a mapping, as allocators empty it: 0 or an errno."""
+    error: cython.int
+    if address % PIECE != 0 or not is_plain(protection, flags & ~MAP_FIXED_) or not is_mapped(address, n):
+        return EINVAL
+    error = map_protect(address, n, protection)
+    return error if error else dontneed(heap, address, n, True)
+
+
+# --- mprotect ----------------------------------------------------------------------------------------
+
+
+def is_fixed(pg, block, page):
+    """True if a page is pinned for the program has protected it, or a part of it."""
+    piece: uint64_t = (block.base - pg.base + (page << block.shift)) // PIECE
+    return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
+
+
+def set_fixed(pg, block, page, on):
+    """What is_fixed() says."""
+    piece: uint64_t = (block.base - pg.base + (page << block.shift)) // PIECE
+    bit: uint32_t = cython.cast(uint32_t, 1) << (piece % 32)
+    if on:
+        or32(cython.address(pg.fixed[piece // 32]), bit)
+    else:
+        and32(cython.address(pg.fixed[piece // 32]), ~bit)
+
+
+def fix(number, low, high, protection):
+    """Leave the protection of a part of an array to the kernel; 0 or an errno. Under protect_lock.
+
+    A page that is fixed was pinned before it was protected: nothing is stored to it, moved or evicted from then on.
+    """
+    block: block_p = cython.address(heap.blocks[number])
+    first: uint64_t = (low - block.base) >> block.shift
+    end: uint64_t = ((high - 1 - block.base) >> block.shift) + 1
+    page: uint64_t = first
+    block.marked = 1
+    while page < end:
+        if not is_fixed(heap, block, page):
+            if pager_pin(heap, block, block.first + cython.cast(uint32_t, page)) < 0:
+                return ENOMEM  # what is fixed is so until it may be written again, or goes
+            set_fixed(heap, block, page, True)
+        page += 1
+    return 0 if mprotect(cython.cast(cython.p_void, low), high - low, protection) == 0 else errno
+
+
+def allow(number, low, high):
+    """Have the kernel let writers in to a part of an array; 0 or an errno. Under protect_lock.
+
+    On the side of protection only to pages that are fixed: to others the pager lets them in when they are there, and
+    what is absent would read as zeros.
+    """
+    block: block_p = cython.address(heap.blocks[number])
+    page: uint64_t = (low - block.base) >> block.shift
+    start: uint64_t
+    end: uint64_t
+    if heap.side != SIDE_PROTECTION:
+        return 0 if mprotect(cython.cast(cython.p_void, low), high - low, PROT_READ | PROT_WRITE) == 0 else errno
+    while page <= (high - 1 - block.base) >> block.shift:
+        start = max(low, block.base + (page << block.shift))
+        end = min(high, block.base + ((page + 1) << block.shift))
+        if is_fixed(heap, block, page) and mprotect(
+            cython.cast(cython.p_void, start), end - start, PROT_READ | PROT_WRITE
+        ):
+            return errno
+        page += 1
+    return 0
+
+
+def unfix(number, low, high):
+    """The pages that lie in [low, high) may be written again: they are like all others. Under protect_lock."""
+    block: block_p = cython.address(heap.blocks[number])
+    size: uint64_t = cython.cast(uint64_t, 1) << block.shift
+    page: uint64_t = (low - block.base + size - 1) >> block.shift
+    end: uint64_t = (high - block.base) >> block.shift
+    if high == block.base + whole(block.bytes):
+        end = block.pages
+    while page < end:
+        if is_fixed(heap, block, page):
+            set_fixed(heap, block, page, False)
+            pager_unpin(heap, block.first + cython.cast(uint32_t, page))
+        page += 1
+
+
+def map_protect(address, n, protection):
+    """mprotect(2) of mappings: 0 or an errno. Registers the arena, for a page has a state only then."""
+    at: uint64_t = address
+    low: uint64_t = 0
+    high: uint64_t = 0
+    number: uint32_t
+    error: cython.int = 0
+    writable: cython.bint = protection == (PROT_READ | PROT_WRITE)
+    signals: sigset_t
+    if address % PIECE != 0 or not is_mapped(address, whole(n)):
+        return EINVAL
+    block_signals(cython.address(signals))
+    if not writable:
+        error = arena_register(heap)
+    lock(cython.address(protect_lock))
+    while error == 0:
+        number = next_map(cython.address(at), address + whole(n), cython.address(low), cython.address(high))
+        if number == 0:
+            break
+        if not writable:
+            error = fix(number, low, high, protection)
+        elif heap.blocks[number].marked:
+            error = allow(number, low, high)
+            if error == 0:
+                unfix(number, low, high)
+    unlock(cython.address(protect_lock))
+    restore_signals(cython.address(signals))
+    return error
+
+
+# --- mremap --------------------------------------------------------------------------------------------
+
+
+def any_fixed(number, low, high):
+    """True if some page of a part of an array is fixed."""
+    block: block_p = cython.address(heap.blocks[number])
+    page: uint64_t
+    if block.marked:
+        for page in range((low - block.base) >> block.shift, ((high - 1 - block.base) >> block.shift) + 1):
+            if is_fixed(heap, block, page):
+                return True
+    return False
+
+
+def map_move(address, old, new, flags, error):
+    """mremap(2) of a mapping, or a part of one; NULL and `*error` when it is refused."""
+    at: uint64_t = address
+    low: uint64_t = 0
+    high: uint64_t = 0
+    number: uint32_t = next_map(cython.address(at), address + whole(old), cython.address(low), cython.address(high))
+    block: block_p = cython.address(heap.blocks[number])
+    how: cython.int
+    moved: uint64_t
+    error[0] = EINVAL
+    if (
+        (flags & ~cython.cast(cython.int, MREMAP_MAYMOVE)) != 0
+        or old == 0
+        or new == 0
+        or address % PIECE != 0
+        or not is_mapped(address, whole(old))
+        or low != address
+        or high != address + whole(old)
+        or any_fixed(number, low, high)
+    ):
+        return cython.NULL
+    old = whole(old)
+    new = whole(new)
+    if new < old:
+        error[0] = map_drop(address + new, old - new)
+        return cython.cast(cython.p_void, address) if error[0] == 0 else cython.NULL
+    if new == old:
+        return cython.cast(cython.p_void, address)
+    error[0] = ENOMEM
+    if low == block.base and high == block.base + whole(block.bytes) and not block.marked:
+        if arena_resize(heap, address, new):
+            return cython.cast(cython.p_void, address)
+    if (flags & MREMAP_MAYMOVE) == 0:
+        return cython.NULL
+    how = MAPPED | (LOOSE if block.loose else 0)
+    moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how | GROWING, error)
+    if moved == 0 and error[0] == NO_ADDRESSES:
+        moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how, error)
+    if moved == 0:
+        error[0] = ENOMEM
+        return cython.NULL
+    memcpy(cython.cast(cython.p_void, moved), cython.cast(cython.p_void, address), old)
+    map_drop(address, old)
+    return cython.cast(cython.p_void, moved)

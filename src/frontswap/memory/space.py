@@ -1,0 +1,164 @@
+"""A space: a limit with its data plane, its backends and its swap file, without a face.
+
+:class:`Memory` puts NumPy arrays in front of one, ``frontswap run`` the large allocations of a process. Nothing here
+imports NumPy: a script that runs under frontswap may want to set things up before it does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from .. import causes
+from ..core.plane import Plane
+from ..errors import ClosedError, InUseError, KernelSupportError, OutOfMemoryError
+from ..hooks import Backends
+from ..sizes import format_size
+from ..swap import SwapFile
+from .settings import Settings
+from .statistics import Statistics
+
+_living: weakref.WeakSet[Space] = weakref.WeakSet()
+
+
+class Space:
+    """What is behind a Memory. Its parts are for this package: ``settings``, ``plane``, ``swap``, ``backends``."""
+
+    def __init__(self, settings: Settings, swap: str | os.PathLike[str] | None) -> None:
+        """Make it; raises what :class:`Memory` does."""
+        self.settings = settings
+        self.swap = None if swap is None else SwapFile(swap, 10 * settings.segment)
+        try:
+            self.plane = _plane(settings, self.swap)
+        except BaseException:
+            if self.swap is not None:
+                self.swap.close()
+            raise
+        self.backends = Backends(self.plane, why_left=self._why_left)
+        try:
+            self.backends.register(settings.stacks)
+        except BaseException:
+            self.plane.close()
+            if self.swap is not None:
+                self.swap.close()
+            raise
+        #: why it must not be closed, "" if it may
+        self.kept = ""
+        #: called when it is closed, before the plane goes
+        self.at_close: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._closed = ""
+        _living.add(self)
+
+    def statistics(self) -> Statistics:
+        """Counters and gauges of this moment."""
+        self.check_open()
+        return Statistics(**self.plane.counters())
+
+    def close(self, *, force: bool = False) -> None:
+        """Give everything back. Closing twice is no error.
+
+        Args:
+            force: also while arrays live: touching them afterwards ends the process with SIGSEGV.
+
+        Raises:
+            InUseError: arrays live, and ``force`` is not given.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            if self.kept:
+                raise InUseError(f"close: {self.kept}")
+            held = self.plane.counters()["allocated_bytes"]
+            if held and not force:
+                raise InUseError(
+                    f"close: arrays of {format_size(held)} still live in this Memory; delete them, or force=True"
+                )
+            self._closed = "has been closed"
+            self.backends.close("have been closed")
+            for end in self.at_close:
+                end()
+            self.plane.close()
+            if self.swap is not None:
+                self.swap.close()
+
+    def check_open(self) -> None:
+        """Raise ClosedError once it has been closed."""
+        if self._closed:
+            raise ClosedError(f"this Memory {self._closed}")
+
+    def in_child(self) -> None:
+        """In a forked child: locks that another thread may have had, and the threads, which are not here."""
+        self._lock = threading.Lock()
+        if self._closed or self.plane.revive():
+            self.backends.in_child()
+        else:
+            self._closed = "was being closed when this process was forked"
+            for end in self.at_close:
+                end()
+            self.backends.in_child("belong to the parent process of a fork")
+
+    def _why_left(self) -> str:
+        if self.swap is None:
+            return "without a swap file pages have nowhere to go"
+        return "the swap file does not take them" if self.statistics().slot_errors else ""
+
+
+def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
+    """The data plane, or a KernelSupportError that says what to do."""
+    try:
+        return Plane(
+            limit=settings.limit,
+            arena=settings.arena,
+            segment=settings.segment,
+            max_page=settings.max_page,
+            contexts=settings.contexts,
+            file=-1 if swap is None else swap.fd,
+            direct=swap is not None and swap.direct,
+            directory=b"" if swap is None else os.fsencode(os.path.realpath(swap.directory)),
+            allocate=settings.allocate,
+            overcommit=settings.overcommit,
+            faults=settings.faults,
+            mappings_most=settings.mappings,
+            move=settings.move,
+            huge=settings.huge,
+            early=settings.early,
+            keep=swap,
+        )
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{error}: {causes.addresses(settings.arena)}") from error
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: OSError) -> KernelSupportError:
+    """What the kernel refuses, with what helps."""
+    return KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]")
+
+
+@contextmanager
+def registering() -> Iterator[None]:
+    """A call that needs the arena registered; a KernelSupportError, or OutOfMemoryError, says what is in the way."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OutOfMemoryError(f"the disk of the swap file has no room for what is allocated [{error}]") from error
+        raise _refused(error) from error
+
+
+def living_spaces() -> list[Space]:
+    """Those of this process that are not closed."""
+    return [space for space in _living if not space._closed]
+
+
+def _all_in_child() -> None:
+    for space in list(_living):
+        space.in_child()
+
+
+os.register_at_fork(after_in_child=_all_in_child)

@@ -1,0 +1,174 @@
+"""What ``frontswap run`` does inside of the program: called when a Python starts, by frontswap_run.pth.
+
+So the program is started by Python as always, and nothing of it can tell: arguments, ``__main__``, tracebacks, signals
+and exit status are its own. Python programs that it starts find the same environment and are under frontswap too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from collections.abc import Callable, Set
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import FrontswapError
+
+if TYPE_CHECKING:
+    from .space import Space
+
+VARIABLE = "FRONTSWAP_RUN"
+_begun: list[bool] = []
+_stderr: list[tuple[int, int]] = []  # as _file() had it at the beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What ``frontswap run`` was told, as it goes through the environment."""
+
+    pid: int  #: of the program itself; others are its children
+    memory: str
+    swap: str
+    backends: str
+    threshold: str
+    summary: Literal["line", "json", "none"]
+    debugfs: str | None
+
+    def text(self) -> str:
+        """For the environment."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, text: str) -> Order:
+        """From the environment; ValueError, TypeError: that is none."""
+        return cls(**json.loads(text))
+
+
+def begin(known: Set[str]) -> None:
+    """Take over the large allocations of this process. `known`: the modules that Python had before it came here.
+
+    What stands in the way ends the program before it has begun. A child of it goes on without, and says so: it may need
+    none.
+    """
+    if _begun:  # in a virtual environment Python reads .pth files twice
+        return
+    _begun.append(True)
+    there = _file(2)
+    if there is not None:
+        _stderr.append(there)
+    try:
+        from .install import install_space
+    except ImportError:
+        if _is_subinterpreter():
+            return
+        raise
+    try:
+        order = Order.of(os.environ[VARIABLE])
+    except (ValueError, TypeError) as error:
+        _give_up(f"{VARIABLE} in the environment is not what `frontswap run` writes: {error}")
+    first = order.pid == os.getpid()
+    try:
+        _begin(order, first, install_space)
+    finally:
+        _forget(set(sys.modules) - known)
+
+
+def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> None:
+    try:
+        space = install_space(order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold)
+        if first and order.debugfs is not None:
+            from ..observe.debugfs import DebugFS
+
+            atexit.register(DebugFS(order.debugfs).close)
+    except FrontswapError as error:
+        if first:
+            _give_up(str(error))
+        _print(f"frontswap: process {os.getpid()} goes on without: {error}")
+        return
+    if first and order.summary != "none":
+        atexit.register(_summarize, space, order)
+
+
+def _forget(modules: Set[str]) -> None:
+    """Of the modules that were imported here, forget those that the program has in its own folder.
+
+    ``import token`` is the file beside the script then, as without us. What we have imported we keep.
+    """
+    folder = program_folder(sys.orig_argv)
+    if folder is None:
+        return
+    for name in modules:
+        spec = getattr(sys.modules[name], "__spec__", None)
+        if "." in name or spec is None or not spec.has_location:  # what is built in comes before any folder
+            continue
+        own = PathFinder.find_spec(name, [folder])
+        if own is not None and own.has_location and own.origin != spec.origin:
+            for other in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+                del sys.modules[other]
+
+
+def program_folder(command: list[str]) -> str | None:
+    """What Python will put first in sys.path for this command line of its own; None: nothing."""
+    if getattr(sys.flags, "safe_path", sys.flags.isolated):
+        return None
+    words = iter(command[1:])
+    for word in words:
+        if word in ("-X", "-W", "--check-hash-based-pycs"):
+            next(words, None)
+        elif word == "-" or word.startswith(("-c", "-m")):
+            break
+        elif not word.startswith("-"):
+            path = os.path.realpath(word)
+            return os.path.dirname(path) if os.path.isfile(path) else path
+    return os.getcwd()
+
+
+def _is_subinterpreter() -> bool:
+    """True if another interpreter of this process has the core, which is for one only, and has begun."""
+    with open("/proc/self/maps") as maps:
+        return any("/frontswap/core/heap." in line for line in maps)
+
+
+def _give_up(why: str) -> None:
+    _print(f"frontswap: {why}")
+    os._exit(1)
+
+
+def _file(descriptor: int) -> tuple[int, int] | None:
+    """What is open there; None: nothing."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _print(text: str) -> None:
+    """To the stderr that the program began with, if that is still there: what it has opened since is not ours.
+
+    Not by sys.stderr: what that cannot write stays in it, and Python ends with status 120.
+    """
+    if sys.stderr is None or not _stderr or _file(2) != _stderr[0]:
+        return
+    with suppress(OSError, ValueError):  # nobody reads it: the program's affair
+        sys.stderr.flush()
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+
+
+def _summarize(space: Space, order: Order) -> None:
+    if os.getpid() != order.pid:  # a forked child that ends as its parent does
+        return
+    from ..observe.view import line
+
+    found = space.statistics()
+    _print(line(found) if order.summary == "line" else json.dumps({"frontswap": asdict(found)}))
+
+
+def pth_is_there() -> bool:
+    """True if a Python started like this one will find frontswap_run.pth."""
+    return any(Path(folder, "frontswap_run.pth").is_file() for folder in sys.path if folder)
