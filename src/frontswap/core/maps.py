@@ -35,6 +35,7 @@ from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
+    MADV_DONTNEED,
     add64,
     and32,
     block_signals,
@@ -42,6 +43,7 @@ from cython.cimports.frontswap.core.uapi import (
     int64_t,
     load32,
     lock,
+    madvise,
     or32,
     restore_signals,
     sigset_t,
@@ -49,6 +51,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
+from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memcpy, memset
 
@@ -219,7 +222,8 @@ def map_drop(address, n):
 def zap_pages(pg, block, first, end, zeros):
     """Drop whole pages of an array that lives. Those that the program has protected, too: they are fixed no more.
 
-    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean.
+    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean. (Not on the
+    side of protection, which has but one for us and the program.)
     """
     page: uint64_t = first
     run: uint64_t
@@ -234,6 +238,18 @@ def zap_pages(pg, block, first, end, zeros):
         block_signals(cython.address(signals))
         if fixed:
             lock(cython.address(protect_lock))
+        if fixed and pg.side == SIDE_PROTECTION:
+            # To drop it would be to forget what the program has protected: it stays, without its bytes.
+            if madvise(
+                cython.cast(cython.p_void, block.base + (page << block.shift)),
+                (run - page) << block.shift,
+                MADV_DONTNEED,
+            ):
+                die("MADV_DONTNEED", errno)
+            unlock(cython.address(protect_lock))
+            restore_signals(cython.address(signals))
+            page = run
+            continue
         gate_enter(pg)
         pinned = pager_zap(
             pg, block, block.first + cython.cast(uint32_t, page), cython.cast(uint32_t, run - page), fixed
