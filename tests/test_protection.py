@@ -220,7 +220,9 @@ def test_too_large_for_the_mappings(protection: None, monkeypatch: pytest.Monkey
 
 def test_when_the_program_has_taken_all_mappings() -> None:
     """A few are left: what cannot have one waits for the pages before it to leave. Nothing is lost."""
-    code = """
+    code = (
+        MAPPED
+        + """
 memory = frontswap.Memory("16M", page=4096)
 source = walk(2 << 20)
 array = memory.array(source)
@@ -245,9 +247,11 @@ for page in order[:1500]:
     assert (found == wanted[page]).all()
     pages[page, 3] += 1
     source[page * 512 + 3] += 1
+assert len(mapped(memory)) < 64, "hundreds fit in the limit, and each has two"
 libc.munmap(taken, size)
 same(np.array(array), source)
 """
+    )
     run_child(code, mode=PROTECTION).check()
 
 

@@ -6,5 +6,6 @@ cdef int protection_fill(int fd, uint64_t to, const void *data, uint64_t size, b
 cdef int protection_open(uint64_t address, uint64_t size, bint protected, bint patient) noexcept nogil
 cdef int protection_close(uint64_t address, uint64_t size, bint patient) noexcept nogil
 
-cdef int write_all(int fd, uint64_t to, const void *data, uint64_t size) noexcept nogil
+cdef bint is_open(int fd) noexcept nogil
+cdef int write_all(int fd, uint64_t to, const void *data, uint64_t size, bint kept) noexcept nogil
 cdef int arrange(uint64_t address, uint64_t size, int protection, bint patient) noexcept nogil

@@ -12,9 +12,10 @@ Source: proc_pid_mem(5), mprotect(2), mm/gup.c, mm/mprotect.c. All return 0 or a
 """
 
 import cython
-from cython.cimports.frontswap.core.keeper import guarded_call
+from cython.cimports.frontswap.core.keeper import find_guard, kept_call, ours
 from cython.cimports.frontswap.core.uapi import (
     EAGAIN,
+    EBADF,
     EFAULT,
     EINTR,
     EIO,
@@ -35,6 +36,7 @@ from cython.cimports.frontswap.core.uapi import (
     mprotect,
     munmap,
     open,
+    syscall,
     uint64_t,
 )
 from cython.cimports.libc.string import memcmp, memset
@@ -56,7 +58,7 @@ def memory_try(fd):
     if cython.cast(int64_t, at) == -1:
         return errno
     memset(pattern, 0x5A, 64)
-    error = write_all(fd, cython.cast(uint64_t, at), pattern, 64)
+    error = write_all(fd, cython.cast(uint64_t, at), pattern, 64, False)
     if error == 0:
         error = arrange(cython.cast(uint64_t, at), SMALL, PROT_READ, False)
     if error == 0 and memcmp(at, pattern, 64) != 0:
@@ -65,19 +67,27 @@ def memory_try(fd):
     return error
 
 
-def write_all(fd, to, data, size):
-    """Write to memory that is PROT_NONE."""
+def is_open(fd):
+    """True if a descriptor is the one that we have opened."""
+    return find_guard(fd) < 0 or ours(fd)
+
+
+def write_all(fd, to, data, size, kept):
+    """Write to memory that is PROT_NONE; by the keeper, if somebody has closed our descriptor (`kept`)."""
     done: uint64_t = 0
+    at: cython.long
+    left: cython.long
+    place: cython.long
     got: cython.long
     turn: cython.int = 0
     while done < size:
-        got = guarded_call(
-            SYS_pwrite64,
-            fd,
-            cython.cast(cython.long, cython.cast(uint64_t, data) + done),
-            cython.cast(cython.long, size - done),
-            cython.cast(cython.long, to + done),
-        )
+        at = cython.cast(cython.long, cython.cast(uint64_t, data) + done)
+        left = cython.cast(cython.long, size - done)
+        place = cython.cast(cython.long, to + done)
+        if kept:
+            got = kept_call(SYS_pwrite64, fd, at, left, place)
+        else:
+            got = syscall(SYS_pwrite64, fd, at, left, place)
         if got > 0:
             done += cython.cast(uint64_t, got)
         elif got < 0 and errno != EINTR and errno != EAGAIN:
@@ -106,7 +116,12 @@ def protection_fill(fd, to, data, size, protected):
 
     ENOMEM: no memory, or no mapping; whatever is there then is closed, and absent for all but us.
     """
-    error: cython.int = write_all(fd, to, data, size)
+    error: cython.int = EBADF
+    if is_open(fd):
+        error = write_all(fd, to, data, size, False)
+    # Looked at again: what a file got that had our number meanwhile is missing here.
+    if not is_open(fd):
+        error = write_all(fd, to, data, size, True)
     if error == EIO:
         return ENOMEM  # all that the kernel says of a page that it could not make
     return error if error else protection_open(to, size, protected, False)
