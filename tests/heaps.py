@@ -31,3 +31,44 @@ def view(at, n):
 def child(code: str, mode: Mode | None = None, *, swap: str = "auto", ordinary: bool = False) -> None:
     """Run a snippet after START."""
     run_child(START.format(swap=swap) + code, mode=mode, ordinary=ordinary).check()
+
+
+# mmap() and the others of ctypes are what dlsym() says: ours.
+MAPS = """
+I = ctypes.c_int
+NONE, READ, RW, EXEC = 0, 1, 3, 5
+PRIVATE_ANONYMOUS, FIXED, STACK, NORESERVE, POPULATE = 0x22, 0x10, 0x20000, 0x4000, 0x8000
+DONTNEED, FREE, MAYMOVE = 4, 8, 1
+FAILED = (1 << 64) - 1
+def declare(name, result, *arguments):
+    function = getattr(libc, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+mmap_ = declare("mmap", P, P, N, I, I, I, ctypes.c_long)
+munmap, mprotect = declare("munmap", I, P, N), declare("mprotect", I, P, N, I)
+madvise, mremap = declare("madvise", I, P, N, I), declare("mremap", P, P, N, N, I)
+def take(n, flags=0, protection=RW, at=None):
+    return mmap_(at, n, protection, PRIVATE_ANONYMOUS | flags, -1, 0)
+def refused(result, why):
+    return result in (-1, FAILED) and ctypes.get_errno() == why
+def allocated():
+    return mem.statistics().allocated_bytes
+def evict(array):
+    mem.advise(array, "cold")
+    return array
+def push():
+    \"\"\"Have the arena registered, and all that was there before evicted.\"\"\"
+    for _ in range(2):
+        at = malloc(24 * MiB)
+        view(at, 24 * MiB)[:] = noise(24 * MiB)
+        libc.free(at)
+BEFORE = allocated()
+def left(*arrays):
+    \"\"\"Bytes allocated since then, without those of NumPy's arrays, which are the heap's too.\"\"\"
+    return allocated() - BEFORE - sum(array.nbytes for array in arrays if array.base is None)
+"""
+
+
+def maps(code: str, mode: Mode | None = None, environment: dict[str, str] | None = None) -> None:
+    """Run a snippet after START and MAPS."""
+    run_child(START.format(swap="auto") + MAPS + code, mode=mode, environment=environment).check()

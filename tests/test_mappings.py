@@ -39,7 +39,6 @@ HINTS = {
     "random": 1,
     "sequential": 2,
     "willneed": 3,
-    "free": 8,
     "hugepage": 14,
     "nohugepage": 15,
     "cold": 20,

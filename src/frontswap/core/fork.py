@@ -51,7 +51,6 @@ from cython.cimports.frontswap.core.uapi import (
     close,
     errno,
     eventfd,
-    int64_t,
     load32,
     loadi,
     lock,
@@ -104,20 +103,21 @@ def ready(pg):
     own: cython.int
     used: uint32_t
     blocked: uint32_t
-    allocated: int64_t
     ends: cython.int[2]
     leases_check(pg)
     used = slots_in_use(pg)
     own = file_place(pg)
     if own < 0 or pg.lease_count == MAX_LEASES:
         return EMFILE
+    # Both sides keep room for what is there now. What has been reserved for more (ahead of touches, or for what was
+    # freed since) is asked for again when it is needed: behind the closed gate nobody relies on it.
+    pg.reserved_for = pg.allocated
     # What is not registered yet reserves its room when it is.
-    allocated = max(pg.allocated, pg.reserved_for)
-    pg.child_slots = slots_for(pg, allocated) if loadi(cython.address(pg.registered)) else 0
+    pg.child_slots = slots_for(pg, pg.allocated) if loadi(cython.address(pg.registered)) else 0
     error = swap_file_make(pg, pg.child_slots, cython.address(pg.child_file))
     if error == 0 and used:
         blocked = used + pg.deferred_slots
-        error = swap_grow(pg, slots_for(pg, allocated) + blocked)
+        error = swap_grow(pg, slots_for(pg, pg.allocated) + blocked)
         if error == 0 and pipe2(ends, O_CLOEXEC) != 0:
             error = errno
         if error == 0:
@@ -161,6 +161,7 @@ def fork_prepare():
     # A handler that faults would wait at the gate for its own thread.
     block_signals(cython.address(mask))
     lock(cython.address(fork_lock))
+    lock(cython.address(protect_lock))  # what is pinned for mprotect() is marked so, in the child, too
     signals = mask
     cancel = state
     for i in range(MAX_PAGERS):
@@ -193,6 +194,7 @@ def fork_parent():
             if pagers[i].inheriting and pagers[i].fork_error:
                 forked_error[0] = pagers[i].fork_error
             parent_one(pagers[i])
+    unlock(cython.address(protect_lock))
     unlock(cython.address(fork_lock))
     streams_unlock()
     restore_signals(cython.address(mask))

@@ -354,7 +354,7 @@ cdef struct pager_t:
     int64_t allocated         # what must be backed. Atomic: added to first, see backed()
     int64_t loose             # bytes of mappings without a reservation
     uint32_t *gone            # a bit for each 4 KiB of the arena: unmapped, while the rest of its array is not
-    uint32_t *fixed           # and: it is pinned, for the program has protected it (at the first 4 KiB of a page)
+    uint32_t *fixed           # and: the program has protected it. Its page is pinned
     uint32_t spares[SPARES]   # blocks of arrays that were freed before the registration, for the next ones: see arena
     int spare_count
     int64_t spare_bytes

@@ -27,10 +27,14 @@ cdef uint64_t whole(uint64_t n) noexcept nogil
 cdef uint32_t next_map(uint64_t *at, uint64_t end, uint64_t *low, uint64_t *high) noexcept nogil
 cdef uint32_t piece_bits(block_t *block, uint64_t page, uint64_t low, uint64_t high, uint64_t *first) noexcept nogil
 cdef bint drop_part(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef bint any_gone(uint64_t address, uint64_t n) noexcept nogil
+cdef bint is_zeros(pager_t *pg, block_t *block, uint64_t page) noexcept nogil
+cdef void copy_pages(block_t *block, uint64_t to, uint64_t address, uint64_t n) noexcept nogil
 cdef bint any_fixed(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
-cdef bint is_fixed(pager_t *pg, block_t *block, uint64_t page) noexcept nogil
-cdef void set_fixed(pager_t *pg, block_t *block, uint64_t page, bint on) noexcept nogil
+cdef bint is_fixed(block_t *block, uint64_t page, uint64_t low, uint64_t high) noexcept nogil
+cdef void set_fixed(block_t *block, uint64_t page, uint64_t low, uint64_t high, bint on) noexcept nogil
 cdef int fix(uint32_t number, uint64_t low, uint64_t high, int protection) noexcept nogil
 cdef int allow(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
 cdef void unfix(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef void zero_part(block_t *block, uint64_t page, uint64_t low, uint64_t high) noexcept nogil
 cdef void zap_pages(pager_t *pg, block_t *block, uint64_t first, uint64_t end, bint zeros) noexcept nogil

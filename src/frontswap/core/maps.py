@@ -7,7 +7,8 @@ munmap     4 KiB pieces are marked in `gone`. A page all of whose pieces are gon
            last page. Its addresses are nobody else's until then: a second munmap() of the same piece does no harm.
 madvise    MADV_DONTNEED and MADV_FREE drop pages.
 mprotect   To anything but read and write, as of code that has been compiled or a guard: the pages become resident, are
-           pinned and left to the kernel, until they may be written again.
+           pinned and left to the kernel, until all pieces of them may be written again (a bit of `fixed` for each).
+mmap       MAP_FIXED onto it empties it; not onto what has been unmapped of it, which does not come back.
 mremap     Smaller: a munmap(). Larger: where it is if there is room, or a copy.
 
 Mapped with MAP_NORESERVE, as by allocators that reserve addresses, pages count, and have the swap file grow, when they
@@ -29,7 +30,19 @@ from cython.cimports.frontswap.core.arena import (
 from cython.cimports.frontswap.core.elf import PROT_READ, PROT_WRITE, mprotect
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.large import heap, heap_base, heap_end, is_large
-from cython.cimports.frontswap.core.layout import CHUNK_SHIFT, SIDE_PROTECTION, block_p
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    CHUNK_SHIFT,
+    CLEAN,
+    KIND,
+    NONE,
+    OUT,
+    RECORD_SAME,
+    SIDE_PROTECTION,
+    STATE,
+    block_p,
+    page_p,
+)
 from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.uapi import (
@@ -39,14 +52,17 @@ from cython.cimports.frontswap.core.uapi import (
     add64,
     and32,
     block_signals,
+    cas32,
     errno,
     int64_t,
     load32,
+    loadi,
     lock,
     madvise,
     or32,
     restore_signals,
     sigset_t,
+    store32,
     uint32_t,
     uint64_t,
     unlock,
@@ -56,6 +72,7 @@ from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memcpy, memset
 
 AUTO = cython.declare(cython.int, -1)
+ALL = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)  # pieces of a page
 
 
 def whole(n):
@@ -232,8 +249,8 @@ def zap_pages(pg, block, first, end, zeros):
     signals: sigset_t
     while page < end:
         run = page
-        fixed = is_fixed(pg, block, page)
-        while run < end and (not block.marked or is_fixed(pg, block, run) == fixed):
+        fixed = is_fixed(block, page, 0, ALL)
+        while run < end and (not block.marked or is_fixed(block, run, 0, ALL) == fixed):
             run = end if not block.marked else run + 1
         block_signals(cython.address(signals))
         if fixed:
@@ -257,13 +274,46 @@ def zap_pages(pg, block, first, end, zeros):
         gate_leave(pg)
         if fixed:
             while page < run:
-                set_fixed(pg, block, page, False)
+                set_fixed(block, page, 0, ALL, False)
                 page += 1
             unlock(cython.address(protect_lock))
         restore_signals(cython.address(signals))
         if pinned and zeros:
             memset(cython.cast(cython.p_void, block.base + (page << block.shift)), 0, (run - page) << block.shift)
         page = run
+
+
+def is_zeros(pg, block, page):
+    """True if a page is known to read as zeros: it need not be touched for that, and may be one that was emptied while
+    the program has it protected.
+    """
+    p: page_p = cython.address(pg.pages[block.first + cython.cast(uint32_t, page)])
+    state: uint32_t
+    found: cython.bint = False
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    gate_enter(pg)
+    if loadi(cython.address(pg.registered)):
+        state = load32(cython.address(p.state))
+        found = (state & STATE) == NONE
+        if (
+            ((state & STATE) == CLEAN or (state & STATE) == OUT)
+            and (state & KIND) == RECORD_SAME
+            and cas32(cython.address(p.state), state, BUSY)
+        ):
+            found = p.where == 0
+            store32(cython.address(p.state), state)
+    gate_leave(pg)
+    restore_signals(cython.address(signals))
+    return found
+
+
+def zero_part(block, page, low, high):
+    """Zeros in a part of a page, which the program may have protected."""
+    if not is_fixed(block, page, low, high):
+        memset(cython.cast(cython.p_void, low), 0, high - low)
+    elif madvise(cython.cast(cython.p_void, low), high - low, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
 
 
 def dontneed(pg, address, n, zeros):
@@ -276,6 +326,8 @@ def dontneed(pg, address, n, zeros):
     page: uint64_t
     low: uint64_t
     high: uint64_t
+    head: cython.bint
+    tail: cython.bint
     while at < end:
         number = 0
         if pg.base <= at < pg.base + pg.size:
@@ -286,24 +338,23 @@ def dontneed(pg, address, n, zeros):
         stop = block.base + (cython.cast(uint64_t, block.pages) << block.shift)
         if at >= stop:
             return ENOMEM
-        # The array's last page ends where the array does.
-        high = stop if end >= block.base + whole(block.bytes) else end
+        # A mapping's last page ends where the mapping does. malloc()'s may be used further: malloc_usable_size().
+        high = stop if end >= (block.base + whole(block.bytes) if block.mapped else stop) else end
         page = cython.cast(uint64_t, 1) << block.shift
         low = block.base + (at - block.base + page - 1) // page * page
         stop = block.base + (high - block.base) // page * page
-        if (
-            zeros
-            and block.marked
-            and (
-                (low > at and is_fixed(pg, block, (at - block.base) >> block.shift))
-                or (stop < high and is_fixed(pg, block, (stop - block.base) >> block.shift))
-            )
+        head = zeros and low > at and not is_zeros(pg, block, (at - block.base) >> block.shift)
+        tail = zeros and low <= stop < high and not is_zeros(pg, block, (stop - block.base) >> block.shift)
+        # A part of a page, and the program has protected it. With protection it can go: the page stays, and is pinned.
+        if pg.side != SIDE_PROTECTION and (
+            (head and is_fixed(block, (at - block.base) >> block.shift, at, min(low, end)))
+            or (tail and is_fixed(block, (stop - block.base) >> block.shift, stop, high))
         ):
-            return EINVAL  # a part of a page that the program has protected
-        if zeros and low > at:
-            memset(cython.cast(cython.p_void, at), 0, min(low, end) - at)
-        if zeros and stop < high and stop >= low:
-            memset(cython.cast(cython.p_void, stop), 0, min(high, end) - stop)
+            return EINVAL
+        if head:
+            zero_part(block, (at - block.base) >> block.shift, at, min(low, end))
+        if tail:
+            zero_part(block, (stop - block.base) >> block.shift, stop, high)
         if low < stop:
             zap_pages(pg, block, (low - block.base) >> block.shift, (stop - block.base) >> block.shift, zeros)
         if end <= block.base + whole(block.bytes):
@@ -312,11 +363,38 @@ def dontneed(pg, address, n, zeros):
     return 0
 
 
+def any_gone(address, n):
+    """True if some piece of a range of mappings has been unmapped."""
+    at: uint64_t = address
+    low: uint64_t = 0
+    high: uint64_t = 0
+    number: uint32_t
+    piece: uint64_t
+    found: cython.bint = False
+    lock(cython.address(heap.arena_lock))
+    while not found:
+        number = next_map(cython.address(at), address + n, cython.address(low), cython.address(high))
+        if number == 0:
+            break
+        if heap.blocks[number].marked:
+            for piece in range((low - heap_base) // PIECE, (high - heap_base) // PIECE):
+                if (heap.gone[piece // 32] >> (piece % 32)) & 1:
+                    found = True
+                    break
+    unlock(cython.address(heap.arena_lock))
+    return found
+
+
 def map_anew(address, n, protection, flags):
-    """mmap(2) with MAP_FIXED onto a mapping, as allocators empty it: 0 or an errno."""
+    """mmap(2) with MAP_FIXED onto a mapping, as allocators empty it: 0 or an errno.
+
+    ENOMEM for what has been unmapped: it is not counted any more, and goes with the last other piece of its array.
+    """
     error: cython.int
-    if address % PIECE != 0 or not is_plain(protection, flags & ~MAP_FIXED_) or not is_mapped(address, n):
+    if address % PIECE != 0 or not is_plain(protection, flags & ~MAP_FIXED_) or not is_mapped(address, whole(n)):
         return EINVAL
+    if any_gone(address, whole(n)):
+        return ENOMEM
     error = map_protect(address, n, protection)
     return error if error else dontneed(heap, address, n, True)
 
@@ -324,38 +402,47 @@ def map_anew(address, n, protection, flags):
 # --- mprotect ----------------------------------------------------------------------------------------
 
 
-def is_fixed(pg, block, page):
-    """True if a page is pinned for the program has protected it, or a part of it."""
-    piece: uint64_t = (block.base - pg.base + (page << block.shift)) // PIECE
-    return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
+def is_fixed(block, page, low, high):
+    """True if the program has protected some piece in [low, high) of a page: the page is pinned then."""
+    first: uint64_t = 0
+    bits: uint32_t
+    if not block.marked:  # it may be of another arena than the heap's
+        return False
+    bits = piece_bits(block, page, low, high, cython.address(first))
+    return (load32(cython.address(heap.fixed[first // 32])) & bits) != 0
 
 
-def set_fixed(pg, block, page, on):
-    """What is_fixed() says."""
-    piece: uint64_t = (block.base - pg.base + (page << block.shift)) // PIECE
-    bit: uint32_t = cython.cast(uint32_t, 1) << (piece % 32)
+def set_fixed(block, page, low, high, on):
+    """What is_fixed() says. Under protect_lock."""
+    first: uint64_t = 0
+    bits: uint32_t = piece_bits(block, page, low, high, cython.address(first))
     if on:
-        or32(cython.address(pg.fixed[piece // 32]), bit)
+        or32(cython.address(heap.fixed[first // 32]), bits)
     else:
-        and32(cython.address(pg.fixed[piece // 32]), ~bit)
+        and32(cython.address(heap.fixed[first // 32]), ~bits)
 
 
 def fix(number, low, high, protection):
     """Leave the protection of a part of an array to the kernel; 0 or an errno. Under protect_lock.
 
-    A page that is fixed was pinned before it was protected: nothing is stored to it, moved or evicted from then on.
+    A page that is fixed was pinned before it was protected: nothing is stored to it, moved or evicted from then on. All
+    are pinned before the first is marked, so those of a call that is refused are told from what was fixed before.
     """
     block: block_p = cython.address(heap.blocks[number])
     first: uint64_t = (low - block.base) >> block.shift
     end: uint64_t = ((high - 1 - block.base) >> block.shift) + 1
     page: uint64_t = first
-    block.marked = 1
     while page < end:
-        if not is_fixed(heap, block, page):
-            if pager_pin(heap, block, block.first + cython.cast(uint32_t, page)) < 0:
-                return ENOMEM  # what is fixed is so until it may be written again, or goes
-            set_fixed(heap, block, page, True)
+        if not is_fixed(block, page, 0, ALL) and pager_pin(heap, block, block.first + cython.cast(uint32_t, page)) < 0:
+            while page > first:
+                page -= 1
+                if not is_fixed(block, page, 0, ALL):
+                    pager_unpin(heap, block.first + cython.cast(uint32_t, page))
+            return ENOMEM
         page += 1
+    block.marked = 1
+    for page in range(first, end):
+        set_fixed(block, page, low, high, True)
     return 0 if mprotect(cython.cast(cython.p_void, low), high - low, protection) == 0 else errno
 
 
@@ -374,7 +461,7 @@ def allow(number, low, high):
     while page <= (high - 1 - block.base) >> block.shift:
         start = max(low, block.base + (page << block.shift))
         end = min(high, block.base + ((page + 1) << block.shift))
-        if is_fixed(heap, block, page) and mprotect(
+        if is_fixed(block, page, 0, ALL) and mprotect(
             cython.cast(cython.p_void, start), end - start, PROT_READ | PROT_WRITE
         ):
             return errno
@@ -383,18 +470,17 @@ def allow(number, low, high):
 
 
 def unfix(number, low, high):
-    """The pages that lie in [low, high) may be written again: they are like all others. Under protect_lock."""
+    """The pieces in [low, high) may be written again; a page none of which is protected any more is like all others.
+
+    Under protect_lock.
+    """
     block: block_p = cython.address(heap.blocks[number])
-    size: uint64_t = cython.cast(uint64_t, 1) << block.shift
-    page: uint64_t = (low - block.base + size - 1) >> block.shift
-    end: uint64_t = (high - block.base) >> block.shift
-    if high == block.base + whole(block.bytes):
-        end = block.pages
-    while page < end:
-        if is_fixed(heap, block, page):
-            set_fixed(heap, block, page, False)
-            pager_unpin(heap, block.first + cython.cast(uint32_t, page))
-        page += 1
+    page: uint64_t
+    for page in range((low - block.base) >> block.shift, ((high - 1 - block.base) >> block.shift) + 1):
+        if is_fixed(block, page, low, high):
+            set_fixed(block, page, low, high, False)
+            if not is_fixed(block, page, 0, ALL):
+                pager_unpin(heap, block.first + cython.cast(uint32_t, page))
 
 
 def map_protect(address, n, protection):
@@ -431,14 +517,27 @@ def map_protect(address, n, protection):
 
 
 def any_fixed(number, low, high):
-    """True if some page of a part of an array is fixed."""
+    """True if some piece of a part of an array is protected."""
     block: block_p = cython.address(heap.blocks[number])
     page: uint64_t
     if block.marked:
         for page in range((low - block.base) >> block.shift, ((high - 1 - block.base) >> block.shift) + 1):
-            if is_fixed(heap, block, page):
+            if is_fixed(block, page, low, high):
                 return True
     return False
+
+
+def copy_pages(block, to, address, n):
+    """Copy to memory that reads as zeros; what was never touched of a mapping without a reservation stays so."""
+    at: uint64_t = address
+    stop: uint64_t
+    page: uint64_t
+    while at < address + n:
+        page = (at - block.base) >> block.shift
+        stop = min(address + n, block.base + ((page + 1) << block.shift))
+        if not is_zeros(heap, block, page):
+            memcpy(cython.cast(cython.p_void, to + (at - address)), cython.cast(cython.p_void, at), stop - at)
+        at = stop
 
 
 def map_move(address, old, new, flags, error):
@@ -482,6 +581,6 @@ def map_move(address, old, new, flags, error):
     if moved == 0:
         error[0] = ENOMEM
         return cython.NULL
-    memcpy(cython.cast(cython.p_void, moved), cython.cast(cython.p_void, address), old)
+    copy_pages(block, moved, address, old)
     map_drop(address, old)
     return cython.cast(cython.p_void, moved)

@@ -141,12 +141,11 @@ def spot_holds(pg, spot):
 
 
 def pager_fixed(pg, address):
-    """True if the program has protected the page of an address: it is pinned and the kernel's affair (core/maps.py)."""
+    """True if the program has protected these 4 KiB: their page is pinned, and the kernel's affair (core/maps.py)."""
     spot: spot_t
-    piece: uint64_t
+    piece: uint64_t = (address - pg.base) // 4096
     if not spot_find(pg, address, cython.address(spot)) or not pg.blocks[spot.number].marked:
         return False
-    piece = (pg.blocks[spot.number].base - pg.base + (cython.cast(uint64_t, spot.index) << spot.shift)) // 4096
     return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
 
 
@@ -161,6 +160,8 @@ def backed(pg, bytes):
     if allocated <= load64(cython.address(pg.reserved_for)):
         return True
     lock(cython.address(pg.arena_lock))
+    # Anew: an allocation that was about to be refused may have been counted above. It is taken back under the lock.
+    allocated = load64(cython.address(pg.allocated))
     error = swap_reserve(pg, allocated + RESERVE_AHEAD)
     if error:
         error = swap_reserve(pg, allocated)

@@ -20,6 +20,7 @@ from cython.cimports.frontswap.core.uapi import (
     EINTR,
     EIO,
     ENOMEM,
+    MADV_DONTNEED,
     MAP_ANONYMOUS,
     MAP_NORESERVE,
     MAP_PRIVATE,
@@ -32,6 +33,7 @@ from cython.cimports.frontswap.core.uapi import (
     backoff,
     errno,
     int64_t,
+    madvise,
     mmap,
     mprotect,
     munmap,
@@ -130,6 +132,16 @@ def protection_fill(fd, to, data, size, protected):
 def protection_open(address, size, protected, patient):
     """Open what is closed, as it is (what is absent of it reads as zeros), for reading only if `protected`."""
     return arrange(address, size, PROT_READ if protected else PROT_READ | PROT_WRITE, patient)
+
+
+def protection_join(address):
+    """Have all pieces that a mapping is ever split into be of one kind, so that neighbours of the same protection
+    become one again: touched before it is split, they share its anon_vma. Touched first one by one, they never join.
+
+    Source: is_mergeable_anon_vma() in mm/vma.c. (In a forked child each piece of the moment has one of its own.)
+    """
+    cython.cast(cython.p_char, address)[0] = 0
+    return errno if madvise(cython.cast(cython.p_void, address), SMALL, MADV_DONTNEED) != 0 else 0
 
 
 def protection_close(address, size, patient):

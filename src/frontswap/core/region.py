@@ -12,6 +12,7 @@ from cython.cimports.frontswap.core.protection import (
     memory_try,
     protection_close,
     protection_fill,
+    protection_join,
     protection_open,
 )
 from cython.cimports.frontswap.core.uapi import (
@@ -57,13 +58,15 @@ def region_open(pg):
 
 
 def region_supported(pg):
-    """Whether there will be what is needed when it is: 0 or an errno."""
+    """Whether there will be what is needed when it is: 0 or an errno. The arena is one mapping, and untouched."""
     error: cython.int = 0
     fd: cython.int = region_open(pg)
     if fd < 0:
         return -fd
     if pg.side == SIDE_PROTECTION:
         error = memory_try(fd)
+        if error == 0:
+            error = protection_join(pg.base)
     close(fd)
     return error
 
