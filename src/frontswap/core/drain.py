@@ -87,7 +87,7 @@ def drain_page(pg, ctx, page, number):
         return -ENOSPC
     if (state & STATE) == CLEAN:
         frontswap_invalidate_page(pg, page, state)
-        error = region_allow(pg, page_address(pg, page), page_bytes(pg, page))
+        error = region_allow(pg, page_address(pg, page), page_bytes(pg, page), True)
         if error:
             die("write protection", error)
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))

@@ -22,8 +22,8 @@
 #
 # * Whoever changes a page first swaps its word to BUSY, and decides by the word it replaced, not by
 #   what the fault said. Only the owner writes `where` and `check`; its last act is to store the new word.
-# * A write to a CLEAN page: BUSY, drop the record, un-protect, DIRTY. (Un-protecting first, another
-#   thread writes, the evictor sees CLEAN and drops the page: the write is lost.)
+# * A write to a CLEAN page: BUSY, un-protect, drop the record, DIRTY. (Without BUSY another thread writes, the
+#   evictor sees CLEAN and drops the page: the write is lost.)
 # * Eviction of a CLEAN page: BUSY, MADV_DONTNEED, OUT. Writers fault on the protection and find BUSY.
 # * Eviction of a DIRTY page: BUSY, UFFDIO_MOVE into a frame of our own, store, OUT. Writers after the
 #   move fault and find BUSY. Without MOVE: BUSY, write-protect, store, MADV_DONTNEED, OUT.

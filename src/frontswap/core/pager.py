@@ -180,6 +180,7 @@ def fault(pg, spot, write, ctx):
     size: int64_t = cython.cast(int64_t, 1) << spot.shift
     state: uint32_t
     turn: cython.int = 0
+    tries: cython.int = 0
     charged: cython.bint = False
     backing: cython.bint = False
     more: cython.int
@@ -240,10 +241,18 @@ def fault(pg, spot, write, ctx):
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
                 more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
-        frontswap_invalidate_page(pg, spot.page, state)
-        error = region_allow(pg, page_address(pg, spot.page), size)
+        # Before the record goes: it may be refused for want of a mapping, which then comes of what others have.
+        error = region_allow(pg, page_address(pg, spot.page), size, False)
+        if error == ENOMEM:
+            store32(cython.address(p.state), state)
+            if ctx[0] == cython.NULL:
+                ctx[0] = context_take(pg)
+            wait_for_memory(pg, ctx[0], size, error, tries)
+            tries += 1
+            continue
         if error:
             die("write protection", error)
+        frontswap_invalidate_page(pg, spot.page, state)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         result = RESOLVED

@@ -224,7 +224,7 @@ def put_back(pg, data, address, size):
             error = region_fill(pg, address, data, size, False)
             madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED)
     else:
-        error = region_allow(pg, address, size)
+        error = region_allow(pg, address, size, True)
     if error:
         die("page could not be put back", error)
 

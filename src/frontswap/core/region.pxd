@@ -10,5 +10,5 @@ cdef int region_fill(pager_t *pg, uint64_t to, const void *data, uint64_t size, 
 cdef int region_touch(pager_t *pg, uint64_t to, uint64_t size, bint protected) noexcept nogil
 cdef int region_complete(pager_t *pg, uint64_t to, uint64_t size) noexcept nogil
 cdef int region_keep(pager_t *pg, uint64_t address, uint64_t size) noexcept nogil
-cdef int region_allow(pager_t *pg, uint64_t address, uint64_t size) noexcept nogil
+cdef int region_allow(pager_t *pg, uint64_t address, uint64_t size, bint patient) noexcept nogil
 cdef int region_close(pager_t *pg, uint64_t address, uint64_t size, bint patient) noexcept nogil

@@ -106,7 +106,7 @@ def region_unregister(pg):
     """End of region_register() behind the closed gate, before a page was looked at: ordinary memory again."""
     error: cython.int = 0
     if pg.side == SIDE_PROTECTION:
-        error = region_allow(pg, pg.base, pg.size)
+        error = region_allow(pg, pg.base, pg.size, True)
         if error:
             die("mprotect", error)
     storei(cython.address(pg.registered), 0)
@@ -145,10 +145,10 @@ def region_keep(pg, address, size):
     return uffd_protect(pg.fd, address, size, True)
 
 
-def region_allow(pg, address, size):
-    """Let writers in again, and wake who waits (handler threads). Patient: the caller has nowhere else to go."""
+def region_allow(pg, address, size, patient):
+    """Let writers in again, and wake who waits (handler threads). `patient`: the caller has nowhere else to go."""
     if pg.side == SIDE_PROTECTION:
-        return protection_open(address, size, False, True)
+        return protection_open(address, size, False, patient)
     return uffd_protect(pg.fd, address, size, False)
 
 
