@@ -16,9 +16,10 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from helpers import MODES, ROOT, Census, Mode, census, census_of_the_end, end_zygote, more_than
+from helpers import MODES, PROTECTION, ROOT, Census, Mode, census, census_of_the_end, end_zygote, more_than
 
 import frontswap
+from frontswap.testing.container import forbid_userfaultfd
 
 pytest.register_assert_rewrite("frontswap.testing.conformance")
 # How long an example takes says something about the machine only.
@@ -63,11 +64,15 @@ class Sample:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forbid-userfaultfd", action="store_true", help="run them as in a container: EPERM (seccomp)")
     parser.addoption("--sample", metavar="SEED", help="run a sample of the tests, in an order drawn with this seed")
     parser.addoption("--sample-seconds", type=float, default=300, help="start no test of a sample later (300)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("forbid_userfaultfd"):
+        forbid_userfaultfd()
+        config.addinivalue_line("filterwarnings", "ignore:frontswap. a seccomp filter forbids userfaultfd")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell without job control starts what is in background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("sample"):
@@ -107,14 +112,18 @@ def _use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
     return mode
 
 
-@pytest.fixture(params=MODES, ids=str)
+# In the whole suite it takes a minute; test_protection has what is quick.
+SLOW_PROTECTION = pytest.param(PROTECTION, marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=[*MODES, SLOW_PROTECTION], ids=str)
 def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
     """Each way of catching a fault with each way of taking a page out; Memories made from now on use it."""
     chosen: Mode = request.param
     return _use(chosen, monkeypatch)
 
 
-@pytest.fixture(params=[MODES[0], MODES[2]], ids=lambda mode: mode.faults)
+@pytest.fixture(params=[MODES[0], MODES[2], SLOW_PROTECTION], ids=lambda mode: mode.faults)
 def seam(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
     """Each way of catching a fault, with the best way of taking a page out that this kernel has."""
     chosen: Mode = request.param
@@ -129,7 +138,7 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.path.stem in NEED_NO_KERNEL:
         yield
         return
-    if all(mode.why_not() for mode in MODES):
+    if all(mode.why_not() for mode in (*MODES, PROTECTION)):
         pytest.skip(MODES[0].why_not())
     if _forked:
         _forked.clear()

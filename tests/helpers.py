@@ -21,7 +21,7 @@ import numpy.typing as npt
 from zygote import Zygote
 
 import frontswap
-from frontswap.core.plane import kernel_features
+from frontswap.core.plane import kernel_features, protection_access
 
 Array = npt.NDArray[Any]
 
@@ -47,6 +47,9 @@ class Mode:
 
     def why_not(self) -> str:
         """What this machine lacks for it, or ""."""
+        if self.faults == "sigsegv":
+            refused = protection_access()
+            return f"/proc/self/mem: {os.strerror(refused)}" if refused else ""
         have = kernel_features()
         if not have["userfaultfd"]:
             return "userfaultfd is missing or forbidden here"
@@ -60,6 +63,8 @@ class Mode:
 
 
 MODES = [Mode(faults, evict) for faults in ("sigbus", "thread") for evict in ("move", "wp")]
+#: without userfaultfd
+PROTECTION = Mode("sigsegv", "wp")
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -218,26 +223,23 @@ import numpy as np
 import numpy.fft, numpy.lib.array_utils, numpy.linalg, numpy.random
 import frontswap, frontswap.area, frontswap.memory.install, frontswap.memory.memory
 from frontswap.core.plane import kernel_features
-from frontswap.testing import hammer, soak
+from frontswap.testing import container, hammer, soak
 sys.path.insert(0, {tests!r})
 from helpers import MiB, PATIENCE, ballast, census, held, left_since, noise, quiet, same, wait_until, walk
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 """
 ORDINARY = "soak.become_ordinary_user()\n"
+# One that was an ordinary user all along has its own /proc/self/mem.
+DUMPABLE = "container.become_dumpable()\n"
 SERVE = """
 from zygote import serve
 exec(compile(serve(FD), "<string>", "exec"))
 """
 
-# From now on userfaultfd(2) fails, as a container's seccomp profile or an old kernel has it.
+# From now on userfaultfd(2) fails, as a container's seccomp profile or an old kernel has it; root has the device still.
 FORBID = """
-def forbid(number):
-    system_call = {"x86_64": 323, "aarch64": 282}[os.uname().machine]
-    program = [(0x20, 0, 0, 0), (0x15, 0, 1, system_call), (6, 0, 0, 0x00050000 | number), (6, 0, 0, 0x7FFF0000)]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
-    filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter, 0, 0) == 0, os.strerror(ctypes.get_errno())
+def forbid(number, device=False):
+    container.forbid_userfaultfd(number, device=device)
 """
 
 
@@ -302,7 +304,7 @@ def run_child(
     It is forked from one that has imported what the prelude does, unless `options` or `fresh` ask for one that starts
     from nothing: for environment variables that are read by imports, and to measure what a process takes.
     """
-    code = ORDINARY * (ordinary and ROOT) + code
+    code = ORDINARY * (ordinary and ROOT) + DUMPABLE * (ordinary and mode == PROTECTION) + code
     env = dict(os.environ, **(mode.environment if mode else {}), **(environment or {}))
     if not (fresh or options):
         status, out, err = _zygote().run(code, env, timeout * PATIENCE)

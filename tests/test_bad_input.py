@@ -301,8 +301,10 @@ SECCOMP = ["seccomp", "Docker", "docker run --security-opt seccomp=unconfined"]
     ids=["EPERM", "ENOSYS", "EINVAL"],
 )
 def test_userfaultfd_forbidden(number: int, advice: list[str]) -> None:
+    """And /proc/self/mem, which helps where it is forbidden (test_protection)."""
     code = f"""
 forbid({number})
+assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0  # PR_SET_DUMPABLE
 threads, descriptors = len(os.listdir("/proc/self/task")), len(os.listdir("/dev/fd"))
 assert not any(kernel_features().values())
 try:

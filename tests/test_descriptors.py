@@ -30,6 +30,8 @@ def ours():
             link = os.readlink(f"/proc/self/fd/{name}")
             if "userfaultfd" in link:
                 found["userfaultfd"] = int(name)
+            elif link.endswith("/mem"):
+                found["memory"] = int(name)
             elif "eventfd" in link:
                 found["event"] = int(name)
             elif link.startswith("/") and link.endswith(" (deleted)"):

@@ -73,7 +73,50 @@ def userfaultfd(number: int, machine: Machine | None = None) -> Cause:
             "each Memory takes a few descriptors, and a process may have 64 of them",
             more_descriptors(),
         )
+    if number in (errno.EACCES, errno.EIO, errno.ENOENT):
+        return proc_mem(number)
+    if number == errno.ENOMEM:
+        return MAPPINGS
     return Cause("userfaultfd cannot be used here", os.strerror(number) if number else "for a reason unknown")
+
+
+def without_userfaultfd(number: int) -> bool:
+    """True if by this errno the kernel has no userfaultfd for us at all, so that pages are protected instead."""
+    return number in (errno.EPERM, errno.ENOSYS)
+
+
+def instead_of_userfaultfd(number: int, machine: Machine | None = None) -> str:
+    """What is said once where it is so."""
+    cause = userfaultfd(number, machine)
+    return (
+        f"frontswap: {cause.what}: evicted pages are found by PROT_NONE and SIGSEGV, which takes longer"
+        f"{f'; with userfaultfd: {cause.command}' if cause.command else ''} ({DOCTOR})"
+    )
+
+
+def proc_mem(number: int) -> Cause:
+    """Why pages cannot be filled through /proc/self/mem, by the errno."""
+    if number == errno.EACCES:
+        return Cause(
+            "this process may not open /proc/self/mem",
+            "one that has changed its user (setuid) may not, unless it is dumpable (PR_SET_DUMPABLE): evicted pages "
+            "come back through that file where userfaultfd is forbidden",
+        )
+    if number == errno.ENOENT:
+        return Cause("there is no /proc/self/mem", "evicted pages come back through it where userfaultfd is forbidden")
+    return Cause(
+        "this kernel does not let /proc/self/mem write to protected memory",
+        "it was started with proc_mem.force_override=never or =ptrace, or is an emulation of Linux: evicted pages come "
+        "back that way where userfaultfd is forbidden",
+    )
+
+
+MAPPINGS = Cause(
+    "too many mappings (vm.max_map_count)",
+    "where userfaultfd is forbidden the kernel has two for each page in RAM: this limit=, with those of the other "
+    "Memory objects, may need more than half of what a process may have, even with the largest pages",
+    "sudo sysctl vm.max_map_count=262144",
+)
 
 
 def more_descriptors() -> str:

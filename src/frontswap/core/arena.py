@@ -12,11 +12,14 @@ from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     CHUNK_SHIFT,
+    SIDE_PROTECTION,
+    SIDE_THREAD,
     SPARE_ARRAY,
     SPARE_BYTES,
     SPARES,
     block_p,
 )
+from cython.cimports.frontswap.core.region import region_close
 from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_resume
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
@@ -249,7 +252,7 @@ def place(pg, bytes, page, how, error):
     block.loose = (how & LOOSE) != 0
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
-    elif not pg.sigbus:
+    elif pg.side == SIDE_THREAD:
         # A poison marker of an earlier array would meet the first fault of this one.
         madvise(cython.cast(cython.p_void, block.base), room << shift, MADV_DONTNEED)
     for i in range(chunks):
@@ -274,10 +277,15 @@ def marks_clear(pg, block):
     """Forget what has been unmapped and protected of an array, under the lock, before its addresses go to another."""
     first: uint64_t = (block.base - pg.base) // 4096 // 32
     words: uint64_t = cython.cast(uint64_t, block.chunks) * ((1 << CHUNK_SHIFT) // 4096 // 32)
+    error: cython.int
     memset(cython.address(pg.gone[first]), 0, words * 4)
     memset(cython.address(pg.fixed[first]), 0, words * 4)
-    # Its protections are the kernel's: see map_protect().
-    if mprotect(cython.cast(cython.p_void, block.base), words * 32 * 4096, PROT_READ | PROT_WRITE) != 0:
+    # Its protections are the kernel's: see map_protect(). None is needed where all of it is closed by now.
+    if pg.side == SIDE_PROTECTION and loadi(cython.address(pg.registered)):
+        error = region_close(pg, block.base, words * 32 * 4096, True)
+        if error:
+            die("mprotect", error)
+    elif mprotect(cython.cast(cython.p_void, block.base), words * 32 * 4096, PROT_READ | PROT_WRITE) != 0:
         die("mprotect", errno)
 
 
@@ -316,6 +324,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
     number: uint32_t
     failed: cython.int = 0
     again: cython.bint
+    page = max(page, pg.least_page)
     if how == ANY:
         address = spare_begin(pg, bytes, page, typesize, kind)
         if address:

@@ -10,13 +10,14 @@ import cython
 from cython.cimports.frontswap.core.bounce import map_bytes
 from cython.cimports.frontswap.core.calls import our_fwrite
 from cython.cimports.frontswap.core.got import got_add
-from cython.cimports.frontswap.core.seam import in_arena, on_sigbus
-from cython.cimports.frontswap.core.signals import taken
+from cython.cimports.frontswap.core.seam import in_arena, on_fault
+from cython.cimports.frontswap.core.signals import taken, with_segv
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     ENOMEM,
     SA_SIGINFO,
     SIGBUS,
+    SIGSEGV,
     backoff,
     c_sigaction,
     casi,
@@ -159,15 +160,17 @@ def touch_arguments(path, argv, env, turn):
     found: cython.bint = False
     action: c_sigaction
     before: c_sigaction
-    own: cython.bint = not taken()
+    before_segv: c_sigaction
+    own: cython.bint = not taken(SIGBUS)
     if turn == EXEC_TURNS:
         return False
     if own:
         memset(cython.address(action), 0, cython.sizeof(action))
-        action.sa_sigaction = on_sigbus
+        action.sa_sigaction = on_fault
         action.sa_flags = SA_SIGINFO
         sigfillset(cython.address(action.sa_mask))
         set_sigaction(SIGBUS, cython.address(action), cython.address(before))
+        set_sigaction(SIGSEGV, cython.address(action) if with_segv else cython.NULL, cython.address(before_segv))
     if in_arena(path, 1):
         read_all += length(path)
         found = True
@@ -175,6 +178,8 @@ def touch_arguments(path, argv, env, turn):
     found = touch_strings(env) or found
     if own:
         set_sigaction(SIGBUS, cython.address(before), cython.NULL)
+        if with_segv:
+            set_sigaction(SIGSEGV, cython.address(before_segv), cython.NULL)
     if found and turn:
         backoff(turn)  # somebody else's pages push ours out again
     return found

@@ -26,6 +26,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.pager import RESOLVED, bring_in
 from cython.cimports.frontswap.core.reclaim import BRIEF, charge, uncharge
+from cython.cimports.frontswap.core.region import region_allow
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
     backoff,
@@ -37,7 +38,7 @@ from cython.cimports.frontswap.core.uapi import (
     store32,
     uint32_t,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_protect
+from cython.cimports.frontswap.core.uffd import die
 
 
 def pages_in_backends(pg):
@@ -86,9 +87,9 @@ def drain_page(pg, ctx, page, number):
         return -ENOSPC
     if (state & STATE) == CLEAN:
         frontswap_invalidate_page(pg, page, state)
-        error = uffd_protect(pg.fd, page_address(pg, page), page_bytes(pg, page), False)
+        error = region_allow(pg, page_address(pg, page), page_bytes(pg, page), True)
         if error:
-            die("UFFDIO_WRITEPROTECT", error)
+            die("write protection", error)
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         return 1
     if (state & STATE) != OUT:

@@ -32,6 +32,7 @@ cdef void fork_parent() noexcept nogil
 cdef void fork_child() noexcept nogil
 
 cdef void inherit(pager_t *pg, int advice) noexcept nogil
+cdef const char *what_is_refused(int error) noexcept nogil
 cdef int ready(pager_t *pg) noexcept nogil
 cdef void prepare_one(pager_t *pg) noexcept nogil
 cdef void parent_one(pager_t *pg) noexcept nogil

@@ -23,26 +23,32 @@ from cython.cimports.frontswap.core.layout import (
     CLEAN,
     MAX_LEASES,
     MAX_STACKS,
+    SIDE_PROTECTION,
+    SIDE_THREAD,
     STATE,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.maps import protect_lock
-from cython.cimports.frontswap.core.registration import region_register, threads_resume
+from cython.cimports.frontswap.core.region import region_keep, region_open, region_register
+from cython.cimports.frontswap.core.registration import threads_resume
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
 from cython.cimports.frontswap.core.signals import signals_forked
 from cython.cimports.frontswap.core.swapfile import file_place, slots_add, slots_for, swap_file_make, swap_grow
 from cython.cimports.frontswap.core.uapi import (
+    EACCES,
     EFAULT,
     EFD_CLOEXEC,
     EFD_NONBLOCK,
     EINTR,
     EMFILE,
     ENOMEM,
+    EPERM,
     MADV_DOFORK,
     MADV_DONTFORK,
     O_CLOEXEC,
     PTHREAD_CANCEL_DISABLE,
     block_signals,
+    close,
     errno,
     eventfd,
     load32,
@@ -61,7 +67,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
-from cython.cimports.frontswap.core.uffd import die, say, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say
 from cython.cimports.libc.string import strerror
 
 signals = cython.declare(sigset_t)
@@ -75,6 +81,16 @@ def inherit(pg, advice):
     i: cython.int
     for i in range(pg.mappings):
         madvise(cython.cast(cython.p_void, pg.mapped[i]), pg.lengths[i], advice)
+
+
+def what_is_refused(error):
+    """What a child would need and cannot have, as a part of a sentence."""
+    if error == EACCES or error == EPERM:
+        return cython.cast(
+            cython.p_const_char,
+            "/proc/self/mem, through which evicted pages come back (has this process changed its user?)",
+        )
+    return cython.cast(cython.p_const_char, "a swap file for what the child may write")
 
 
 def ready(pg):
@@ -114,6 +130,7 @@ def ready(pg):
 
 def prepare_one(pg):
     """Nobody is at work on a page when this returns; what the child needs is there, or pg.fork_error says why not."""
+    fd: cython.int
     gate_close(pg)
     pg.child_file = pg.lease_read = pg.lease_write = -1
     pg.fork_error = 0
@@ -122,7 +139,13 @@ def prepare_one(pg):
     if not pg.inheriting:
         return
     inherit(pg, MADV_DOFORK)
-    if pg.file >= 0:
+    if pg.side == SIDE_PROTECTION and loadi(cython.address(pg.registered)):
+        # The child needs one of its own, and could not say that it has none.
+        fd = region_open(pg)
+        pg.fork_error = -fd if fd < 0 else 0
+        if fd >= 0:
+            close(fd)
+    if pg.file >= 0 and pg.fork_error == 0:
         pg.fork_error = ready(pg)
 
 
@@ -196,14 +219,13 @@ def protect_clean(pg, block):
                 start = i
             run += 1
         elif run:
-            error = uffd_protect(
-                pg.fd,
+            error = region_keep(
+                pg,
                 block.base + (cython.cast(uint64_t, start) << block.shift),
                 cython.cast(uint64_t, run) << block.shift,
-                True,
             )
             if error:
-                die("UFFDIO_WRITEPROTECT in a forked child", error)
+                die("write protection in a forked child", error)
             run = 0
 
 
@@ -232,7 +254,7 @@ def child_one(pg):
     if pg.fork_error:
         if forked_here[0]:
             _exit(1)  # our_fork() tells the program
-        die("fork: no room on the disk of the swap file for what the child may write", pg.fork_error)
+        die(what_is_refused(pg.fork_error), pg.fork_error)
     lock_reset(cython.address(pg.arena_lock))
     lock_reset(cython.address(pg.queue_lock))
     lock_reset(cython.address(pg.request_lock))
@@ -254,7 +276,7 @@ def child_one(pg):
     if loadi(cython.address(pg.registered)):
         error = region_register(pg)
         if error:
-            die("userfaultfd in a forked child", error)
+            die("the descriptor that brings pages back, in a forked child", error)
         for i in range(1, pg.used_blocks + 1):
             if load32(cython.address(pg.blocks[i].live)) == 1:
                 protect_clean(pg, cython.address(pg.blocks[i]))
@@ -263,7 +285,7 @@ def child_one(pg):
     storei(cython.address(pg.gate), 0)
     storei(cython.address(pg.threads_due), loadi(cython.address(pg.registered)))
     # Where another thread answers the faults, it must be there before the first one.
-    if not pg.sigbus:
+    if pg.side == SIDE_THREAD:
         error = threads_resume(pg)
         if error and pg.thread_count == 0:
             die("no handler thread in a forked child", error)
@@ -308,7 +330,9 @@ def our_fork():
     while waitpid(pid, cython.NULL, 0) < 0 and errno == EINTR:
         pass
     # ENOMEM is what fork() may say; people, with RAM to spare, want to know of the disk.
-    say(cython.cast(cython.p_const_char, "frontswap: fork refused: a swap file for what the child may write: "))
+    say(cython.cast(cython.p_const_char, "frontswap: fork refused: "))
+    say(what_is_refused(forked_error[0]))
+    say(cython.cast(cython.p_const_char, ": "))
     say(strerror(forked_error[0]))
     say(cython.cast(cython.p_const_char, "\n"))
     set_errno(ENOMEM)

@@ -22,8 +22,8 @@
 #
 # * Whoever changes a page first swaps its word to BUSY, and decides by the word it replaced, not by
 #   what the fault said. Only the owner writes `where` and `check`; its last act is to store the new word.
-# * A write to a CLEAN page: BUSY, drop the record, un-protect, DIRTY. (Un-protecting first, another
-#   thread writes, the evictor sees CLEAN and drops the page: the write is lost.)
+# * A write to a CLEAN page: BUSY, un-protect, drop the record, DIRTY. (Without BUSY another thread writes, the
+#   evictor sees CLEAN and drops the page: the write is lost.)
 # * Eviction of a CLEAN page: BUSY, MADV_DONTNEED, OUT. Writers fault on the protection and find BUSY.
 # * Eviction of a DIRTY page: BUSY, UFFDIO_MOVE into a frame of our own, store, OUT. Writers after the
 #   move fault and find BUSY. Without MOVE: BUSY, write-protect, store, MADV_DONTNEED, OUT.
@@ -87,6 +87,11 @@ cdef enum:
     SPARES = 8
     SPARE_ARRAY = 32 << 20    # bytes of one, at most, and of all: what glibc keeps
     SPARE_BYTES = 64 << 20
+
+cdef enum:                    # who catches a fault: see seam.py
+    SIDE_SIGBUS = 0           # userfaultfd, in the thread that has it
+    SIDE_THREAD = 1           # userfaultfd, handler threads
+    SIDE_PROTECTION = 2       # SIGSEGV of what is PROT_NONE, in the thread that has it: see protection.py
 
 cdef enum:                    # advice on a block, as madvise(2) means it
     ADVICE_NORMAL = 0
@@ -357,16 +362,19 @@ cdef struct pager_t:
     int64_t spare_bytes
     int64_t reserved_for      # allocated bytes that the swap file has been reserved for, at most
     # the seam
-    int fd
+    int fd                    # userfaultfd, or /proc/self/mem
     int32_t registered        # 1: faults of the arena come to us. 0 to 1 under the closed gate, never back. Who reads
                               # 0 outside of the gate knows only that pages were not evicted yet: a system call that
                               # is on its way while it becomes 1 may meet EFAULT at a page that was never touched
     int closing
     int forked                # this is a child's copy: neither threads nor tables are here
     int stop_fd
-    bint sigbus
+    int side                  # SIDE_*
     bint use_move
     bint use_poison
+    uint32_t least_page       # bytes of the smallest page that an array may have
+    int64_t mappings_most     # SIDE_PROTECTION: mappings that the arena may come to be split into (before seam_attach():
+                              # that the process may have)
     int32_t inflight          # operations on pages that are on their way: see gate.py
     int32_t gate              # 1: closed
     lock_t gate_lock          # who has closed it

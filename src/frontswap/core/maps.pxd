@@ -3,6 +3,7 @@ from frontswap.core.uapi cimport lock_t, uint32_t, uint64_t
 
 cdef enum:
     PIECE = 4096              # mappings are made of these
+    MOST_PAGE = 128 << 10     # the pieces of a page are bits of one word
     MAP_LEAST = 1 << 20       # and more: CPython's arenas of small objects have just so many, and are its own affair
     MAP_PRIVATE_ANONYMOUS = 0x22
     MAP_NORESERVE_ = 0x4000
@@ -33,5 +34,7 @@ cdef bint any_fixed(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
 cdef bint is_fixed(block_t *block, uint64_t page, uint64_t low, uint64_t high) noexcept nogil
 cdef void set_fixed(block_t *block, uint64_t page, uint64_t low, uint64_t high, bint on) noexcept nogil
 cdef int fix(uint32_t number, uint64_t low, uint64_t high, int protection) noexcept nogil
+cdef int allow(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
 cdef void unfix(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
+cdef void zero_part(block_t *block, uint64_t page, uint64_t low, uint64_t high) noexcept nogil
 cdef void zap_pages(pager_t *pg, block_t *block, uint64_t first, uint64_t end, bint zeros) noexcept nogil

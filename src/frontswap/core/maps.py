@@ -38,6 +38,7 @@ from cython.cimports.frontswap.core.layout import (
     NONE,
     OUT,
     RECORD_SAME,
+    SIDE_PROTECTION,
     STATE,
     block_p,
     page_p,
@@ -47,6 +48,7 @@ from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
+    MADV_DONTNEED,
     add64,
     and32,
     block_signals,
@@ -56,6 +58,7 @@ from cython.cimports.frontswap.core.uapi import (
     load32,
     loadi,
     lock,
+    madvise,
     or32,
     restore_signals,
     sigset_t,
@@ -64,6 +67,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     unlock,
 )
+from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memcpy, memset
 
@@ -90,11 +94,17 @@ def map_wanted(n, protection, flags):
 
 
 def map_take(n, flags, elsewhere):
-    """mmap(2); NULL when it is refused. `*elsewhere`: the arena has no addresses left, the kernel may have."""
+    """mmap(2); NULL when it is refused. `*elsewhere`: the arena has no addresses left, or none with pages small enough,
+    the kernel may have.
+    """
     error: cython.int = 0
     how: cython.int = MAPPED | (LOOSE if flags & MAP_NORESERVE_ else 0)
     size: uint64_t = whole(n)
-    address: uint64_t = arena_allocate(heap, size, page_for(heap, size), 0, AUTO, how, cython.address(error))
+    address: uint64_t
+    if heap.least_page > MOST_PAGE:
+        elsewhere[0] = True
+        return cython.NULL
+    address = arena_allocate(heap, size, page_for(heap, size), 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     return cython.cast(cython.p_void, address)
 
@@ -229,7 +239,8 @@ def map_drop(address, n):
 def zap_pages(pg, block, first, end, zeros):
     """Drop whole pages of an array that lives. Those that the program has protected, too: they are fixed no more.
 
-    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean.
+    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean. (Not on
+    the side of protection, which has but one for us and the program.)
     """
     page: uint64_t = first
     run: uint64_t
@@ -244,6 +255,18 @@ def zap_pages(pg, block, first, end, zeros):
         block_signals(cython.address(signals))
         if fixed:
             lock(cython.address(protect_lock))
+        if fixed and pg.side == SIDE_PROTECTION:
+            # To drop it would be to forget what the program has protected: it stays, without its bytes.
+            if madvise(
+                cython.cast(cython.p_void, block.base + (page << block.shift)),
+                (run - page) << block.shift,
+                MADV_DONTNEED,
+            ):
+                die("MADV_DONTNEED", errno)
+            unlock(cython.address(protect_lock))
+            restore_signals(cython.address(signals))
+            page = run
+            continue
         gate_enter(pg)
         pinned = pager_zap(
             pg, block, block.first + cython.cast(uint32_t, page), cython.cast(uint32_t, run - page), fixed
@@ -285,6 +308,14 @@ def is_zeros(pg, block, page):
     return found
 
 
+def zero_part(block, page, low, high):
+    """Zeros in a part of a page, which the program may have protected."""
+    if not is_fixed(block, page, low, high):
+        memset(cython.cast(cython.p_void, low), 0, high - low)
+    elif madvise(cython.cast(cython.p_void, low), high - low, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+
+
 def dontneed(pg, address, n, zeros):
     """madvise(2), MADV_DONTNEED (`zeros`: a promise) or MADV_FREE, in an arena: 0 or an errno."""
     at: uint64_t = address
@@ -314,14 +345,16 @@ def dontneed(pg, address, n, zeros):
         stop = block.base + (high - block.base) // page * page
         head = zeros and low > at and not is_zeros(pg, block, (at - block.base) >> block.shift)
         tail = zeros and low <= stop < high and not is_zeros(pg, block, (stop - block.base) >> block.shift)
-        if (head and is_fixed(block, (at - block.base) >> block.shift, at, min(low, end))) or (
-            tail and is_fixed(block, (stop - block.base) >> block.shift, stop, high)
+        # A part of a page, and the program has protected it. With protection it can go: the page stays, and is pinned.
+        if pg.side != SIDE_PROTECTION and (
+            (head and is_fixed(block, (at - block.base) >> block.shift, at, min(low, end)))
+            or (tail and is_fixed(block, (stop - block.base) >> block.shift, stop, high))
         ):
-            return EINVAL  # a part of a page, and the program has protected it
+            return EINVAL
         if head:
-            memset(cython.cast(cython.p_void, at), 0, min(low, end) - at)
+            zero_part(block, (at - block.base) >> block.shift, at, min(low, end))
         if tail:
-            memset(cython.cast(cython.p_void, stop), 0, high - stop)
+            zero_part(block, (stop - block.base) >> block.shift, stop, high)
         if low < stop:
             zap_pages(pg, block, (low - block.base) >> block.shift, (stop - block.base) >> block.shift, zeros)
         if end <= block.base + whole(block.bytes):
@@ -413,6 +446,29 @@ def fix(number, low, high, protection):
     return 0 if mprotect(cython.cast(cython.p_void, low), high - low, protection) == 0 else errno
 
 
+def allow(number, low, high):
+    """Have the kernel let writers in to a part of an array; 0 or an errno. Under protect_lock.
+
+    On the side of protection only to pages that are fixed: to others the pager lets them in when they are there, and
+    what is absent would read as zeros.
+    """
+    block: block_p = cython.address(heap.blocks[number])
+    page: uint64_t = (low - block.base) >> block.shift
+    start: uint64_t
+    end: uint64_t
+    if heap.side != SIDE_PROTECTION:
+        return 0 if mprotect(cython.cast(cython.p_void, low), high - low, PROT_READ | PROT_WRITE) == 0 else errno
+    while page <= (high - 1 - block.base) >> block.shift:
+        start = max(low, block.base + (page << block.shift))
+        end = min(high, block.base + ((page + 1) << block.shift))
+        if is_fixed(block, page, 0, ALL) and mprotect(
+            cython.cast(cython.p_void, start), end - start, PROT_READ | PROT_WRITE
+        ):
+            return errno
+        page += 1
+    return 0
+
+
 def unfix(number, low, high):
     """The pieces in [low, high) may be written again; a page none of which is protected any more is like all others.
 
@@ -449,9 +505,8 @@ def map_protect(address, n, protection):
         if not writable:
             error = fix(number, low, high, protection)
         elif heap.blocks[number].marked:
-            if mprotect(cython.cast(cython.p_void, low), high - low, protection) != 0:
-                error = errno
-            else:
+            error = allow(number, low, high)
+            if error == 0:
                 unfix(number, low, high)
     unlock(cython.address(protect_lock))
     restore_signals(cython.address(signals))

@@ -10,6 +10,7 @@ cdef enum:                    # what a fault ends in
     NO_DISK = -4              # a page of a mapping without a reservation is touched, and the disk cannot back it
 
 cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
+cdef bint pager_fixed(pager_t *pg, uint64_t address) noexcept nogil
 cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
 cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
 cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil

@@ -56,6 +56,7 @@ from cython.cimports.frontswap.core.reclaim import (
     uncharge,
 )
 from cython.cimports.frontswap.core.record import load_cause
+from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
 from cython.cimports.frontswap.core.uapi import (
@@ -76,7 +77,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uffd import die, say, uffd_copy, uffd_fill, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, say
 from cython.cimports.libc.stdio import snprintf
 
 RESERVE_AHEAD = cython.declare(int64_t, 64 << 20)  # fallocate() takes long, whatever it is asked for
@@ -139,6 +140,15 @@ def spot_holds(pg, spot):
     )
 
 
+def pager_fixed(pg, address):
+    """True if the program has protected these 4 KiB: their page is pinned, and the kernel's affair (core/maps.py)."""
+    spot: spot_t
+    piece: uint64_t = (address - pg.base) // 4096
+    if not spot_find(pg, address, cython.address(spot)) or not pg.blocks[spot.number].marked:
+        return False
+    return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
+
+
 def backed(pg, bytes):
     """Count a page that nobody has reserved room for; False: the disk cannot back it.
 
@@ -170,6 +180,7 @@ def fault(pg, spot, write, ctx):
     size: int64_t = cython.cast(int64_t, 1) << spot.shift
     state: uint32_t
     turn: cython.int = 0
+    tries: cython.int = 0
     charged: cython.bint = False
     backing: cython.bint = False
     more: cython.int
@@ -230,10 +241,18 @@ def fault(pg, spot, write, ctx):
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
                 more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
-        frontswap_invalidate_page(pg, spot.page, state)
-        error = uffd_protect(pg.fd, page_address(pg, spot.page), size, False)
+        # Before the record goes: it may be refused for want of a mapping, which then comes of what others have.
+        error = region_allow(pg, page_address(pg, spot.page), size, False)
+        if error == ENOMEM:
+            store32(cython.address(p.state), state)
+            if ctx[0] == cython.NULL:
+                ctx[0] = context_take(pg)
+            wait_for_memory(pg, ctx[0], size, error, tries)
+            tries += 1
+            continue
         if error:
-            die("UFFDIO_WRITEPROTECT", error)
+            die("write protection", error)
+        frontswap_invalidate_page(pg, spot.page, state)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         result = RESOLVED
@@ -246,9 +265,11 @@ def fault(pg, spot, write, ctx):
 
 
 def wait_for_memory(pg, ctx, size, error, turn):
-    """The memory cgroup is full at this moment, whoever filled it: wait for reclaim to make room for a page."""
+    """The memory cgroup is full at this moment, or there is no mapping left, whoever has them: wait for reclaim to make
+    room for a page.
+    """
     if error != ENOMEM or turn > 20000:
-        die("UFFDIO_COPY", error)
+        die("filling a page", error)
     if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
         backoff(turn)
 
@@ -259,7 +280,7 @@ def fill_holes(pg, ctx, page):
     turn: cython.int = 0
     size: uint32_t = page_bytes(pg, page)
     while True:
-        error = uffd_fill(pg.fd, page_address(pg, page), pg.zeros, size)
+        error = region_complete(pg, page_address(pg, page), size)
         if error == 0:
             break
         wait_for_memory(pg, ctx, size, error, turn)
@@ -310,7 +331,10 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
     if write:
         word = (word & ~cython.cast(uint32_t, STATE)) | DIRTY
     while True:
-        error = uffd_copy(pg.fd, address, pg.zeros if (state & STATE) == NONE else ctx.plain, size, not write)
+        if (state & STATE) == NONE:
+            error = region_touch(pg, address, size, not write)
+        else:
+            error = region_fill(pg, address, ctx.plain, size, not write)
         if error == 0:
             break
         wait_for_memory(pg, ctx, size, error, turn)

@@ -28,6 +28,9 @@ from cython.cimports.frontswap.core.layout import (
     MAX_FILES,
     PAGE_TABLE,
     SEG_FREE,
+    SIDE_PROTECTION,
+    SIDE_SIGBUS,
+    SIDE_THREAD,
     STREAM_POOL,
     block_p,
     bytes_p,
@@ -40,8 +43,10 @@ from cython.cimports.frontswap.core.pager import (
     pager_unpin,
     readahead_request,
 )
+from cython.cimports.frontswap.core.protection import memory_open, memory_try
 from cython.cimports.frontswap.core.reclaim import evict_page
-from cython.cimports.frontswap.core.registration import arena_present, arena_register, region_supported, threads_resume
+from cython.cimports.frontswap.core.region import region_supported
+from cython.cimports.frontswap.core.registration import arena_present, arena_register, threads_resume
 from cython.cimports.frontswap.core.resize import (
     LIMIT_ALLOCATED,
     LIMIT_PINNED,
@@ -51,6 +56,7 @@ from cython.cimports.frontswap.core.resize import (
 )
 from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
 from cython.cimports.frontswap.core.uapi import (
+    ENOMEM,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_NORESERVE,
@@ -79,6 +85,8 @@ from cython.cimports.libc.string import strdup
 import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
 from frontswap.core import arguments, calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
 
+SIDES = {"sigbus": SIDE_SIGBUS, "thread": SIDE_THREAD, "sigsegv": SIDE_PROTECTION}
+WHAT_CATCHES = {"sigbus": "userfaultfd", "thread": "userfaultfd", "sigsegv": "/proc/self/mem"}
 ADVICE = {"normal": ADVICE_NORMAL, "random": ADVICE_RANDOM, "sequential": ADVICE_SEQUENTIAL}
 # Errors of allocate(), pin() and resize(): a negative number that is no errno.
 REFUSED_ADDRESSES: int = NO_ADDRESSES
@@ -111,6 +119,17 @@ def kernel_access() -> tuple[int, bool]:
     return 0, user_mode
 
 
+def protection_access() -> int:
+    """0, or the errno with which /proc/self/mem is refused: pages could not be filled while they are PROT_NONE."""
+    fd: cython.int = memory_open()
+    error: cython.int
+    if fd < 0:
+        return -fd
+    error = memory_try(fd)
+    os.close(fd)
+    return error
+
+
 class Plane(Hooks):
     """Pager, hooks, zcache and swap file of one Memory, with their threads.
 
@@ -131,7 +150,8 @@ class Plane(Hooks):
         directory: bytes,
         allocate: int,
         overcommit: bool,
-        sigbus: bool,
+        faults: str,
+        mappings_most: int,
         move: bool,
         huge: int,
         early: bool,
@@ -150,9 +170,10 @@ class Plane(Hooks):
         pg.direct = direct
         pg.allocate_most = allocate
         pg.overcommit = overcommit
-        pg.sigbus = sigbus
+        pg.side = SIDES[faults]
+        pg.mappings_most = mappings_most
         pg.use_move = move
-        pg.use_poison = (uffd_features() & UFFD_FEATURE_POISON) != 0
+        pg.use_poison = pg.side != SIDE_PROTECTION and (uffd_features() & UFFD_FEATURE_POISON) != 0
         self.map_tables(limit_most)
         pg.file = pg.files[0] = file
         pg.directory = strdup(directory)
@@ -163,11 +184,13 @@ class Plane(Hooks):
         contexts_for(pg, 4096)
         error = region_supported(pg)
         if error:
-            raise OSError(error, "userfaultfd: " + os.strerror(error))
+            raise OSError(error, f"{WHAT_CATCHES[faults]}: {os.strerror(error)}")
         with cython.nogil:
             error = seam_attach(pg)
+        if error == ENOMEM:
+            raise OSError(error, "frontswap: too many mappings")
         if error:
-            raise OSError(error, "frontswap: more than 64 Memory objects, or SIGBUS cannot be handled")
+            raise OSError(error, "frontswap: more than 64 Memory objects, or the signal of faults cannot be handled")
         self.open = True
         if early:
             self.register_arena()
@@ -211,7 +234,7 @@ class Plane(Hooks):
                 arena_trim(pg)
             restore_signals(cython.address(signals))
         if error:
-            raise OSError(error, "registration with userfaultfd: " + os.strerror(error))
+            raise OSError(error, f"registration of the arena: {os.strerror(error)}")
 
     def least_limit(self) -> int:
         """The least that resize() can do with, by the largest page in use."""
@@ -514,6 +537,10 @@ class Plane(Hooks):
             return
         # The threads first: an eviction on its way must not find the arena gone.
         self.stop()
+        if pg.side == SIDE_PROTECTION:
+            # Of what is closed, nothing is lost by being closed for good, and who touches it must not come here.
+            with cython.nogil:
+                seam_detach(pg)
         if pg.allocated > 0:
             # Then the arena of arrays that live on: an access from now on ends loudly, not in zeros. These
             # addresses are never used again, or the old arrays would see the bytes of new ones.

@@ -12,6 +12,7 @@ REFUSED_PINNED: int
 
 def kernel_features() -> dict[str, bool]: ...
 def kernel_access() -> tuple[int, bool]: ...
+def protection_access() -> int: ...
 
 class Plane(Hooks):
     def __init__(
@@ -28,7 +29,8 @@ class Plane(Hooks):
         directory: bytes,
         allocate: int,
         overcommit: bool,
-        sigbus: bool,
+        faults: str,
+        mappings_most: int,
         move: bool,
         huge: int,
         early: bool,

@@ -15,6 +15,8 @@ cdef void uncharge(pager_t *pg, int64_t bytes) noexcept nogil
 cdef void *reclaim_thread(void *argument) noexcept nogil
 
 cdef uint32_t queue_pop(pager_t *pg) noexcept nogil
+cdef int run_from(pager_t *pg, const uint32_t *pages, int i, int n) noexcept nogil
+cdef int close_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
 cdef int64_t evict_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
 cdef int64_t evict_dirty(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
 cdef int64_t evict_group(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil

@@ -46,9 +46,11 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
     pager_p,
 )
+from cython.cimports.frontswap.core.region import region_allow, region_close, region_complete, region_fill, region_keep
 from cython.cimports.frontswap.core.segments import write_coldest
 from cython.cimports.frontswap.core.uapi import (
     EBUSY,
+    ENOMEM,
     MADV_DONTNEED,
     add64,
     addi,
@@ -73,7 +75,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_copy, uffd_fill, uffd_move, uffd_protect
+from cython.cimports.frontswap.core.uffd import die, uffd_move
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
@@ -154,10 +156,56 @@ def let_go(pg, pages, words, n, drop):
     return freed
 
 
+def run_from(pg, pages, i, n):
+    """The end of the run of neighbours of one size that begins with pages[i]; a page table ends it: see uffd_move()."""
+    size: uint64_t = page_bytes(pg, pages[i])
+    j: cython.int = i + 1
+    while (
+        j < n
+        and page_bytes(pg, pages[j]) == size
+        and page_address(pg, pages[j]) == page_address(pg, pages[i]) + size * (j - i)
+        and page_address(pg, pages[j]) % PAGE_TABLE != 0
+    ):
+        j += 1
+    return j
+
+
+def close_clean(pg, pages, states, n):
+    """Keep readers away from owned CLEAN pages that are about to leave; how many, which are the first then. The others
+    are CLEAN as before: there is no mapping for the hole that they would leave.
+    """
+    closed: cython.int = 0
+    left: cython.int = 0
+    others: uint32_t[64]
+    i: cython.int = 0
+    j: cython.int
+    k: cython.int
+    size: uint64_t
+    error: cython.int
+    while i < n:
+        j = run_from(pg, pages, i, n)
+        size = page_bytes(pg, pages[i])
+        error = region_close(pg, page_address(pg, pages[i]), size * (j - i), False)
+        for k in range(i, j):
+            if error == 0 or region_close(pg, page_address(pg, pages[k]), size, False) == 0:
+                pages[closed] = pages[k]
+                states[closed] = states[k]
+                closed += 1
+            else:
+                store32(cython.address(pg.pages[pages[k]].state), states[k])
+                others[left] = pages[k]
+                left += 1
+        i = j
+    for k in range(left):
+        pages[closed + k] = others[k]
+    return closed
+
+
 def evict_clean(pg, pages, states, n):
-    """Evict owned CLEAN pages (64 at most); the bytes freed."""
+    """Evict owned CLEAN pages (64 at most); the bytes freed. Those that could not leave are the last then."""
     words: uint32_t[64]
     i: cython.int
+    n = close_clean(pg, pages, states, n)
     for i in range(n):
         words[i] = out_word(pg, states[i] & RECORD)
     add64(cython.address(pg.counters[C_EVICTED_CLEAN]), n)
@@ -171,10 +219,10 @@ def put_back(pg, data, address, size):
         # Its frames come back as they are; a copy would need memory that we do not have.
         error = uffd_move(pg.fd, address, cython.cast(uint64_t, data), size)
         if error:
-            error = uffd_copy(pg.fd, address, data, size, False)
+            error = region_fill(pg, address, data, size, False)
             madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED)
     else:
-        error = uffd_protect(pg.fd, address, size, False)
+        error = region_allow(pg, address, size, True)
     if error:
         die("page could not be put back", error)
 
@@ -184,7 +232,7 @@ def take_run(pg, to, pages, states, n, data):
     processor that runs a thread of ours (the TLB must be flushed there).
 
     With MOVE their frames are at `to` afterwards, without they stay, write-protected. `data[i]` is where the
-    bytes are; NULL: the page is in use by the kernel, and is DIRTY again.
+    bytes are; NULL: the page is in use by the kernel (or cannot be protected now), and is DIRTY again.
     """
     start: uint64_t = page_address(pg, pages[0])
     size: uint64_t = page_bytes(pg, pages[0])
@@ -193,26 +241,26 @@ def take_run(pg, to, pages, states, n, data):
     error: cython.int
     if pg.use_move:
         error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size * n)
-        if error and n > 1:  # one of them is in use: the others can go
-            for i in range(n):
-                take_run(pg, to + size * i, pages + i, states + i, 1, data + i)
-            return
-        if error == EBUSY:
-            # Shared with a forked child, also one that has ended: until it is written once. A page that is DIRTY and
-            # ours may be touched; a CLEAN one never, we would wait for ourselves.
-            for j in range(size // 4096):
-                or32(cython.cast(cython.pointer(uint32_t), start + j * 4096), 0)
-            error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size)
-        if error:
-            add64(cython.address(pg.counters[C_BUSY_PAGES]), 1)
-            data[0] = cython.NULL
-            store32(cython.address(pg.pages[pages[0]].state), states[0])
-            return
     else:
         to = cython.cast(bytes_p, start)
-        error = uffd_protect(pg.fd, start, size * n, True)
-        if error:
-            die("UFFDIO_WRITEPROTECT", error)
+        error = region_keep(pg, start, size * n)
+        if error and error != ENOMEM:
+            die("write protection", error)
+    if error and n > 1:  # one of them is in use, or no mapping is left for all: the others can go
+        for i in range(n):
+            take_run(pg, to + size * i, pages + i, states + i, 1, data + i)
+        return
+    if error == EBUSY:
+        # Shared with a forked child, also one that has ended: until it is written once. A page that is DIRTY and
+        # ours may be touched; a CLEAN one never, we would wait for ourselves.
+        for j in range(size // 4096):
+            or32(cython.cast(cython.pointer(uint32_t), start + j * 4096), 0)
+        error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size)
+    if error:
+        add64(cython.address(pg.counters[C_BUSY_PAGES]), 1)
+        data[0] = cython.NULL
+        store32(cython.address(pg.pages[pages[0]].state), states[0])
+        return
     for i in range(n):
         data[i] = to + size * i
 
@@ -228,17 +276,11 @@ def evict_group(pg, ctx, pages, states, n):
     size: uint64_t = page_bytes(pg, pages[0])
     kind: uint32_t
     gone: cython.int = 0
+    error: cython.int
     i: cython.int = 0
     j: cython.int
     while i < n:
-        j = i + 1
-        # A run ends where a page table does: see uffd_move().
-        while (
-            j < n
-            and page_address(pg, pages[j]) == page_address(pg, pages[i]) + size * (j - i)
-            and page_address(pg, pages[j]) % PAGE_TABLE != 0
-        ):
-            j += 1
+        j = run_from(pg, pages, i, n)
         take_run(pg, ctx.frame + size * i, pages + i, states + i, j - i, data + i)
         i = j
     for i in range(n):
@@ -254,6 +296,15 @@ def evict_group(pg, ctx, pages, states, n):
         gone += 1
     if pg.use_move and madvise(ctx.frame, size * n, MADV_DONTNEED) != 0:
         die("MADV_DONTNEED", errno)
+    if not pg.use_move:
+        i = 0
+        while i < gone:
+            j = run_from(pg, left, i, gone)
+            # Nobody can wait for long here: these mappings are separate by now, and nothing more is needed.
+            error = region_close(pg, page_address(pg, left[i]), size * (j - i), True)
+            if error:
+                die("mprotect", error)
+            i = j
     add64(cython.address(pg.counters[C_EVICTED_DIRTY]), gone)
     return let_go(pg, left, words, gone, not pg.use_move)
 
@@ -300,7 +351,7 @@ def fill_holes_of(pg, page, state):
     False: there is no memory for that now, and the page is as it was.
     """
     if (state[0] & HOLES) != 0:
-        if uffd_fill(pg.fd, page_address(pg, page), pg.zeros, page_bytes(pg, page)) != 0:
+        if region_complete(pg, page_address(pg, page), page_bytes(pg, page)) != 0:
             store32(cython.address(pg.pages[page].state), state[0])
             return False
         state[0] &= ~cython.cast(uint32_t, HOLES)
@@ -471,6 +522,10 @@ def reclaim_batch(pg, ctx, want):
         popped[stays] = page  # used, pinned, or somebody is at work on it
         stays += 1
     freed += evict_clean(pg, clean, clean_states, cleans)
+    for i in range(cleans):
+        if (load32(cython.address(pg.pages[clean[i]].state)) & STATE) != OUT:
+            popped[stays] = clean[i]
+            stays += 1
     if dirties:
         freed += evict_dirty(pg, ctx, dirty, dirty_states, dirties)
         # Those that would not go are resident still.

@@ -4,8 +4,6 @@ from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 
 ctypedef void *(*thread_function)(void *) noexcept nogil
 
-cdef int region_supported(pager_t *pg) noexcept nogil
-cdef int region_register(pager_t *pg) noexcept nogil
 cdef int thread_start(pager_t *pg, thread_function function) noexcept nogil
 cdef int threads_start(pager_t *pg) noexcept nogil
 cdef int threads_resume(pager_t *pg) noexcept nogil
@@ -14,9 +12,9 @@ cdef void block_huge(pager_t *pg, block_t *block, bint on) noexcept nogil
 cdef int arena_register(pager_t *pg) noexcept nogil
 cdef int64_t arena_present(pager_t *pg) noexcept nogil
 
-cdef int region_open(pager_t *pg) noexcept nogil
 cdef int register_closed(pager_t *pg) noexcept nogil
 cdef uint64_t last_chunk(pager_t *pg) noexcept nogil
 cdef void arena_look(pager_t *pg, int64_t *touched) noexcept nogil
 cdef void block_look(pager_t *pg, presence_t *s, uint32_t number, int64_t *touched) noexcept nogil
+cdef void block_allow(pager_t *pg, block_t *block) noexcept nogil
 cdef void page_found(pager_t *pg, uint32_t number, uint64_t index, bint whole, int64_t *touched) noexcept nogil

@@ -16,9 +16,10 @@ from cython.cimports.frontswap.core.layout import (
     CHUNK_SHIFT,
     DIRTY,
     HOLES,
-    MAX_CONTEXTS,
     MAX_THREADS,
     READAHEAD_THREADS,
+    SIDE_PROTECTION,
+    SIDE_THREAD,
     block_p,
     page_p,
 )
@@ -32,6 +33,7 @@ from cython.cimports.frontswap.core.presence import (
     presence_t,
 )
 from cython.cimports.frontswap.core.reclaim import queue_push, reclaim_thread
+from cython.cimports.frontswap.core.region import region_complete, region_register, region_unregister
 from cython.cimports.frontswap.core.seam import handler_thread
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
@@ -42,18 +44,10 @@ from cython.cimports.frontswap.core.uapi import (
     PAGE_IS_HUGE,
     PAGE_IS_PFNZERO,
     PAGE_IS_PRESENT,
-    UFFD_FEATURE_MOVE,
-    UFFD_FEATURE_POISON,
-    UFFD_FEATURE_SIGBUS,
-    UFFD_FEATURE_THREAD_ID,
-    UFFD_FEATURE_WP,
-    UFFDIO_REGISTER_MODE_MISSING,
-    UFFDIO_REGISTER_MODE_WP,
     SYS_write,
     add64,
     block_signals,
     casi,
-    close,
     errno,
     eventfd,
     eventfd_write,
@@ -75,56 +69,9 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.frontswap.core.uffd import uffd_open, uffd_register
 from cython.cimports.frontswap.core.writeback import writeback_thread
 
 CHUNK = cython.declare(uint64_t, 1 << CHUNK_SHIFT)
-
-
-def region_open(pg):
-    """A userfaultfd with what this Memory needs of it, or -errno."""
-    user_mode: cython.bint = False
-    features: uint64_t = UFFD_FEATURE_WP
-    if pg.use_poison:
-        features |= UFFD_FEATURE_POISON
-    elif not pg.sigbus:
-        features |= UFFD_FEATURE_THREAD_ID  # whom to send SIGBUS
-    if pg.use_move:
-        features |= UFFD_FEATURE_MOVE
-    if pg.sigbus:
-        features |= UFFD_FEATURE_SIGBUS
-    return uffd_open(features, cython.address(user_mode))
-
-
-def region_supported(pg):
-    """Whether there will be a userfaultfd when it is needed: 0 or an errno."""
-    fd: cython.int = region_open(pg)
-    if fd < 0:
-        return -fd
-    close(fd)
-    return 0
-
-
-def region_register(pg):
-    """Open a userfaultfd and register arena and frames with it: `pg.fd`. 0, or an errno and nothing is changed."""
-    error: cython.int = 0
-    i: cython.int
-    fd: cython.int = region_open(pg)
-    if fd < 0:
-        return -fd
-    for i in range(MAX_CONTEXTS):
-        if error == 0:
-            error = uffd_register(
-                fd, cython.cast(uint64_t, pg.contexts[i].frame), pg.max_page, UFFDIO_REGISTER_MODE_MISSING
-            )
-    if error == 0:
-        error = uffd_register(fd, pg.base, pg.size, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
-    if error:
-        close(fd)
-        return error
-    pg.fd = guard(fd)
-    storei(cython.address(pg.registered), 1)
-    return 0
 
 
 def thread_start(pg, function):
@@ -149,7 +96,7 @@ def threads_start(pg):
     wanted: cython.int = 0
     i: cython.int
     error: cython.int = keeper_start(pg)
-    if not pg.sigbus:
+    if pg.side == SIDE_THREAD:
         functions[0] = functions[1] = handler_thread
         wanted = 2
     functions[wanted] = reclaim_thread
@@ -161,7 +108,7 @@ def threads_start(pg):
     while error == 0 and pg.thread_count < wanted:
         error = thread_start(pg, functions[pg.thread_count])
     # Before the program goes on: what it closes until then no handler thread would have.
-    while not pg.sigbus and loadi(cython.address(pg.handlers)) < min(pg.thread_count, 2):
+    while pg.side == SIDE_THREAD and loadi(cython.address(pg.handlers)) < min(pg.thread_count, 2):
         sleep_on(cython.address(pg.handlers_event), -1)
     return error
 
@@ -237,7 +184,7 @@ def register_closed(pg):
     if error:
         return error
     contexts_back(pg)
-    if not pg.sigbus:
+    if pg.side == SIDE_THREAD:
         pg.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if pg.stop_fd < 0:
             return errno
@@ -252,13 +199,11 @@ def register_closed(pg):
             error = threads_start(pg)
         if error:
             # Who waits at the gate by now finds nothing registered, and an ordinary page when it tries again.
-            storei(cython.address(pg.registered), 0)
             threads_stop(pg)
             keeper_stop(pg)
             pg.closing = 0
             pg.readahead_threads = 0
-            unguard(pg.fd)
-            pg.fd = -1
+            region_unregister(pg)
     if error:
         if pg.stop_fd >= 0:
             unguard(pg.stop_fd)
@@ -298,6 +243,8 @@ def arena_look(pg, touched):
         if number:
             if touched == cython.NULL or pg.blocks[number].loose:
                 block_look(pg, cython.address(s), number, touched)
+                if touched == cython.NULL and pg.side == SIDE_PROTECTION:
+                    block_allow(pg, cython.address(pg.blocks[number]))
             chunk += pg.blocks[number].chunks
         else:
             chunk += 1
@@ -344,6 +291,30 @@ def block_look(pg, s, number, touched):
         page_found(pg, number, page, there == size, touched)
 
 
+def block_allow(pg, block):
+    """With protection all is closed now: open what was found of an array, run by run. What is absent of a page is zeros
+    then by itself. A run for which there is no mapping stays closed, as a page with holes does until it is touched.
+    """
+    i: uint32_t
+    j: uint32_t
+    run: uint32_t = 0
+    for i in range(block.pages + 1):
+        if i < block.pages and load32(cython.address(pg.pages[block.first + i].state)) == (DIRTY | HOLES):
+            run += 1
+        elif run:
+            if (
+                region_complete(
+                    pg,
+                    block.base + (cython.cast(uint64_t, i - run) << block.shift),
+                    cython.cast(uint64_t, run) << block.shift,
+                )
+                == 0
+            ):
+                for j in range(i - run, i):
+                    store32(cython.address(pg.pages[block.first + j].state), DIRTY)
+            run = 0
+
+
 def page_found(pg, number, index, whole, touched):
     """A page of the array that is there: paid for from now on (all arrays together fitted in the limit), and queued."""
     block: block_p = cython.address(pg.blocks[number])
@@ -359,7 +330,7 @@ def page_found(pg, number, index, whole, touched):
         add64(cython.address(pg.allocated), size)
     add64(cython.address(pg.used), size)
     add64(cython.address(pg.resident), size)
-    store32(cython.address(p.state), DIRTY if whole else DIRTY | HOLES)
+    store32(cython.address(p.state), DIRTY if whole and pg.side != SIDE_PROTECTION else DIRTY | HOLES)
     if p.next == 0:
         queue_push(pg, page)
 

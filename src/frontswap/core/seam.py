@@ -1,17 +1,20 @@
 """The seam: who catches a fault and hands it to the pager.
 
-Two sides so far, chosen when a Memory is made:
+Three sides, chosen when a Memory is made:
 
 * SIGBUS (UFFD_FEATURE_SIGBUS): the faulting thread handles its own fault inside the signal handler;
   nothing has to be woken, which is most of the cost of a fault otherwise.
 * A handler thread that reads events from the userfaultfd: for threads that must not take signals, and,
   with full privilege, for faults of system calls.
 
-A third (PROT_NONE and SIGSEGV, where userfaultfd is forbidden) has the same shape: call pager_fault().
+* SIGSEGV, where userfaultfd is forbidden: what is absent is PROT_NONE (core/protection.py), and the faulting thread
+  handles its own fault, as with SIGBUS.
 
-The signal handler runs with all signals blocked (another handler that touches a page this thread is
-bringing in would wait for itself), without SA_NODEFER (a fault inside it must kill) and without
-SA_ONSTACK (some threads have tiny alternate stacks).
+All call pager_fault().
+
+The signal handler runs with all signals blocked (another handler that touches a page this thread is bringing in would
+wait for itself), without SA_NODEFER (a fault inside it must kill) and without SA_ONSTACK (some threads have tiny
+alternate stacks).
 """
 
 import cython
@@ -19,23 +22,29 @@ from cython.cimports.frontswap.core.descriptors import descriptors_watch
 from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
-from cython.cimports.frontswap.core.layout import pager_p
-from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, STRAY, pager_fault
+from cython.cimports.frontswap.core.layout import SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD, pager_p
+from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, STRAY, pager_fault, pager_fixed
 from cython.cimports.frontswap.core.signals import (
     chain,
+    chain_lost,
     chain_to_default,
+    end_by_sigbus,
     signals_take,
     signals_watch,
 )
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EMFILE,
+    ENOMEM,
     POLLIN,
     PTHREAD_CANCEL_DISABLE,
+    SEGV_ACCERR,
     SIGBUS,
+    SIGSEGV,
     UFFD_EVENT_PAGEFAULT,
     UFFD_PAGEFAULT_FLAG_WP,
     UFFD_PAGEFAULT_FLAG_WRITE,
+    SYS_gettid,
     SYS_tgkill,
     addi,
     backoff,
@@ -44,6 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
     casi,
     clock_ns,
     errno,
+    fault_is_fetch,
     fault_is_write,
     getpid,
     int64_t,
@@ -60,6 +70,7 @@ from cython.cimports.frontswap.core.uapi import (
     storei,
     syscall,
     uffd_msg,
+    uint32_t,
     uint64_t,
     unlock,
     wake,
@@ -143,8 +154,45 @@ def again(address):
         again_since = clock_ns()
 
 
-def on_sigbus(number, info, context):
-    """The SIGBUS handler."""
+def is_ours(pg, number, info, context):
+    """True if a signal is the fault of a page: a thread that touches one which is not there, or not yet open to it."""
+    if number == SIGBUS:
+        return pg.side == SIDE_SIGBUS
+    return pg.side == SIDE_PROTECTION and info.si_code == SEGV_ACCERR and not fault_is_fetch(context)
+
+
+def comes_again(address):
+    """True if this thread had the same access just before: at a page that the program protects, or has just freed of
+    that, the first may have come too early or too late.
+    """
+    thread: cython.long = syscall(SYS_gettid)
+    place: cython.pointer(uint64_t) = cython.address(asked[thread % 64])
+    if place[0] == address:
+        place[0] = 0
+        return True
+    place[0] = address  # another thread in the same place only has both try once more
+    return False
+
+
+def unresolved(number, info, context, address, result):
+    """An access that nobody can serve ends in SIGBUS if a page is lost, else in what it is: a stray one."""
+    lost: cython.bint = number == SIGSEGV and result != STRAY
+    if address != last_lost:
+        store_lost(address)
+        if lost:
+            chain_lost(info, context)
+        else:
+            chain(number, info, context)
+    # Who had the signal before us has returned, and the access came again (Python's own handlers only note that there
+    # was a signal): nobody else will end it.
+    elif lost:
+        end_by_sigbus()
+    else:
+        chain_to_default(number)
+
+
+def on_fault(number, info, context):
+    """The handler of SIGBUS and SIGSEGV."""
     saved: cython.int = errno
     cancel: cython.int
     address: uint64_t = cython.cast(uint64_t, info.si_addr)
@@ -152,7 +200,7 @@ def on_sigbus(number, info, context):
     result: cython.int
     if info.si_code > 0:
         pg = pager_of(address)
-    if pg == cython.NULL or not pg.sigbus:
+    if pg == cython.NULL or not is_ours(pg, number, info, context):
         chain(number, info, context)
     else:
         # Who is cancelled in here would be inside the gate for ever, and a page of his BUSY.
@@ -162,13 +210,9 @@ def on_sigbus(number, info, context):
         if result == NO_MEMORY or result == NO_DISK:
             out_of_memory_message(pg, result)
         if result < 0:
-            if address == last_lost:
-                # Who had the signal before us has returned, and the access came again (Python's own
-                # handlers only note that there was a signal): nobody else will end it.
-                chain_to_default()
-            else:
-                store_lost(address)
-                chain(number, info, context)
+            unresolved(number, info, context, address, result)
+        elif result == RETRY and number == SIGSEGV and pager_fixed(pg, address) and comes_again(address):
+            chain(number, info, context)
         elif result == RETRY:
             again(address)
         elif address == again_at:
@@ -245,6 +289,30 @@ def handler_thread(argument):
                 unserviceable(pg, address, message.pf_thread, result, times)
 
 
+def claim_mappings(pg):
+    """Choose the smallest page that leaves the program half of all mappings (`mappings_most`), beside those that other
+    Memories may come to have; 0, or ENOMEM.
+
+    Resident pages take two at most, so small ones are for small limits only: below 64 KiB they may take half of the
+    share that is left, and leave the rest to others. Under fork_lock.
+    """
+    i: cython.int
+    left: int64_t = pg.mappings_most // 2
+    wanted: int64_t
+    size: uint32_t = 4096
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2 and pagers[i].side == SIDE_PROTECTION:
+            left -= pagers[i].mappings_most
+    while size <= pg.max_page:
+        wanted = 2 * (pg.limit // size) + 64
+        if wanted <= (left if size >= 65536 else left // 2):
+            pg.least_page = size
+            pg.mappings_most = wanted
+            return 0
+        size *= 2
+    return ENOMEM
+
+
 def seam_attach(pg):
     """Publish a pager to the seam; 0, or an errno. The signal handler stays installed for good.
 
@@ -257,8 +325,12 @@ def seam_attach(pg):
     descriptors_watch()
     block_signals(cython.address(signals))
     lock(cython.address(fork_lock))  # a fork on its way has not prepared it, and would end what it has not begun
-    if pg.sigbus:
-        error = signals_take(on_sigbus)
+    if pg.side != SIDE_THREAD:
+        error = signals_take(SIGBUS, on_fault)
+    if error == 0 and pg.side == SIDE_PROTECTION:
+        error = signals_take(SIGSEGV, on_fault)
+    if error == 0 and pg.side == SIDE_PROTECTION:
+        error = claim_mappings(pg)
     if error == 0:
         error = EMFILE
         for i in range(MAX_PAGERS):

@@ -155,6 +155,7 @@ cdef extern from * nogil:
         sigset_t all;
         sigfillset(&all);
         sigdelset(&all, SIGBUS);
+        sigdelset(&all, SIGSEGV);
         pthread_sigmask(SIG_BLOCK, &all, old);
     }
     static inline void fs_restore_signals(const sigset_t *old) { pthread_sigmask(SIG_SETMASK, old, NULL); }
@@ -183,8 +184,9 @@ cdef extern from * nogil:
     static inline void fs_interrupted_mask(sigset_t *mask, void *context, const sigset_t *more) {
         *mask = ((ucontext_t *)context)->uc_sigmask;
         for (int i = 1; i < NSIG; i++)
-            if (i != SIGBUS && sigismember(more, i) == 1) sigaddset(mask, i);
+            if (i != SIGBUS && i != SIGSEGV && sigismember(more, i) == 1) sigaddset(mask, i);
         sigdelset(mask, SIGBUS);
+        sigdelset(mask, SIGSEGV);
     }
     static inline void fs_set_errno(int value) { errno = value; }
 
@@ -196,6 +198,15 @@ cdef extern from * nogil:
     #else
         (void)context;
         return 1;
+    #endif
+    }
+    /* 1: the access was to run what is there, as far as the machine says. */
+    static inline int fs_fault_is_fetch(void *context) {
+    #if defined(__x86_64__)
+        return (((ucontext_t *)context)->uc_mcontext.gregs[REG_ERR] & 16) != 0;
+    #else
+        (void)context;
+        return 0;
     #endif
     }
     """
@@ -240,6 +251,7 @@ cdef extern from * nogil:
         size_t iov_len
     int drop_ranges "fs_drop"(const iovec *ranges, int n)
     bint fault_is_write "fs_fault_is_write"(void *context)
+    bint fault_is_fetch "fs_fault_is_fetch"(void *context)
 
     # userfaultfd
     struct uffdio_api:
@@ -290,7 +302,7 @@ cdef extern from * nogil:
     const uint64_t UFFD_FEATURE_MOVE "FS_FEATURE_MOVE"
     const uint64_t UFFD_PAGEFAULT_FLAG_WRITE, UFFD_PAGEFAULT_FLAG_WP
     const int UFFD_EVENT_PAGEFAULT, UFFD_USER_MODE_ONLY
-    const int SYS_userfaultfd, SYS_tgkill
+    const int SYS_userfaultfd, SYS_tgkill, SYS_gettid
     int ioctl(int fd, unsigned long request, ...)
     long syscall(long number, ...)
 
@@ -318,6 +330,7 @@ cdef extern from * nogil:
     const uint64_t PAGE_IS_PFNZERO "FS_PAGE_IS_PFNZERO", PAGE_IS_HUGE "FS_PAGE_IS_HUGE"
     void *mmap(void *address, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
+    int mprotect(void *address, size_t length, int protection)
     int madvise(void *address, size_t length, int advice)
     const int O_APPEND, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
     int getpid()
@@ -367,6 +380,7 @@ cdef extern from * nogil:
     ctypedef struct siginfo_t:
         void *si_addr
         int si_code
+        int si_signo
     ctypedef void (*sig_handler "fs_handler")(int) noexcept nogil
     ctypedef void (*sig_action "fs_action")(int, siginfo_t *, void *) noexcept nogil
     struct c_sigaction "sigaction":
@@ -382,8 +396,8 @@ cdef extern from * nogil:
     int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
     void interrupted_mask "fs_interrupted_mask"(sigset_t *mask, void *context, const sigset_t *more)
     const int SIG_SETMASK, SIG_UNBLOCK
-    const int SIGBUS, SA_SIGINFO, SA_NODEFER, SA_RESETHAND, SA_RESTART
+    const int SIGBUS, SIGSEGV, BUS_ADRERR, SEGV_ACCERR, SA_SIGINFO, SA_NODEFER, SA_RESETHAND, SA_RESTART
     int raise_signal "raise"(int number)
     const sig_handler SIG_DFL, SIG_IGN, SIG_ERR, SIG_HOLD
 
-from libc.errno cimport EAGAIN, EBADF, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTTY, errno
+from libc.errno cimport EACCES, EAGAIN, EBADF, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTTY, EPERM, errno

@@ -4,6 +4,7 @@ import cython
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page
 from cython.cimports.frontswap.core.layout import BUSY, CLEAN, DIRTY, HIGH_SHIFT, NONE, STATE, page_p
 from cython.cimports.frontswap.core.reclaim import uncharge
+from cython.cimports.frontswap.core.region import region_close
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
     add64,
@@ -28,10 +29,14 @@ def zap_run(pg, block, first, count, resident, untouched):
     i: uint32_t
     size: uint64_t
     address: uint64_t
+    error: cython.int
     if count == 0:
         return
     size = cython.cast(uint64_t, 1) << block.shift
     address = block.base + (first - block.first) * size
+    error = region_close(pg, address, size * count, True)
+    if error:
+        die("mprotect", error)
     if madvise(cython.cast(cython.p_void, address), size * count, MADV_DONTNEED) != 0:
         die("MADV_DONTNEED", errno)
     if resident:

@@ -61,6 +61,7 @@ class Memory:
             swap: directory (or new file) for the swap file; "auto": TMPDIR or /var/tmp; None: no disk.
             page: unit of eviction, 4096 to 2 MiB and a power of two; "auto": by the size of each array.
                 A page of 2 MiB needs a limit of 256 MiB or more, smaller ones in proportion.
+                Where userfaultfd is forbidden, a large limit has larger pages (docs/design.md, "Without userfaultfd").
             backends: stacks in front of the swap file, first to last: "zcache" (compressed RAM), "limit:size=1GiB /
                 zcache:codec=lz4", or objects of frontswap.backends; None: pages go straight to the swap file.
             allocate: with ``swap=None``, how many bytes of arrays are handed out (default: ``limit``).
@@ -73,7 +74,7 @@ class Memory:
         Raises:
             ParameterError: a value that is not allowed.
             SwapDirectoryError: the swap directory is missing, not writable, full, or RAM itself.
-            KernelSupportError: userfaultfd is missing or forbidden; says what to do.
+            KernelSupportError: userfaultfd is missing or forbidden, and /proc/self/mem too; says what to do.
         """
         settings = Settings.check(
             limit=limit,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -42,7 +43,9 @@ def run(
             raise ParameterError("job.py", arguments[0], "a script that exists")
     # Its children may start in other directories.
     swap = "auto" if swap in (None, "auto") else str(Path(swap).absolute())
-    checked(memory, swap=swap, backends=backends, threshold=threshold)
+    with warnings.catch_warnings():  # it will be said where the Memory is made
+        warnings.simplefilter("ignore", RuntimeWarning)
+        checked(memory, swap=swap, backends=backends, threshold=threshold)
     if not pth_is_there():
         raise KernelSupportError(
             0, f"frontswap_run.pth is not beside the packages of {sys.executable}: pip install frontswap there"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from .. import causes
 from ..backends.stack import Spec, Stack, stacks_of
 from ..core import signals
-from ..core.plane import kernel_features
+from ..core.plane import kernel_access, kernel_features, protection_access
 from ..errors import ParameterError
 from ..machine import Machine
 from ..sizes import MAX_PAGE, format_size, parse_page, parse_size
@@ -18,6 +21,8 @@ from ..sizes import MAX_PAGE, format_size, parse_page, parse_size
 MIN_LIMIT = 16 << 20
 MIN_SEGMENT = 256 << 10
 MAX_FAULT_CONTEXTS = 7
+#: Linux's own vm.max_map_count
+MAPPINGS = 65530
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -37,7 +42,8 @@ class Settings:
     contexts: int
     stacks: tuple[Stack, ...]
     overcommit: bool
-    sigbus: bool
+    faults: str  #: who catches them: "sigbus", "thread", "sigsegv"
+    mappings: int  #: that this process may have
     move: bool
     huge: int  #: arrays from so many bytes on ask for huge pages, as long as all fits in the limit; 0: none
     early: bool
@@ -70,9 +76,12 @@ class Settings:
             raise ParameterError("allocate", allocate, "given only with swap=None: a swap file grows as needed")
         if overcommit and swap is None:
             raise ParameterError("overcommit", overcommit, "given only with a swap file")
+        faults = _faults()
+        # Protected pages are mappings, and how many there may be has been claimed by the limit (seam_claim()).
+        machine = 0 if faults == "sigsegv" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
         settings = cls(
             limit=bytes_limit,
-            limit_most=max(bytes_limit, min(bytes_arena // 2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE"))),
+            limit_most=max(bytes_limit, min(bytes_arena // 2, machine)),
             page=0,
             max_page=largest,
             page_most=largest,
@@ -84,8 +93,11 @@ class Settings:
             contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
             stacks=tuple(stacks_of(backends)),
             overcommit=overcommit,
-            sigbus=_sigbus(),
-            move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move" and kernel_features()["move"],
+            faults=faults,
+            mappings=Machine().number("/proc/sys/vm/max_map_count") or MAPPINGS,
+            move=_choice("FRONTSWAP_EVICT", ("move", "wp")) == "move"
+            and faults != "sigsegv"
+            and kernel_features()["move"],
             huge=huge_from(),
             early=_choice("FRONTSWAP_REGISTER", ("late", "early")) == "early",
         )
@@ -101,7 +113,7 @@ class Settings:
             )
         if size > self.limit_most:
             raise ParameterError(
-                "limit", limit, f"at most {format_size(self.limit_most)}, the RAM that this Memory has tables for"
+                "limit", limit, f"at most {format_size(self.limit_most)}, what this Memory has tables and mappings for"
             )
         return replace(
             self,
@@ -154,16 +166,28 @@ def numpy_asks() -> bool:
         return os.environ.get("NUMPY_MADVISE_HUGEPAGE", "1") != "0"
 
 
-def _sigbus() -> bool:
-    """True if faults are to be caught in the thread that has them.
+def _faults() -> str:
+    """Who catches faults: the thread that has them, wherever that can be.
 
     A thread that blocks SIGBUS would be killed at its first fault: where there is one, a handler thread catches them.
+    Where userfaultfd is forbidden, pages are protected and the thread gets SIGSEGV: slower, and said once.
     """
-    faults = _choice("FRONTSWAP_FAULTS", ("auto", "sigbus", "thread"))
-    if faults != "auto":
-        return faults == "sigbus"
-    signals.watch()
-    return not Machine().threads_that_block(signal.SIGBUS)
+    faults = _choice("FRONTSWAP_FAULTS", ("auto", "sigbus", "thread", "sigsegv"))
+    if faults == "auto":
+        refused, _ = kernel_access()
+        if causes.without_userfaultfd(refused) and protection_access() == 0:
+            faults = "sigsegv"
+            _say_once(refused)
+    signals.watch(faults == "sigsegv")
+    if faults == "auto":
+        faults = "thread" if Machine().threads_that_block(signal.SIGBUS) else "sigbus"
+    return faults
+
+
+@cache
+def _say_once(refused: int) -> None:
+    """Warn who makes the first Memory."""
+    warnings.warn(causes.instead_of_userfaultfd(refused), RuntimeWarning, stacklevel=5)
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:

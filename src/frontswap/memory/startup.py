@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -84,9 +85,14 @@ def begin(known: Set[str]) -> None:
 def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> None:
     try:
         ledger = _ledger(order)
-        space = install_space(
-            order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold, ledger=ledger
-        )
+        with warnings.catch_warnings(record=True) as said:  # a program's own filters, as errors, are not for them
+            warnings.simplefilter("always")
+            space = install_space(
+                order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold, ledger=ledger
+            )
+        if first:
+            for one in said:
+                _print(str(one.message))
         if first and order.debugfs is not None:
             from ..observe.debugfs import DebugFS
 

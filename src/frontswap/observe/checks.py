@@ -22,7 +22,7 @@ import numpy as np
 from .. import causes
 from ..causes import Cause
 from ..core import plane
-from ..core.plane import kernel_access, kernel_features
+from ..core.plane import kernel_access, kernel_features, protection_access
 from ..errors import FrontswapError
 from ..machine import Group, Machine
 from ..memory.settings import MIN_LIMIT, numpy_asks
@@ -34,6 +34,7 @@ LITTLE_SPACE = GiB
 LITTLE_RAM = 64 << 20
 FEW_DESCRIPTORS = 64
 FEW_MAPPINGS = 4096
+MAX_MAP_COUNT = "/proc/sys/vm/max_map_count"
 ARENA = 1 << 40  # what a Memory reserves unless told otherwise
 MAP_NORESERVE = 0x4000
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse", "virtiofs")
@@ -89,8 +90,13 @@ def kernel(machine: Machine, _: str) -> Iterator[Finding]:
 def userfaultfd(machine: Machine, _: str) -> Iterator[Finding]:
     """Page faults in user space: allowed, and with which features."""
     number, user_mode = kernel_access()
+    if number and causes.without_userfaultfd(number) and (refused := protection_access()) == 0:
+        yield from instead_of_userfaultfd(causes.userfaultfd(number, machine), machine)
+        return
     if number:
         yield failing("userfaultfd", causes.userfaultfd(number, machine))
+        if causes.without_userfaultfd(number):
+            yield failing("protection", causes.proc_mem(refused))
         return
     yield Finding("userfaultfd", "opens for this user", "Evicted pages can come back when they are touched.")
     have = kernel_features()
@@ -130,6 +136,24 @@ def userfaultfd(machine: Machine, _: str) -> Iterator[Finding]:
         else "With FRONTSWAP_FAULTS=thread the kernel itself waits for evicted pages, in every system call.",
         "sudo sysctl vm.unprivileged_userfaultfd=1" if user_mode else "",
         Level.NOTE if user_mode else Level.OK,
+    )
+
+
+def instead_of_userfaultfd(cause: Cause, machine: Machine) -> Iterator[Finding]:
+    """Without it pages are protected, and the thread that touches one that is absent gets SIGSEGV."""
+    yield Finding(
+        "userfaultfd",
+        cause.what,
+        "Evicted pages come back all the same, through PROT_NONE and SIGSEGV: slower, and with fewer, larger pages.",
+        cause.command,
+        Level.LIMIT,
+    )
+    yield Finding(
+        "protection",
+        f"/proc/self/mem writes to protected memory, vm.max_map_count is {machine.number(MAX_MAP_COUNT)}",
+        "Pages that a device writes into (O_DIRECT, io_uring, RDMA, CUDA) must be pinned with mem.pin meanwhile; a "
+        "thread that blocks SIGSEGV is killed when it touches an evicted page.",
+        level=Level.NOTE,
     )
 
 

@@ -1,7 +1,8 @@
 """The soak: many threads, racing reclaim, every byte checked. The first wrong one ends it.
 
 ``python -m frontswap.testing.soak`` runs cells of the matrix {SIGBUS, handler thread} x {MOVE,
-write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, each in a process of its own: 8 threads on
+write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, and those of SIGSEGV under a filter that forbids
+userfaultfd, as a container's does. Each is a process of its own: 8 threads on
 arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays
 of their own; one takes backends out from behind them and puts others there; one forks (``forks``). Exit
 status 1 after any wrong byte, hang or death, also of a forked process.
@@ -29,13 +30,14 @@ from typing import Any
 import numpy as np
 
 from frontswap import DrainError, Memory
-from frontswap.core.plane import kernel_features
+from frontswap.core.plane import kernel_features, protection_access
 from frontswap.sizes import format_size, parse_size
 
-from . import forks, hammer
+from . import container, forks, hammer
 
 FAULTS = ("sigbus", "thread")
 EVICTS = ("move", "wp")
+FORBIDDEN = ("sigsegv", "wp")  #: userfaultfd is
 USERS = ("root", "user")
 PAGES = ("4K", "64K", "2M")
 HAMMERS = 6
@@ -69,12 +71,25 @@ class Cell:
             return "needs root"
         if self.evict == "move" and not kernel_features()["move"]:
             return "this kernel has no UFFDIO_MOVE (6.8+)"
+        if self.forbidden and protection_access():
+            return "/proc/self/mem does not write to protected memory here"
         return ""
+
+    @property
+    def forbidden(self) -> bool:
+        """True if it runs without userfaultfd."""
+        return (self.faults, self.evict) == FORBIDDEN
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its process is started with."""
+        return {"FRONTSWAP_FAULTS": "auto" if self.forbidden else self.faults, "FRONTSWAP_EVICT": self.evict}
 
 
 def all_cells() -> list[Cell]:
     """The whole matrix."""
-    return [Cell(*choice) for choice in itertools.product(FAULTS, EVICTS, USERS, PAGES)]
+    ways = [*itertools.product(FAULTS, EVICTS), FORBIDDEN]
+    return [Cell(*way, user, page) for way, user, page in itertools.product(ways, USERS, PAGES)]
 
 
 # --- inside a cell -------------------------------------------------------------------------------
@@ -251,7 +266,7 @@ def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tu
     """Run a cell as a child process; (passed, one line)."""
     command = [sys.executable, "-X", "faulthandler", "-m", "frontswap.testing.soak", "--cell", str(cell)]
     command += ["--seconds", str(seconds), "--seed", str(seed), "--patience", str(patience)]
-    environment = dict(os.environ, FRONTSWAP_FAULTS=cell.faults, FRONTSWAP_EVICT=cell.evict)
+    environment = dict(os.environ, **cell.environment)
     try:
         done = subprocess.run(
             command,
@@ -299,6 +314,9 @@ def main(arguments: list[str] | None = None) -> int:
         limit = 256 << 20 if cell.page == "2M" else 64 << 20
         if cell.user == "user" and os.geteuid() == 0:
             become_ordinary_user()
+        if cell.forbidden:
+            container.become_dumpable()
+            container.forbid_userfaultfd()
         result = run_cell(cell, options.seconds or 180, seed, limit, options.patience)
         print(json.dumps(result))
         return 1 if result["problems"] and not result["statistics"] else 0
