@@ -13,6 +13,7 @@ from cython.cimports.frontswap.core.protection import (
     protection_close,
     protection_fill,
     protection_open,
+    protection_prepare,
 )
 from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_MOVE,
@@ -37,6 +38,12 @@ from cython.cimports.frontswap.core.uffd import (
 )
 
 # --- registration --------------------------------------------------------------------------------
+
+
+def region_prepare(pg):
+    """The arena has just been mapped."""
+    if pg.side == SIDE_PROTECTION:
+        protection_prepare(pg.base)
 
 
 def region_open(pg):
