@@ -193,7 +193,7 @@ assert (array == expected).all()
 
 
 def test_mappings_are_joined_again() -> None:
-    """Also where the arena lies beside nothing that was ever touched: the kernel joins what has an anon_vma in common."""
+    """Also where nothing beside the arena was ever touched: the kernel joins what has an anon_vma in common."""
     code = (
         MAPPED
         + """

@@ -222,8 +222,8 @@ def map_drop(address, n):
 def zap_pages(pg, block, first, end, zeros):
     """Drop whole pages of an array that lives. Those that the program has protected, too: they are fixed no more.
 
-    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean. (Not on the
-    side of protection, which has but one for us and the program.)
+    Such a page is absent then, and not ours to fill but by a read that the kernel allows: it comes in clean. (Not on
+    the side of protection, which has but one for us and the program.)
     """
     page: uint64_t = first
     run: uint64_t

@@ -8,7 +8,7 @@ Neighbours of different protection are different mappings, and a process may hav
 page makes two more at most, itself and the gap behind it, so the limit bounds them: see seam_claim(). If there are none
 left all the same (the program has taken them), a call changes nothing that matters, says ENOMEM, and is made again.
 
-Source: proc_pid_mem(5), mprotect(2), mm/gup.c, mm/mprotect.c, mm/vma.c. All return 0 or an errno, but for memory_open().
+Source: proc_pid_mem(5), mprotect(2), mm/gup.c, mm/mprotect.c, mm/vma.c. All return 0 or an errno, memory_open() more.
 """
 
 import cython
