@@ -193,6 +193,28 @@ wait_until(lambda: memory.advise(array, "cold") or mapped(memory) == ["---p"], "
     run_child(code, mode=PROTECTION).check()
 
 
+def test_mappings_are_joined_again() -> None:
+    """Also where nothing beside the arena was ever touched: the kernel joins what has an anon_vma in common."""
+    code = (
+        MAPPED
+        + """
+import mmap
+# The tables find room in holes like these, and the arena does not.
+holes = [mmap.mmap(-1, MiB << i, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) for _ in range(6) for i in range(9)]
+for hole in holes[1::2]:
+    hole.close()
+memory = frontswap.Memory("16M", page=4096)
+array = memory.empty((1 << 13, 512))
+memory.advise(array, "random")
+array[:4000:2] = 1
+assert len(mapped(memory)) > 2000
+memory.advise(array, "cold")
+assert mapped(memory) == ["---p"]
+"""
+    )
+    run_child(code, mode=PROTECTION).check()
+
+
 @pytest.mark.parametrize("limit", [16 * MiB, 256 * MiB, 2048 * MiB])
 def test_the_smallest_page_follows_from_the_limit(
     limit: int, protection: None, monkeypatch: pytest.MonkeyPatch

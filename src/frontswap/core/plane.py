@@ -45,7 +45,7 @@ from cython.cimports.frontswap.core.pager import (
 )
 from cython.cimports.frontswap.core.protection import memory_open, memory_try
 from cython.cimports.frontswap.core.reclaim import evict_page
-from cython.cimports.frontswap.core.region import region_supported
+from cython.cimports.frontswap.core.region import region_prepare, region_supported
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, threads_resume
 from cython.cimports.frontswap.core.resize import (
     LIMIT_ALLOCATED,
@@ -217,6 +217,7 @@ class Plane(Hooks):
         pg.space.start = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
         pg.space.count = cython.cast(cython.pointer(uint64_t), self.map(pg.max_blocks * 8 + 8))
         pg.base = (pg.base + largest - 1) // largest * largest
+        region_prepare(pg)
         pg.space.start[0] = 0
         pg.space.count[0] = pg.size >> CHUNK_SHIFT
         pg.space.n = 1

@@ -8,7 +8,7 @@ Neighbours of different protection are different mappings, and a process may hav
 page makes two more at most, itself and the gap behind it, so the limit bounds them: see seam_claim(). If there are none
 left all the same (the program has taken them), a call changes nothing that matters, says ENOMEM, and is made again.
 
-Source: proc_pid_mem(5), mprotect(2), mm/gup.c, mm/mprotect.c. All return 0 or an errno, but for memory_open().
+Source: proc_pid_mem(5), mprotect(2), mm/gup.c, mm/mprotect.c, mm/vma.c. All return 0 or an errno, memory_open() more.
 """
 
 import cython
@@ -44,6 +44,17 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.libc.string import memcmp, memset
 
 SMALL = cython.declare(uint64_t, 4096)
+
+
+def protection_prepare(address):
+    """Once, while all that will be protected is one mapping still: `address` lies in it.
+
+    Mappings are joined only if they have their anon_vma in common, and a part has the whole one's. A mapping that has
+    none yet (nothing was ever touched) would give each of its parts one of its own, and what has left RAM would stay
+    separate for ever: as many mappings as there are pages.
+    """
+    memset(cython.cast(cython.p_void, address), 0, 1)
+    madvise(cython.cast(cython.p_void, address), SMALL, MADV_DONTNEED)
 
 
 def memory_open():

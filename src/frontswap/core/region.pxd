@@ -1,6 +1,7 @@
 from frontswap.core.layout cimport pager_t
 from frontswap.core.uapi cimport uint64_t
 
+cdef void region_prepare(pager_t *pg) noexcept nogil
 cdef int region_open(pager_t *pg) noexcept nogil
 cdef int region_supported(pager_t *pg) noexcept nogil
 cdef int region_register(pager_t *pg) noexcept nogil

@@ -14,6 +14,7 @@ from cython.cimports.frontswap.core.protection import (
     protection_fill,
     protection_join,
     protection_open,
+    protection_prepare,
 )
 from cython.cimports.frontswap.core.uapi import (
     UFFD_FEATURE_MOVE,
@@ -38,6 +39,12 @@ from cython.cimports.frontswap.core.uffd import (
 )
 
 # --- registration --------------------------------------------------------------------------------
+
+
+def region_prepare(pg):
+    """The arena has just been mapped."""
+    if pg.side == SIDE_PROTECTION:
+        protection_prepare(pg.base)
 
 
 def region_open(pg):
