@@ -370,6 +370,31 @@ libc.free(other)
     )
 
 
+def test_a_part_of_a_page_is_protected_and_all_of_it_emptied(seam: Mode) -> None:
+    """The page lies in several mappings then, and comes back all the same."""
+    maps(
+        """
+n = 4 * MiB
+at = take(n)
+view(at, n)[:] = 7
+push()
+assert mprotect(at + 4096, 4096, READ) == 0 and madvise(at, MiB, DONTNEED) == 0
+for _ in range(3):
+    assert not view(at, MiB)[4096:].any() and (view(at, n)[MiB:] == 7).all()
+    view(at, 4096)[:] = 5
+    evict(view(at, n))
+    push()
+    assert (view(at, 4096) == 5).all()
+assert mprotect(at, MiB, RW) == 0
+view(at, MiB)[:] = 3
+evict(view(at, n))
+assert (view(at, MiB) == 3).all()
+assert munmap(at, n) == 0 and left() == 0
+""",
+        seam,
+    )
+
+
 def test_in_forked_children(seam: Mode) -> None:
     """A child has the mappings, half unmapped and protected as they were, and its own from then on."""
     maps(

@@ -11,6 +11,7 @@ from cython.cimports.frontswap.core.uapi import (
     EBUSY,
     EEXIST,
     EINTR,
+    EINVAL,
     ENOENT,
     O_APPEND,
     O_CLOEXEC,
@@ -84,17 +85,21 @@ def uffd_copy(fd, to, data, size, protected):
     """Fill `size` absent bytes at `to`, write-protected if `protected`."""
     c: uffdio_copy
     done: uint64_t = 0
+    most: uint64_t = size
     turn: cython.int = 0
     while done < size:
         c.dst = to + done
         c.src = cython.cast(uint64_t, data) + done
-        c.len = size - done
+        c.len = min(size - done, most)
         c.mode = UFFDIO_COPY_MODE_WP if protected else 0
         c.copy = 0
         if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
-            return 0
+            done += c.len
+            continue
         if c.copy > 0:
             done += cython.cast(uint64_t, c.copy)
+        elif errno == ENOENT and most > 4096:
+            most = 4096  # more than one mapping: the program protects, or did, a part of the page
         elif errno != EAGAIN:
             return errno
         backoff(turn)
@@ -106,19 +111,23 @@ def uffd_fill(fd, to, data, size):
     """Fill what is absent of `size` bytes at `to` with `data`, and leave what is present as it is."""
     c: uffdio_copy
     done: uint64_t = 0
+    most: uint64_t = size
     turn: cython.int = 0
     while done < size:
         c.dst = to + done
         c.src = cython.cast(uint64_t, data) + done
-        c.len = size - done
+        c.len = min(size - done, most)
         c.mode = 0
         c.copy = 0
         if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
-            return 0
+            done += c.len
+            continue
         if c.copy > 0:
             done += cython.cast(uint64_t, c.copy)
         elif errno == EEXIST:
             done += 4096
+        elif errno == ENOENT and most > 4096:
+            most = 4096  # as in uffd_copy()
         elif errno == EAGAIN:
             backoff(turn)
             turn += 1
@@ -163,6 +172,8 @@ def uffd_move(fd, to, address, size):
         if guarded_ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
             return 0
         error = errno
+        if error == EINVAL and done == 0:
+            return error  # more than one mapping, which the kernel looks at first: see uffd_copy()
         if m.move > 0:
             done += cython.cast(uint64_t, m.move)
             continue
