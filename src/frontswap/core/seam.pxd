@@ -12,7 +12,7 @@ cdef int64_t arenas_low              # no arena lies below, or at arenas_high or
 cdef int64_t arenas_high
 cdef lock_t fork_lock                # held from the beginning of a fork to its end
 cdef uint64_t last_lost
-cdef uint64_t asked[64]               # by thread: see comes_again()
+cdef uint64_t asked[64]               # by thread: see is_refused()
 cdef uint64_t again_at               # written racily: two threads on two pages only start over
 cdef uint64_t again_times
 cdef int64_t again_since
@@ -26,7 +26,7 @@ cdef pager_t *pager_of(uint64_t address) noexcept nogil
 cdef bint touches_arena(uint64_t address, uint64_t n) noexcept nogil
 cdef void widen(uint64_t low, uint64_t high) noexcept nogil
 cdef bint is_ours(pager_t *pg, int number, const siginfo_t *info, void *context) noexcept nogil
-cdef bint comes_again(uint64_t address) noexcept nogil
+cdef bint is_refused(uint64_t address, bint write) noexcept nogil
 cdef void unresolved(int number, siginfo_t *info, void *context, uint64_t address, int result) noexcept nogil
 cdef void on_fault(int number, siginfo_t *info, void *context) noexcept nogil
 cdef int claim_mappings(pager_t *pg) noexcept nogil

@@ -36,6 +36,8 @@ from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EMFILE,
     ENOMEM,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
     POLLIN,
     PTHREAD_CANCEL_DISABLE,
     SEGV_ACCERR,
@@ -60,6 +62,7 @@ from cython.cimports.frontswap.core.uapi import (
     load64,
     loadi,
     lock,
+    madvise,
     poll,
     pollfd,
     read,
@@ -161,12 +164,17 @@ def is_ours(pg, number, info, context):
     return pg.side == SIDE_PROTECTION and info.si_code == SEGV_ACCERR and not fault_is_fetch(context)
 
 
-def comes_again(address):
-    """True if this thread had the same access just before: at a page that the program protects, or has just freed of
-    that, the first may have come too early or too late.
+def is_refused(address, write):
+    """True if an access to a page that the program protects is not allowed, by what the kernel says now (5.14+), or as
+    this thread had the same one just before: the first may have come while the page was being brought in for that.
     """
-    thread: cython.long = syscall(SYS_gettid)
-    place: cython.pointer(uint64_t) = cython.address(asked[thread % 64])
+    page: uint64_t = address & ~cython.cast(uint64_t, 4095)
+    thread: cython.long
+    place: cython.pointer(uint64_t)
+    if madvise(cython.cast(cython.p_void, page), 4096, MADV_POPULATE_WRITE if write else MADV_POPULATE_READ) == 0:
+        return False
+    thread = syscall(SYS_gettid)
+    place = cython.address(asked[thread % 64])
     if place[0] == address:
         place[0] = 0
         return True
@@ -197,6 +205,7 @@ def on_fault(number, info, context):
     cancel: cython.int
     address: uint64_t = cython.cast(uint64_t, info.si_addr)
     pg: pager_p = cython.NULL
+    write: cython.bint
     result: cython.int
     if info.si_code > 0:
         pg = pager_of(address)
@@ -205,13 +214,14 @@ def on_fault(number, info, context):
     else:
         # Who is cancelled in here would be inside the gate for ever, and a page of his BUSY.
         cancel = set_cancel(PTHREAD_CANCEL_DISABLE)
-        result = pager_fault(pg, address, fault_is_write(context))
+        write = fault_is_write(context)
+        result = pager_fault(pg, address, write)
         set_cancel(cancel)
         if result == NO_MEMORY or result == NO_DISK:
             out_of_memory_message(pg, result)
         if result < 0:
             unresolved(number, info, context, address, result)
-        elif result == RETRY and number == SIGSEGV and pager_fixed(pg, address) and comes_again(address):
+        elif result == RETRY and number == SIGSEGV and pager_fixed(pg, address) and is_refused(address, write):
             chain(number, info, context)
         elif result == RETRY:
             again(address)
