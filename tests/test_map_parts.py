@@ -56,8 +56,13 @@ for i in range(0, n, 16384):
     assert mprotect(at + i, 4096, NONE) == 0 and mprotect(at + i, 4096, RW) == 0, i
 assert mem.statistics().pinned_bytes == 0 and np.array_equal(view(at, n), data)
 assert mprotect(at, 12288, READ) == 0 and mprotect(at + 4096, 4096, RW) == 0
-assert madvise(at + 4096, 4096, DONTNEED) == 0 and refused(madvise(at, 8192, DONTNEED), errno.EINVAL)
+assert madvise(at + 4096, 4096, DONTNEED) == 0
 data[4096:8192] = 0
+if os.environ["FRONTSWAP_FAULTS"] == "sigsegv":
+    assert madvise(at, 8192, DONTNEED) == 0
+    data[:4096] = 0
+else:
+    assert refused(madvise(at, 8192, DONTNEED), errno.EINVAL)
 push()
 assert mem.statistics().pinned_bytes > 0 and np.array_equal(view(at, n), data)
 assert mprotect(at, 4096, RW) == 0 and mem.statistics().pinned_bytes > 0
