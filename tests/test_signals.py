@@ -353,7 +353,7 @@ assert sums == [source.sum()]
 
 
 def test_auto_is_sigbus() -> None:
-    run_child(SETUP + "make()\nassert memory._settings.sigbus\ncheck()").check()
+    run_child(SETUP + "make()\nassert memory._settings.faults == 'sigbus'\ncheck()").check()
 
 
 # --- stacks, handlers of other signals -----------------------------------------------------------
