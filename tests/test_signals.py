@@ -353,7 +353,9 @@ assert sums == [source.sum()]
 
 
 def test_auto_is_sigbus() -> None:
-    run_child(SETUP + "make()\nassert memory._space.settings.sigbus\ncheck()").check()
+    run_child(SETUP + "make()
+assert memory._space.settings.faults == 'sigbus'
+check()").check()
 
 
 # --- stacks, handlers of other signals -----------------------------------------------------------

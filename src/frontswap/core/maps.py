@@ -246,15 +246,18 @@ def zap_pages(pg, block, first, end, zeros):
     run: uint64_t
     pinned: uint32_t
     fixed: cython.bint
+    marked: cython.bint
     signals: sigset_t
     while page < end:
-        run = page
-        fixed = is_fixed(block, page, 0, ALL)
-        while run < end and (not block.marked or is_fixed(block, run, 0, ALL) == fixed):
-            run = end if not block.marked else run + 1
         block_signals(cython.address(signals))
-        if fixed:
+        # What is fixed stays so until its bytes are dropped: another thread may be about to let it be written again.
+        marked = block.marked
+        if marked:
             lock(cython.address(protect_lock))
+        run = page if marked else end
+        fixed = marked and is_fixed(block, page, 0, ALL)
+        while run < end and is_fixed(block, run, 0, ALL) == fixed:
+            run += 1
         if fixed and pg.side == SIDE_PROTECTION:
             # To drop it would be to forget what the program has protected: it stays, without its bytes.
             if madvise(
@@ -276,6 +279,7 @@ def zap_pages(pg, block, first, end, zeros):
             while page < run:
                 set_fixed(block, page, 0, ALL, False)
                 page += 1
+        if marked:
             unlock(cython.address(protect_lock))
         restore_signals(cython.address(signals))
         if pinned and zeros:
