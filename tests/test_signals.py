@@ -353,9 +353,7 @@ assert sums == [source.sum()]
 
 
 def test_auto_is_sigbus() -> None:
-    run_child(SETUP + "make()
-assert memory._space.settings.faults == 'sigbus'
-check()").check()
+    run_child(SETUP + "make()\nassert memory._space.settings.faults == 'sigbus'\ncheck()").check()
 
 
 # --- stacks, handlers of other signals -----------------------------------------------------------
