@@ -112,6 +112,21 @@ def _use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
     return mode
 
 
+# Each of their tests is a process or more: what differs with who catches the fault is in the others too, in a second.
+SLOW_WITH_THREADS = {"test_descriptors", "test_fork", "test_fork_beside", "test_heap", "test_map_parts", "test_maps"}
+SLOW_WITH_THREADS |= {"test_registration", "test_resize"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Handler threads in these modules are for `-m slow`: the whole suite has five minutes."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        seam = callspec.params.get("seam") if callspec is not None else None
+        if seam is not None and seam.faults == "thread" and item.path.stem in SLOW_WITH_THREADS:
+            item.add_marker(pytest.mark.slow)
+
+
 # In the whole suite it takes a minute; test_protection has what is quick.
 SLOW_PROTECTION = pytest.param(PROTECTION, marks=pytest.mark.slow)
 
