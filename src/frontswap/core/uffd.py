@@ -139,12 +139,19 @@ def uffd_fill(fd, to, data, size):
 def uffd_protect(fd, address, size, on):
     """Set or clear write protection; clearing wakes who waits in handler-thread mode."""
     w: uffdio_writeprotect
+    done: uint64_t = 0
+    most: uint64_t = size
     turn: cython.int = 0
-    w.range.start = address
-    w.range.len = size
     w.mode = UFFDIO_WRITEPROTECT_MODE_WP if on else 0
-    while guarded_ioctl(fd, UFFDIO_WRITEPROTECT, cython.address(w)) != 0:
-        if errno != EAGAIN and errno != EINTR:
+    while done < size:
+        w.range.start = address + done
+        w.range.len = min(size - done, most)
+        if guarded_ioctl(fd, UFFDIO_WRITEPROTECT, cython.address(w)) == 0:
+            done += w.range.len
+            continue
+        if errno == ENOENT and most > 4096:
+            most = 4096  # as in uffd_copy(); from Linux 6.4 on it takes more than one mapping
+        elif errno != EAGAIN and errno != EINTR:
             return errno
         backoff(turn)
         turn += 1

@@ -67,7 +67,7 @@ class Space:
 
         Args:
             limit: at least 16 MiB, and twice what is set aside for the pages in use; at most the RAM of the machine, or
-                what it was made with if that is more.
+                what it was made with if that is more, or if pages are protected (no userfaultfd).
 
         Raises:
             ParameterError: it is not allowed; without a swap file also if less than what is allocated would fit.
