@@ -28,7 +28,7 @@ assert ours(at) and munmap(at, 3 * MiB) == 0
 for n, flags, protection in ((MiB, 0, RW), (4096, 0, RW), (3 * MiB, STACK, RW), (3 * MiB, 0, NONE), (3 * MiB, 0, READ)):
     at = take(n, flags, protection)
     assert at != FAILED and not ours(at) and munmap(at, n) == 0
-assert refused(take(1 << 46), errno.ENOMEM) and refused(take(0), errno.EINVAL)
+assert refused(take(1 << 47), errno.ENOMEM) and refused(take(0), errno.EINVAL)
 assert left() == 0
 """,
         seam,
