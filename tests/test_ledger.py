@@ -212,6 +212,7 @@ def test_the_share_of_who_is_killed_goes_back(family: Family) -> None:
     first.do("check")
 
 
+@pytest.mark.slow
 def test_one_that_begins_when_all_is_in_use(family: Family) -> None:
     first = family.worker()
     first.do("take 250")
@@ -224,6 +225,7 @@ def test_one_that_begins_when_all_is_in_use(family: Family) -> None:
     late.do("check")
 
 
+@pytest.mark.slow
 def test_what_is_freed_goes_back(family: Family) -> None:
     first, second = family.worker(), family.worker()
     for worker in (first, second):
