@@ -7,7 +7,6 @@ with signals blocked (a handler of the program that faults must not find our loc
 import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import contexts_for
-from cython.cimports.frontswap.core.elf import mprotect
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
@@ -44,6 +43,7 @@ from cython.cimports.frontswap.core.uapi import (
     lock,
     madvise,
     mmap,
+    mprotect,
     restore_signals,
     sigset_t,
     store32,

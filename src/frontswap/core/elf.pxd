@@ -160,10 +160,6 @@ cdef extern from * nogil:
     void *our_dlsym "fs_dlsym"(void *handle, const char *name)
     long page_size "getpagesize"()
 
-cdef extern from "sys/mman.h" nogil:
-    int mprotect(void *address, size_t length, int prot)
-    const int PROT_READ, PROT_WRITE
-
 ctypedef const Elf64_Phdr *headers_p
 ctypedef const Elf64_Dyn *dynamic_p
 ctypedef const Elf64_Rela *relocations_p

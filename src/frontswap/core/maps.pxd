@@ -5,10 +5,6 @@ cdef enum:
     PIECE = 4096              # mappings are made of these
     MOST_PAGE = 128 << 10     # the pieces of a page are bits of one word
     MAP_LEAST = 1 << 20       # and more: CPython's arenas of small objects have just so many, and are its own affair
-    MAP_PRIVATE_ANONYMOUS = 0x22
-    MAP_NORESERVE_ = 0x4000
-    MAP_POPULATE_ = 0x8000
-    MAP_FIXED_ = 0x10
     MREMAP_MAYMOVE = 1
 
 cdef lock_t protect_lock      # one mprotect() at a time

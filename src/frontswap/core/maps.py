@@ -27,7 +27,6 @@ from cython.cimports.frontswap.core.arena import (
     counter,
     page_for,
 )
-from cython.cimports.frontswap.core.elf import PROT_READ, PROT_WRITE, mprotect
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.large import heap, heap_base, heap_end, is_large
 from cython.cimports.frontswap.core.layout import (
@@ -49,6 +48,13 @@ from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
     MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
     add64,
     and32,
     block_signals,
@@ -59,6 +65,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     madvise,
+    mprotect,
     or32,
     restore_signals,
     sigset_t,
@@ -84,7 +91,7 @@ def is_plain(protection, flags):
     """True for private anonymous memory that may be read and written, and nothing else."""
     return (
         protection == (PROT_READ | PROT_WRITE)
-        and (flags & ~cython.cast(cython.int, MAP_NORESERVE_ | MAP_POPULATE_)) == MAP_PRIVATE_ANONYMOUS
+        and (flags & ~cython.cast(cython.int, MAP_NORESERVE | MAP_POPULATE)) == MAP_PRIVATE | MAP_ANONYMOUS
     )
 
 
@@ -98,7 +105,7 @@ def map_take(n, flags, elsewhere):
     the kernel may have.
     """
     error: cython.int = 0
-    how: cython.int = MAPPED | (LOOSE if flags & MAP_NORESERVE_ else 0)
+    how: cython.int = MAPPED | (LOOSE if flags & MAP_NORESERVE else 0)
     size: uint64_t = whole(n)
     address: uint64_t
     if heap.least_page > MOST_PAGE:
@@ -395,7 +402,7 @@ def map_anew(address, n, protection, flags):
     ENOMEM for what has been unmapped: it is not counted any more, and goes with the last other piece of its array.
     """
     error: cython.int
-    if address % PIECE != 0 or not is_plain(protection, flags & ~MAP_FIXED_) or not is_mapped(address, whole(n)):
+    if address % PIECE != 0 or not is_plain(protection, flags & ~MAP_FIXED) or not is_mapped(address, whole(n)):
         return EINVAL
     if any_gone(address, whole(n)):
         return ENOMEM

@@ -308,6 +308,7 @@ cdef extern from * nogil:
 
     # memory, files, threads
     const int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED
+    const int MAP_POPULATE
     const int MADV_DONTNEED, MADV_NOHUGEPAGE, MADV_DOFORK, MADV_DONTFORK, MADV_DONTDUMP, MADV_POPULATE_WRITE
     const int MADV_POPULATE_READ, MADV_HUGEPAGE
     int mincore(void *address, size_t length, unsigned char *present)
