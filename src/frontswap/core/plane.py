@@ -43,7 +43,7 @@ from cython.cimports.frontswap.core.pager import (
     pager_unpin,
     readahead_request,
 )
-from cython.cimports.frontswap.core.protection import memory_open, memory_try
+from cython.cimports.frontswap.core.protection import memory_try
 from cython.cimports.frontswap.core.reclaim import evict_page
 from cython.cimports.frontswap.core.region import region_prepare, region_supported
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, threads_resume
@@ -121,13 +121,7 @@ def kernel_access() -> tuple[int, bool]:
 
 def protection_access() -> int:
     """0, or the errno with which /proc/self/mem is refused: pages could not be filled while they are PROT_NONE."""
-    fd: cython.int = memory_open()
-    error: cython.int
-    if fd < 0:
-        return -fd
-    error = memory_try(fd)
-    os.close(fd)
-    return error
+    return memory_try()
 
 
 class Plane(Hooks):

@@ -2,7 +2,7 @@ from frontswap.core.uapi cimport uint64_t
 
 cdef void protection_prepare(uint64_t address) noexcept nogil
 cdef int memory_open() noexcept nogil
-cdef int memory_try(int fd) noexcept nogil
+cdef int memory_try() noexcept nogil
 cdef int protection_fill(int fd, uint64_t to, const void *data, uint64_t size, bint protected) noexcept nogil
 cdef int protection_open(uint64_t address, uint64_t size, bint protected, bint patient) noexcept nogil
 cdef int protection_join(uint64_t address) noexcept nogil

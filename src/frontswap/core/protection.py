@@ -31,6 +31,7 @@ from cython.cimports.frontswap.core.uapi import (
     PROT_WRITE,
     SYS_pwrite64,
     backoff,
+    close,
     errno,
     int64_t,
     madvise,
@@ -63,13 +64,19 @@ def memory_open():
     return fd if fd >= 0 else -errno
 
 
-def memory_try(fd):
+def memory_try():
     """Whether it writes to what is PROT_NONE; a kernel can be told to refuse that (proc_mem.force_override=): EIO."""
     error: cython.int
     pattern: cython.uchar[64]
-    at: cython.p_void = mmap(cython.NULL, SMALL, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    at: cython.p_void
+    fd: cython.int = memory_open()
+    if fd < 0:
+        return -fd
+    at = mmap(cython.NULL, SMALL, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if cython.cast(int64_t, at) == -1:
-        return errno
+        error = errno
+        close(fd)
+        return error
     memset(pattern, 0x5A, 64)
     error = write_all(fd, cython.cast(uint64_t, at), pattern, 64, False)
     if error == 0:
@@ -77,6 +84,7 @@ def memory_try(fd):
     if error == 0 and memcmp(at, pattern, 64) != 0:
         error = EIO
     munmap(at, SMALL)
+    close(fd)
     return error
 
 

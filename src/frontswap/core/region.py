@@ -66,16 +66,16 @@ def region_open(pg):
 
 def region_supported(pg):
     """Whether there will be what is needed when it is: 0 or an errno. The arena is one mapping, and untouched."""
-    error: cython.int = 0
-    fd: cython.int = region_open(pg)
+    error: cython.int
+    fd: cython.int
+    if pg.side == SIDE_PROTECTION:
+        error = memory_try()
+        return error if error else protection_join(pg.base)
+    fd = region_open(pg)
     if fd < 0:
         return -fd
-    if pg.side == SIDE_PROTECTION:
-        error = memory_try(fd)
-        if error == 0:
-            error = protection_join(pg.base)
     close(fd)
-    return error
+    return 0
 
 
 def region_register(pg):
