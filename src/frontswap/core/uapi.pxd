@@ -140,6 +140,11 @@ cdef extern from * nogil:
             syscall(SYS_futex, e, FUTEX_WAIT_PRIVATE, 0, nanoseconds < 0 ? NULL : &t, NULL, 0);
         FS_STORE(e, 0);
     }
+    /* A word that processes share. */
+    static inline void fs_futex_wait(uint32_t *word, uint32_t seen) {
+        syscall(SYS_futex, word, FUTEX_WAIT, seen, NULL, NULL, 0);
+    }
+    static inline void fs_futex_wake(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0); }
     /* Wait for somebody else's page: spin, then yield, then sleep; `turn` counts the calls. */
     static inline void fs_backoff(int turn) {
         if (turn < 64) { FS_PAUSE(); return; }
@@ -235,6 +240,8 @@ cdef extern from * nogil:
     void lock_reset "fs_lock_reset"(lock_t *l)
     int64_t lock_time "fs_lock_time"(lock_t *l, int bucket)
     void wake "fs_wake"(int32_t *e)
+    void futex_wait "fs_futex_wait"(uint32_t *word, uint32_t seen)
+    void futex_wake "fs_futex_wake"(uint32_t *word)
     void sleep_on "fs_sleep"(int32_t *e, int64_t nanoseconds)
     void backoff "fs_backoff"(int turn)
     int64_t clock_ns "fs_clock"()
