@@ -27,6 +27,7 @@ cdef extern from * nogil:
     #include <sys/syscall.h>
     #include <sys/sysinfo.h>
     #include <sys/uio.h>
+    #include <sys/vfs.h>
     #include <time.h>
     #include <ucontext.h>
     #include <unistd.h>
@@ -353,7 +354,9 @@ cdef extern from * nogil:
     const unsigned long FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
     const int FS_NOCOW_FL
     const int SYS_close, SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
-    const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64
+    const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64, SYS_fstatfs
+    ctypedef struct statfs_t "struct statfs":
+        uint64_t f_bsize, f_blocks, f_bfree
     const int CLOSE_RANGE_UNSHARE "FS_CLOSE_RANGE_UNSHARE", CLOSE_RANGE_CLOEXEC "FS_CLOSE_RANGE_CLOEXEC"
     const int CLONE_FILES
     int unshare(int what)
