@@ -183,6 +183,22 @@ assert set(bad) == {-1}, bad
 
 # --- mappings ------------------------------------------------------------------------------------
 
+TAKE = """
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+def take_all_mappings():
+    "All that this process can have: (where they are, how many bytes)."
+    size = int(open("/proc/sys/vm/max_map_count").read()) * 4096
+    at = taken = libc.mmap(None, size, 0, 0x4022, -1, 0)
+    while libc.mprotect(at, 4096, 1) == 0:
+        at += 8192
+    return taken, size
+"""
+
 
 def most_mappings() -> int:
     return int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii"))
@@ -265,6 +281,7 @@ def test_when_the_program_has_taken_all_mappings() -> None:
     """A few are left: what cannot have one waits for the pages before it to leave. Nothing is lost."""
     code = (
         MAPPED
+        + TAKE
         + """
 memory = frontswap.Memory("16M", page=4096)
 source = walk(2 << 20)
@@ -272,18 +289,9 @@ array = memory.array(source)
 pages, wanted = array.reshape(-1, 512), source.reshape(-1, 512)
 order = np.random.default_rng(3).permutation(len(pages))
 found = np.zeros(512)
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 memory.advise(array, "cold")
 memory.advise(array, "random")
-size = int(open("/proc/sys/vm/max_map_count").read()) * 4096
-taken = libc.mmap(None, size, 0, 0x4022, -1, 0)
-at = taken
-while libc.mprotect(at, 4096, 1) == 0:
-    at += 8192
+taken, size = take_all_mappings()
 libc.munmap(taken, 30 * 4096)
 for page in order[:1500]:
     found[:] = pages[page]
@@ -296,6 +304,45 @@ same(np.array(array), source)
 """
     )
     run_child(code, mode=PROTECTION).check()
+
+
+def test_a_generation_without_mappings_is_refused() -> None:
+    """A child of a child has the pieces of both. One that could have no more of them could bring nothing in."""
+    code = (
+        TAKE
+        + """
+memory = frontswap.Memory("16M", page=4096)
+source = walk(3 << 20)
+array = memory.array(source)
+def fork(work):
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+def check():
+    same(np.array(array), source)
+    array[::100] += 1
+    memory.advise(array, "cold")
+    assert (array[::100] == source[::100] + 1).all()
+def child():
+    taken, size = take_all_mappings()
+    libc.munmap(taken, 100 * 4096)
+    try:
+        os.fork()
+    except OSError as error:
+        assert error.errno == errno.ENOMEM
+    else:
+        os._exit(3)
+    libc.munmap(taken, size)
+    fork(check)
+    check()
+fork(child)
+check()
+"""
+    )
+    done = run_child(code, mode=PROTECTION).check()
+    assert "frontswap: fork refused: mappings (vm.max_map_count)" in done.err
 
 
 # --- signals -------------------------------------------------------------------------------------
