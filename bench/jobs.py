@@ -62,7 +62,8 @@ class Tight:
 
 def check(name: str) -> None:
     """Missing if the job's package is not there."""
-    imported, package = PACKAGES.get(name, (name, name))
+    library = name.partition("-")[0]
+    imported, package = PACKAGES.get(library, (library, library))
     if importlib.util.find_spec(imported) is None:
         raise Missing(f"{package}: pip install {package}")
 
