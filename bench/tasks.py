@@ -1,6 +1,6 @@
 """The jobs of `python -m bench.jobs`, as users have them: `python tasks.py NAME ROWS` prints what it found as JSON.
 
-pandas, polars and duckdb answer the questions of the db-benchmark of h2o.ai (groupby q1 to q9, joins, a sort; q10 alone) on
+pandas, polars and duckdb answer the questions of h2o.ai's db-benchmark (groupby q1 to q9, joins, a sort; q10 alone) on
 tables like its own: K=100 groups, keys as text and as numbers. Their answers are reduced to numbers that no order of
 rows or threads changes: v3 has 20 binary places, so its sums are exact, and what is not exact (deviations, regressions)
 is rounded. So all three must print the same digest.
