@@ -30,6 +30,7 @@ class Outcome:
 
     how: str  # FINISHED, KILLED (out of memory), or in words
     seconds: float
+    cpu: float  # seconds of processors, user and system
     peak: int  # most bytes ever charged to its group
     written: int  # bytes that it had written to disks
     found: dict[str, Any] = field(default_factory=dict)  # the JSON that it printed
@@ -96,7 +97,9 @@ def run(command: Sequence[str], hierarchy: Hierarchy, limit: int, folder: Path, 
         else:
             last = [line for line in said if line and not line.startswith('{"frontswap"')]
             how = f"status {process.returncode}: {' '.join(last[-1:])}"
-        return Outcome(how, seconds, group.peak(), usage.ru_oublock * 512, found, statistics)
+        return Outcome(
+            how, seconds, usage.ru_utime + usage.ru_stime, group.peak(), usage.ru_oublock * 512, found, statistics
+        )
 
 
 def _json(line: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from bench import before, cgroup, confine, data, jobs, native, report, results, 
 from bench.__main__ import parser, verdict
 from bench.missing import Missing
 from bench.native import Loops, words
-from bench.rounds import Pair
 from bench.run import STEPS, Plan, Record, works
 from bench.zram import read_pool
 from helpers import PATIENCE, ROOT
@@ -328,8 +327,8 @@ class TestJobs:
 
     def test_a_wrong_answer_is_seen_and_one_that_was_not_given_is_none(self) -> None:
         right, other = {"bytes": MIB, "digest": "a"}, {"bytes": MIB, "digest": "b"}
-        free = confine.Outcome(confine.FINISHED, 10, 400 * MIB, 0, right)
-        killed = confine.Outcome(confine.KILLED, 1, 100 * MIB, 0)
+        free = confine.Outcome(confine.FINISHED, 10, 9, 400 * MIB, 0, right)
+        killed = confine.Outcome(confine.KILLED, 1, 1, 100 * MIB, 0)
         ours = dataclasses.replace(free, seconds=15, statistics={"faults": 7000, "refaults": 3})
         good = jobs.Tight("pandas", 100 * MIB, free, killed, ours)
         wrong = dataclasses.replace(good, ours=dataclasses.replace(ours, found=other))
@@ -341,9 +340,15 @@ class TestJobs:
         assert rows[2][5] == "-"
 
     def test_what_costs_too_much_in_every_round_is_missed(self) -> None:
-        found = {"slow": Pair([1.0, 1.0], [1.03, 1.05]), "noisy": Pair([1.0, 1.0], [1.5, 0.99])}
-        rows = jobs.fits_sheet({name: (pair, pair) for name, pair in found.items()}).rows
-        assert [row[3].endswith("missed") for row in rows] == [True, False]
+        def done(seconds: float, digest: str = "a") -> confine.Outcome:
+            found = {"seconds": seconds - 0.5, "digest": digest}
+            return confine.Outcome(confine.FINISHED, seconds, 2 * seconds, MIB, 0, found)
+
+        plain = [done(1.0), done(1.0)]
+        ours = {"slow": [done(1.03), done(1.05)], "noisy": [done(1.5), done(0.99)], "other": [done(1), done(1, "b")]}
+        rows = jobs.fits_sheet([jobs.Fits(name, plain, taken) for name, taken in ours.items()]).rows
+        assert [row[3].partition(") ")[2] for row in rows] == ["missed", "", "WRONG"]
+        assert rows[0][3:6] == ("1.040 (1.030 to 1.050) missed", "1.040 (1.030 to 1.050)", "1.080 (1.060 to 1.100)")
 
     def test_the_manual_names_all_options_and_jobs(self) -> None:
         manual = README.read_text().partition("# bench.jobs")[2]
