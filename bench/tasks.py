@@ -1,6 +1,6 @@
 """The jobs of `python -m bench.jobs`, as users have them: `python tasks.py NAME ROWS` prints what it found as JSON.
 
-pandas, polars and duckdb answer the questions of h2o.ai's db-benchmark (groupby q1 to q9, joins, a sort; q10 alone) on
+pandas, polars and duckdb answer the questions of h2o.ai's db-benchmark (groupby, joins, a sort) on
 tables like its own: K=100 groups, keys as text and as numbers. Their answers are reduced to numbers that no order of
 rows or threads changes: v3 has 20 binary places, so its sums are exact, and what is not exact (deviations, regressions)
 is rounded. So all three must print the same digest.
@@ -23,6 +23,10 @@ THREADS = 2  # where a result depends on their number
 
 Columns = dict[str, np.ndarray]
 Answers = Iterator[object]
+Joins = tuple[tuple[str, str, Any], ...]  # with which table, on which column, how
+
+SMALL: Joins = (("small", "id1", "inner"), ("medium", "id2", "inner"), ("medium", "id2", "left"))
+BIG: Joins = (("big", "id3", "inner"),)
 
 
 def table(rows: int) -> tuple[Columns, dict[str, np.ndarray]]:
@@ -38,18 +42,18 @@ def table(rows: int) -> tuple[Columns, dict[str, np.ndarray]]:
     return found, {"id1": few, "id2": few, "id3": np.array([f"id{number:010d}" for number in range(many)], object)}
 
 
-def sides(rows: int) -> dict[str, Columns]:
-    """J1: the large table x, and three to join it with; a tenth of their keys are only there, and as many only in x."""
+def sides(rows: int, joins: Joins) -> dict[str, Columns]:
+    """J1: the large table x, and those to join it with; a tenth of their keys are only there, and as many only in x."""
     rng = np.random.default_rng(SEED + 1)
     sizes = {"small": max(rows // 1_000_000, 10), "medium": max(rows // 1000, 10), "big": rows}
-    x: Columns = {}
+    x: Columns = {"v1": rng.integers(1, 1000, rows, np.int32)}
     found = {"x": x}
-    for number, (name, size) in enumerate(sizes.items(), 1):
-        key = f"id{number}"
-        keys = rng.permutation(size + size // 10)[:size].astype(np.int32)
-        x[key] = rng.integers(0, size, rows, np.int32)
-        found[name] = {key: keys, "v2": rng.integers(1, 1000, size, np.int32)}
-    x["v1"] = rng.integers(1, 1000, rows, np.int32)
+    for name, key, _ in joins:
+        if name not in found:
+            size = sizes[name]
+            keys = rng.permutation(size + size // 10)[:size].astype(np.int32)
+            x[key] = rng.integers(0, size, rows, np.int32)
+            found[name] = {key: keys, "v2": rng.integers(1, 1000, size, np.int32)}
     return found
 
 
@@ -82,8 +86,6 @@ def pandas_frame(rows: int) -> Any:
 
 def pandas(rows: int) -> Answers:
     """h2o's questions: malloc, and mimalloc for text."""
-    import pandas as pd
-
     x = pandas_frame(rows)
     yield int(x.memory_usage().sum())
 
@@ -113,28 +115,28 @@ def pandas(rows: int) -> Answers:
     yield digest(ordered[["id6", "v3", "id4", "id5", "v1", "v2"]].iloc[::97].set_index("id6"))
     ordered = x = None
 
-    frames = {name: pd.DataFrame(found, copy=False) for name, found in sides(rows).items()}
-    for name, key, how in JOINS:
+    yield from pandas_joins(rows, SMALL)
+
+
+def pandas_joins(rows: int, joins: Joins) -> Answers:
+    import pandas as pd
+
+    frames = {name: pd.DataFrame(found, copy=False) for name, found in sides(rows, joins).items()}
+    for name, key, how in joins:
         joined = frames["x"].merge(frames[name], on=key, how=how)
         matched = joined.v2.notna()
         v1, v2 = joined.v1[matched], joined.v2[matched]
         yield len(joined), int(matched.sum()), int(v1.sum()), int(v2.sum()), int((v1.astype("i8") * v2).sum())
 
 
-def pandas_q10(rows: int) -> Answers:
-    """A group for every row: a hash table that is read at random."""
+def pandas_large(rows: int) -> Answers:
+    """Hash tables with an entry for every row, read and written at random: q10, and the join with the big table."""
     x = pandas_frame(rows)
     yield int(x.memory_usage().sum())
     each = x.groupby([f"id{key}" for key in range(1, 7)], observed=True).agg(v3=("v3", "sum"), count=("v1", "size"))
     yield len(each), float(each.v3.sum()), int((each["count"] ** 2).sum()), float((each.v3 * each["count"]).sum())
-
-
-JOINS: tuple[tuple[str, str, Any], ...] = (
-    ("small", "id1", "inner"),
-    ("medium", "id2", "inner"),
-    ("medium", "id2", "left"),
-    ("big", "id3", "inner"),
-)
+    each = x = None
+    yield from pandas_joins(rows, BIG)
 
 
 def regression(a: Any, b: Any, c: Any, v1: Any, v2: Any, n: Any) -> str:
@@ -191,18 +193,24 @@ def polars(rows: int) -> Answers:
     yield regression(*(sums[name].to_numpy() for name in ("a", "b", "c", "v1", "v2", "n")))
     ordered = x.sort("id6", "v3", "id5", "id4", "v1", "v2")
     yield digest(ordered.select("id6", "v3", "id4", "id5", "v1", "v2").gather_every(97))
-    del ordered, x
+    ordered = x = None
+    yield from polars_joins(rows, SMALL)
 
-    frames = {name: pl.DataFrame(found) for name, found in sides(rows).items()}
-    for name, key, how in JOINS:
+
+def polars_joins(rows: int, joins: Joins) -> Answers:
+    import polars as pl
+
+    v1, v2 = pl.col("v1").cast(pl.Int64), pl.col("v2").cast(pl.Int64)
+    frames = {name: pl.DataFrame(found) for name, found in sides(rows, joins).items()}
+    for name, key, how in joins:
         joined = frames["x"].join(frames[name], on=key, how=how)
         matched = joined.filter(pl.col("v2").is_not_null())
         sums = matched.select(v1.sum(), v2.sum(), (v1 * v2).sum().alias("both"))
         yield len(joined), len(matched), *(int(value) for value in sums.row(0))
 
 
-def polars_q10(rows: int) -> Answers:
-    """A group for every row."""
+def polars_large(rows: int) -> Answers:
+    """As pandas_large."""
     import polars as pl
 
     x = polars_frame(rows)
@@ -211,6 +219,8 @@ def polars_q10(rows: int) -> Answers:
     each = x.group_by(keys).agg(pl.col("v3").sum(), pl.len().cast(pl.Int64).alias("count"))
     count = each["count"]
     yield len(each), float(each["v3"].sum()), int((count * count).sum()), float((each["v3"] * count).sum())
+    each = count = x = None
+    yield from polars_joins(rows, BIG)
 
 
 def duckdb_table(connection: Any, rows: int) -> int:
@@ -227,7 +237,6 @@ def duckdb_table(connection: Any, rows: int) -> int:
 def duckdb(rows: int) -> Answers:
     """h2o's questions: malloc, in blocks of 256 KiB."""
     import duckdb as database
-    import pandas as pd
 
     with database.connect() as connection:
         yield duckdb_table(connection, rows)
@@ -253,28 +262,36 @@ def duckdb(rows: int) -> Answers:
         yield bits(*ask(f"select * exclude (place) from ({numbered}) where place % 97 = 1 order by place"))
         connection.execute("drop table x")
 
-        for name, columns in sides(rows).items():
-            side = pd.DataFrame(columns, copy=False)
-            connection.register("frame", side)
-            connection.execute(f'create table "{name}" as select * from frame')
-            connection.unregister("frame")
-            del side
-        for name, key, how in JOINS:
-            joined = f'select x.v1, r.v2 from x {how} join "{name}" r using ({key})'
-            matched = "count(v2), sum(v1) filter (v2 is not null), sum(v2), sum(v1 * v2)"
-            yield tuple(
-                int(value) for value in connection.execute(f"select count(*), {matched} from ({joined})").fetchall()[0]
-            )
+        yield from duckdb_joins(connection, rows, SMALL)
 
 
-def duckdb_q10(rows: int) -> Answers:
-    """A group for every row."""
+def duckdb_joins(connection: Any, rows: int, joins: Joins) -> Answers:
+    import pandas as pd
+
+    for name, columns in sides(rows, joins).items():
+        side = pd.DataFrame(columns, copy=False)
+        connection.register("frame", side)
+        connection.execute(f'create table "{name}" as select * from frame')
+        connection.unregister("frame")
+        del side, columns
+    for name, key, how in joins:
+        joined = f'select x.v1, r.v2 from x {how} join "{name}" r using ({key})'
+        matched = "count(v2), sum(v1) filter (v2 is not null), sum(v2), sum(v1 * v2)"
+        found = connection.execute(f"select count(*), {matched} from ({joined})").fetchone()
+        yield tuple(int(value) for value in found)
+
+
+def duckdb_large(rows: int) -> Answers:
+    """As pandas_large."""
     import duckdb as database
 
     with database.connect() as connection:
         yield duckdb_table(connection, rows)
         each = "select sum(v3) as v3, count(*) as n from x group by id1, id2, id3, id4, id5, id6"
-        yield connection.execute(f"select count(*), sum(v3), sum(n * n)::bigint, sum(v3 * n) from ({each})").fetchone()
+        sums = "count(*), sum(v3), sum(n * n)::bigint, sum(v3 * n)"
+        yield connection.execute(f"select {sums} from ({each})").fetchone()
+        connection.execute("drop table x")
+        yield from duckdb_joins(connection, rows, BIG)
 
 
 def forest(rows: int) -> Answers:
@@ -335,7 +352,7 @@ def torch(rows: int) -> Answers:
 
 JOBS: dict[str, Callable[[int], Answers]] = {
     job.__name__.replace("_", "-"): job
-    for job in (pandas, polars, duckdb, pandas_q10, polars_q10, duckdb_q10, forest, svd, torch)
+    for job in (pandas, polars, duckdb, pandas_large, polars_large, duckdb_large, forest, svd, torch)
 }
 
 

@@ -314,7 +314,7 @@ def test_before_pairs_rounds() -> None:
 
 
 class TestJobs:
-    @pytest.mark.parametrize("part", ["", "-q10"])
+    @pytest.mark.parametrize("part", ["", "-large"])
     def test_three_libraries_give_the_same_answers(self, part: str) -> None:
         """And none of them depends on what another one may have wrong."""
         names = ("pandas", "polars", "duckdb")
