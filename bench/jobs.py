@@ -24,7 +24,8 @@ from bench.sheet import Sheet, number
 GOAL = 1.02  # times what it takes without, when everything fits
 PROGRAM = Path(tasks.__file__)
 PACKAGES = {"forest": ("sklearn", "scikit-learn"), "svd": ("scipy", "scipy")}  # what is imported, what is installed
-ROWS, QUICK = 10_000_000, 500_000
+# rows, peak to limit, --memory: with few rows nothing would be left for auto, which keeps 128 MiB free
+FULL, QUICK = (10_000_000, 3.5, "auto"), (2_000_000, 1.5, "64M")
 TIGHT = """\
 Each job alone in a memory cgroup, as uid 65534, without swap. "peak": the most that the group of the plain job was
 charged without a limit, "limit": what it gets then. "plain": how it ends there. "frontswap": how it ends there under
@@ -136,7 +137,8 @@ class Bench:
     def fits(self, name: str) -> Fits:
         """A job that fits, in turn."""
         rows = self.chosen.rows
-        size = f"{2 * self.free(name, rows).peak // MIB}M"
+        # What is allocated counts until the limit is crossed, which may be much more than what is touched.
+        size = f"{self.all // 2 // MIB}M"
         sides = (plain(name, rows), ours(name, rows, size, self.folder))
         taken: tuple[list[Outcome], list[Outcome]] = ([], [])
         for turn in range(self.chosen.rounds):
@@ -245,13 +247,13 @@ def names(*known: str) -> dict[str, Any]:
 
 def options() -> argparse.ArgumentParser:
     """Describe the command line."""
-    made = parser("jobs", __doc__, f"{QUICK:,} rows, one round")
-    made.add_argument("--rows", type=int, help=f"of the tables; the other jobs are as large (default {ROWS})")
+    made = parser("jobs", __doc__, f"{QUICK[0]:,} rows, {QUICK[1]} times too small, one round")
+    made.add_argument("--rows", type=int, help=f"of the tables; the other jobs are as large (default {FULL[0]})")
     made.add_argument("--jobs", help="(default all)", **names(*tasks.JOBS))
     made.add_argument("--parts", help="(default both)", **names("tight", "fits"))
     made.add_argument("--rounds", type=int, help="when it fits (default 5; --quick: 1)")
-    made.add_argument("--times", type=float, default=3.5, help="peak to limit (default %(default)s)")
-    made.add_argument("--memory", default="auto", help="of frontswap run, when larger (default %(default)s)")
+    made.add_argument("--times", type=float, help=f"peak to limit (default {FULL[1]})")
+    made.add_argument("--memory", help=f"of frontswap run, when larger (default {FULL[2]})")
     made.add_argument("--timeout", type=float, default=1800, help="seconds for one process (default %(default)g)")
     made.add_argument("--dir", type=directory, default=Path("/var/tmp"), help="for swap files (default %(default)s)")
     return made
@@ -259,7 +261,10 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> int:
     chosen = options().parse_args()
-    chosen.rows = chosen.rows or (QUICK if chosen.quick else ROWS)
+    rows, times, memory = QUICK if chosen.quick else FULL
+    chosen.rows = chosen.rows or rows
+    chosen.times = chosen.times or times
+    chosen.memory = chosen.memory or memory
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 5)
     return run("jobs", chosen, chosen.dir, lambda console, _: measure(chosen, console))
 
