@@ -30,8 +30,9 @@ TIGHT = """\
 Each job alone in a memory cgroup, as uid 65534, without swap. "peak": the most that the group of the plain job was
 charged without a limit, "limit": what it gets then. "plain": how it ends there. "frontswap": how it ends there under
 `frontswap run --memory {memory}`; with the same answers, or it says WRONG. "s": whole processes, from start to end;
-plain ones without a limit. "faults": those that came to frontswap, "refaults": pages that had to be brought back,
-"written": to disks, by the process."""
+plain ones without a limit; "processor": the ratio of seconds of processors, which others on the machine disturb less.
+"faults": those that came to frontswap, "refaults": pages that had to be brought back, "written": to disks, by the
+process."""
 FITS = """\
 The same jobs, plain and under `frontswap run --memory SIZE` with a size that is never reached, in turn, both without a
 limit. Whole processes, from start to end. "ratio": ours to plain in the same round, the median, and in brackets where
@@ -55,6 +56,11 @@ class Tight:
         """True if any of them has another answer."""
         answers = {done.found.get("digest") for done in (self.free, self.plain, self.ours) if done.how == FINISHED}
         return len(answers) > 1
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Ours to plain without a limit: by the clock, and of processors."""
+        return self.ours.seconds / self.free.seconds, self.ours.cpu / self.free.cpu
 
     @property
     def lost(self) -> bool:
@@ -165,7 +171,7 @@ def tight_sheet(found: Sequence[Tight], memory: str) -> Sheet:
                 "WRONG" if job.wrong else f"{job.ours.how}, same" if job.ours.how == FINISHED else job.ours.how,
                 number(job.free.seconds),
                 number(job.ours.seconds),
-                f"{job.ours.seconds / job.free.seconds:.1f}" if job.ours.how == FINISHED else "-",
+                *(f"{ratio:.1f}" if job.ours.how == FINISHED else "-" for ratio in job.ratios),
                 f"{counts.get('faults', 0):,}",
                 f"{counts.get('refaults', 0):,}",
                 f"{job.ours.written // MIB:,}",
@@ -181,6 +187,7 @@ def tight_sheet(found: Sequence[Tight], memory: str) -> Sheet:
         "plain s",
         "frontswap s",
         "ratio",
+        "processor",
         "faults",
         "refaults",
         "written MiB",
