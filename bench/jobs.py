@@ -26,10 +26,13 @@ PROGRAM = Path(tasks.__file__)
 PACKAGES = {"forest": ("sklearn", "scikit-learn"), "svd": ("scipy", "scipy")}  # what is imported, what is installed
 # rows, peak to limit, --memory: with few rows nothing would be left for auto, which keeps 128 MiB free
 FULL, QUICK = (10_000_000, 3.5, "auto"), (2_000_000, 1.5, "64M")
+# Of less than this auto, which keeps 128 MiB free, would leave little more than what Python and its libraries take: then
+# it is half of it.
+LITTLE = 400 * MIB
 TIGHT = """\
 Each job alone in a memory cgroup, as uid 65534, without swap. "peak": the most that the group of the plain job was
 charged without a limit, "limit": what it gets then. "plain": how it ends there. "frontswap": how it ends there under
-`frontswap run --memory {memory}`; with the same answers, or it says WRONG. "s": whole processes, from start to end;
+`frontswap run` with that "--memory"; with the same answers, or it says WRONG. "s": whole processes, from start to end;
 plain ones without a limit; "processor": the ratio of seconds of processors, which others on the machine disturb less.
 "faults": those that came to frontswap, "refaults": pages that had to be brought back, "written": to disks, by the
 process."""
@@ -47,6 +50,7 @@ class Tight:
 
     name: str
     limit: int
+    memory: str  # what frontswap run was told
     free: Outcome  # plain, without a limit
     plain: Outcome
     ours: Outcome
@@ -135,10 +139,11 @@ class Bench:
         free = self.free(name, rows)
         limit = int(free.peak / self.chosen.times) // MIB * MIB
         without = self.run(f"{name}: plain, {limit // MIB} MiB", plain(name, rows), limit)
-        done = self.run(
-            f"{name}: frontswap, {limit // MIB} MiB", ours(name, rows, self.chosen.memory, self.folder), limit
-        )
-        return Tight(name, limit, free, without, done)
+        memory = self.chosen.memory
+        if memory == "auto" and limit < LITTLE:
+            memory = f"{limit // 2 // MIB}M"
+        done = self.run(f"{name}: frontswap, {limit // MIB} MiB", ours(name, rows, memory, self.folder), limit)
+        return Tight(name, limit, memory, free, without, done)
 
     def fits(self, name: str) -> Fits:
         """A job that fits, in turn."""
@@ -156,7 +161,7 @@ class Bench:
         return Fits(name, *taken)
 
 
-def tight_sheet(found: Sequence[Tight], memory: str) -> Sheet:
+def tight_sheet(found: Sequence[Tight]) -> Sheet:
     """Every job that is larger than its memory."""
     rows = []
     for job in found:
@@ -168,6 +173,7 @@ def tight_sheet(found: Sequence[Tight], memory: str) -> Sheet:
                 f"{job.free.peak // MIB}",
                 f"{job.limit // MIB} ({job.free.peak / job.limit:.1f}x)",
                 job.plain.how,
+                job.memory,
                 "WRONG" if job.wrong else f"{job.ours.how}, same" if job.ours.how == FINISHED else job.ours.how,
                 number(job.free.seconds),
                 number(job.ours.seconds),
@@ -183,6 +189,7 @@ def tight_sheet(found: Sequence[Tight], memory: str) -> Sheet:
         "peak MiB",
         "limit MiB",
         "plain",
+        "--memory",
         "frontswap",
         "plain s",
         "frontswap s",
@@ -192,7 +199,7 @@ def tight_sheet(found: Sequence[Tight], memory: str) -> Sheet:
         "refaults",
         "written MiB",
     )
-    return Sheet("Larger than its memory", head, rows, TIGHT.format(memory=memory), [asdict(job) for job in found])
+    return Sheet("Larger than its memory", head, rows, TIGHT, [asdict(job) for job in found])
 
 
 def fits_sheet(found: Sequence[Fits]) -> Sheet:
@@ -234,7 +241,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> tuple[list[Sheet], 
         bench = Bench(chosen, console, Path(folder))
         tight = [bench.tight(name) for name in jobs] if "tight" in chosen.parts else []
         fits = [bench.fits(name) for name in jobs] if "fits" in chosen.parts else []
-    sheets = [tight_sheet(tight, chosen.memory)] if tight else []
+    sheets = [tight_sheet(tight)] if tight else []
     sheets += [fits_sheet(fits)] if fits else []
     missed = any(record["verdict"] for record in sheets[-1].records) if fits else False
     return sheets, int(missed or any(job.lost for job in tight))

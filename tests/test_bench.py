@@ -330,14 +330,14 @@ class TestJobs:
         free = confine.Outcome(confine.FINISHED, 10, 9, 400 * MIB, 0, right)
         killed = confine.Outcome(confine.KILLED, 1, 1, 100 * MIB, 0)
         ours = dataclasses.replace(free, seconds=15, cpu=18, statistics={"faults": 7000, "refaults": 3})
-        good = jobs.Tight("pandas", 100 * MIB, free, killed, ours)
+        good = jobs.Tight("pandas", 100 * MIB, "48M", free, killed, ours)
         wrong = dataclasses.replace(good, ours=dataclasses.replace(ours, found=other))
         lost = dataclasses.replace(good, ours=killed)
         assert [(one.wrong, one.lost) for one in (good, wrong, lost)] == [(False, False), (True, True), (False, True)]
-        rows = [row[3:11] for row in jobs.tight_sheet([good, wrong, lost], "auto").rows]
-        assert rows[0] == ("100 (4.0x)", "killed", "finished, same", "10", "15", "1.5", "2.0", "7,000")
-        assert [row[2] for row in rows[1:]] == ["WRONG", "killed"]
-        assert rows[2][5:7] == ("-", "-")
+        rows = [row[3:12] for row in jobs.tight_sheet([good, wrong, lost]).rows]
+        assert rows[0] == ("100 (4.0x)", "killed", "48M", "finished, same", "10", "15", "1.5", "2.0", "7,000")
+        assert [row[3] for row in rows[1:]] == ["WRONG", "killed"]
+        assert rows[2][6:8] == ("-", "-")
 
     def test_what_costs_too_much_in_every_round_is_missed(self) -> None:
         def done(seconds: float, digest: str = "a") -> confine.Outcome:
