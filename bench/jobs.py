@@ -26,8 +26,8 @@ PROGRAM = Path(tasks.__file__)
 PACKAGES = {"forest": ("sklearn", "scikit-learn"), "svd": ("scipy", "scipy")}  # what is imported, what is installed
 # rows, peak to limit, --memory: with few rows nothing would be left for auto, which keeps 128 MiB free
 FULL, QUICK = (10_000_000, 3.5, "auto"), (2_000_000, 1.5, "64M")
-# Of less than this auto, which keeps 128 MiB free, would leave little more than what Python and its libraries take: then
-# it is half of it.
+# Of less than this auto, which keeps 128 MiB free, leaves little more than what Python and its libraries take: half of
+# it is better then.
 LITTLE = 400 * MIB
 TIGHT = """\
 Each job alone in a memory cgroup, as uid 65534, without swap. "peak": the most that the group of the plain job was
