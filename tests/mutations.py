@@ -76,7 +76,7 @@ MUTATIONS = [
     Mutation(12, f"{CORE}/arena.py", "    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:", "    elif True:", "rule_12", REGISTRATION),
     Mutation(12, f"{CORE}/zap.py", "    if loadi(cython.address(pg.registered)) == 0:", "    if False:", "freed_array", REGISTRATION),
     Mutation(12, f"{CORE}/registration.py", "DIRTY if whole else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
-    Mutation(12, f"{CORE}/reclaim.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
+    Mutation(12, f"{CORE}/evict.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ with signals blocked (a handler of the program that faults must not find our loc
 
 import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
-from cython.cimports.frontswap.core.contexts import contexts_for
+from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
@@ -296,6 +296,7 @@ def array_end(pg, number, counted):
     """
     block: block_p = cython.address(pg.blocks[number])
     i: uint64_t
+    bit: uint32_t
     pager_zap(pg, block, block.first, block.pages, True)
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, False)
@@ -304,8 +305,14 @@ def array_end(pg, number, counted):
         marks_clear(pg, block)
     for i in range(block.chunk, block.chunk + block.chunks):
         store32(cython.address(pg.chunks[i]), 0)
-        if pg.huge_most and (load32(cython.address(pg.huge[i // 32])) >> (i % 32)) & 1:
-            and32(cython.address(pg.huge[i // 32]), ~(cython.cast(uint32_t, 1) << (i % 32)))
+        bit = cython.cast(uint32_t, 1) << (i % 32)
+        if (
+            load64(cython.address(pg.huge_left))
+            and (load32(cython.address(pg.huge[i // 32])) & bit)
+            and (and32(cython.address(pg.huge[i // 32]), ~bit) & bit)
+            and add64(cython.address(pg.huge_left), -1) == 1
+        ):
+            budget_apply(pg)
     add64(counted, -(cython.cast(int64_t, block.pages - block.dropped) << block.shift))
     extent_give(cython.address(pg.space), block.chunk, block.chunks)
     extent_give(cython.address(pg.ids), block.first, block.room)

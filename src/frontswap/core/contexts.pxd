@@ -4,6 +4,7 @@ from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil
 cdef void contexts_make(pager_t *pg) noexcept nogil
 cdef void contexts_for(pager_t *pg, uint32_t page) noexcept nogil
+cdef void budget_apply(pager_t *pg) noexcept nogil
 cdef void limit_apply(pager_t *pg, int64_t limit, uint32_t page) noexcept nogil
 cdef void contexts_back(pager_t *pg) noexcept nogil
 cdef void pool_share(pager_t *pg) noexcept nogil

@@ -25,6 +25,7 @@ from cython.cimports.frontswap.core.uapi import (
     backoff,
     casi,
     int64_t,
+    load64,
     loadi,
     madvise,
     store64,
@@ -54,9 +55,14 @@ def fault_share(pg, limit, page):
 
 
 def huge_share(pg, limit):
-    """Huge pages that may leave in one piece at the same time; 0: none does, in this Memory."""
+    """Huge pages that may leave in one piece at the same time; 0: none does, in this Memory.
+
+    Once it is registered there are no new ones, and nothing is set aside when the last has gone.
+    """
     share: int64_t = limit // 128 // PAGE_TABLE
     if pg.huge_from == 0 or not pg.use_move or pg.max_page < PAGE_TABLE:
+        return 0
+    if loadi(cython.address(pg.registered)) and load64(cython.address(pg.huge_left)) == 0:
         return 0
     share = share if share > 1 else 1
     return cython.cast(cython.int, share if share <= pg.most_contexts else pg.most_contexts + 1)
@@ -170,8 +176,13 @@ def limit_apply(pg, limit, page):
             ctx.retired = False
             storei(cython.address(ctx.taken), 0)
     store64(cython.address(pg.limit), limit)
-    pg.huge_most = huge_share(pg, limit)
-    store64(cython.address(pg.budget), limit - reserve_bytes(pg, limit, page))
+    budget_apply(pg)
+
+
+def budget_apply(pg):
+    """What the limit leaves to pages and records, and what follows from that. Under arena_lock."""
+    pg.huge_most = huge_share(pg, pg.limit)
+    store64(cython.address(pg.budget), pg.limit - reserve_bytes(pg, pg.limit, pg.context_page))
     pg.low = pg.budget // 32
     pg.high = pg.budget // 16
     pg.epoch_bytes = pg.budget // 16  # epochs of before mean nothing then; they are a hint

@@ -6,6 +6,7 @@ one that is out goes to the swap file; shrink brings it back into RAM, if there 
 
 import cython
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
+from cython.cimports.frontswap.core.evict import uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
 from cython.cimports.frontswap.core.layout import (
     BUSY,
@@ -25,7 +26,7 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
 )
 from cython.cimports.frontswap.core.pager import RESOLVED, bring_in
-from cython.cimports.frontswap.core.reclaim import BRIEF, charge, uncharge
+from cython.cimports.frontswap.core.reclaim import BRIEF, charge
 from cython.cimports.frontswap.core.region import region_allow
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,

@@ -342,6 +342,7 @@ cdef struct pager_t:
     int64_t huge_from         # until then, arrays from so many bytes on ask for huge pages; 0: none
     int32_t huge_most         # so many may leave in one piece at the same time
     int32_t huge_leaving
+    int64_t huge_left         # those whose bit is set, and those that are leaving
     page_t *pages
     uint32_t max_pages
     block_t *blocks

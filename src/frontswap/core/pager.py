@@ -5,6 +5,7 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 
 import cython
 from cython.cimports.frontswap.core.contexts import context_give, context_take
+from cython.cimports.frontswap.core.evict import out_word, uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -46,15 +47,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_of,
     stream_p,
 )
-from cython.cimports.frontswap.core.reclaim import (
-    BRIEF,
-    PATIENT,
-    charge,
-    out_word,
-    queue_add,
-    reclaim_batch,
-    uncharge,
-)
+from cython.cimports.frontswap.core.reclaim import BRIEF, PATIENT, charge, queue_add, reclaim_batch
 from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk

@@ -18,6 +18,7 @@ from cython.cimports.frontswap.core.arena import (
 )
 from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make, work_enter, work_leave
 from cython.cimports.frontswap.core.drain import pages_in_backends
+from cython.cimports.frontswap.core.evict import evict_page
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.keeper import keeper_stop, unguard
 from cython.cimports.frontswap.core.layout import (
@@ -44,7 +45,6 @@ from cython.cimports.frontswap.core.pager import (
     readahead_request,
 )
 from cython.cimports.frontswap.core.protection import memory_try
-from cython.cimports.frontswap.core.reclaim import evict_page
 from cython.cimports.frontswap.core.region import region_prepare, region_supported
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, threads_resume
 from cython.cimports.frontswap.core.resize import (

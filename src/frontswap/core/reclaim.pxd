@@ -9,24 +9,7 @@ cdef enum:                    # how long a charge tries
 cdef void queue_push(pager_t *pg, uint32_t page) noexcept nogil
 cdef void queue_add(pager_t *pg, uint32_t page) noexcept nogil
 cdef int64_t reclaim_batch(pager_t *pg, context_t *ctx, int64_t want) noexcept nogil
-cdef int evict_page(pager_t *pg, context_t *ctx, uint32_t page, uint32_t low, uint32_t high) noexcept nogil
 cdef int charge(pager_t *pg, context_t **ctx, int64_t bytes, int patience) noexcept nogil
-cdef void uncharge(pager_t *pg, int64_t bytes) noexcept nogil
 cdef void *reclaim_thread(void *argument) noexcept nogil
 
 cdef uint32_t queue_pop(pager_t *pg) noexcept nogil
-cdef int run_from(pager_t *pg, const uint32_t *pages, int i, int n) noexcept nogil
-cdef int close_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
-cdef int64_t evict_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
-cdef int64_t evict_dirty(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
-cdef int64_t evict_group(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
-cdef void take_run(
-    pager_t *pg, uint8_t *to, uint32_t *pages, uint32_t *states, int n, uint8_t **data
-) noexcept nogil
-cdef bint fill_holes_of(pager_t *pg, uint32_t page, uint32_t *state) noexcept nogil
-cdef bint huge_own(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned) noexcept nogil
-cdef void huge_disown(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned) noexcept nogil
-cdef int64_t evict_huge(pager_t *pg, context_t *ctx, uint32_t page, uint32_t low, uint32_t high) noexcept nogil
-cdef int64_t let_go(pager_t *pg, uint32_t *pages, uint32_t *words, int n, bint drop) noexcept nogil
-cdef void put_back(pager_t *pg, const uint8_t *data, uint64_t address, uint32_t size) noexcept nogil
-cdef uint32_t out_word(pager_t *pg, uint32_t kind) noexcept nogil

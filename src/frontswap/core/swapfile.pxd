@@ -9,6 +9,7 @@ cdef int slot_read(pager_t *pg, int64_t slot, uint32_t offset, void *into, uint3
 cdef int swap_reserve(pager_t *pg, int64_t allocated, int64_t budget) noexcept nogil
 cdef int swap_grow(pager_t *pg, uint32_t slots) noexcept nogil
 cdef int back_slots(pager_t *pg, int fd, uint32_t start, uint32_t end) noexcept nogil
+cdef int fill_slots(pager_t *pg, int fd, int64_t at, int64_t stop) noexcept nogil
 cdef void slots_add(pager_t *pg, uint32_t slots) noexcept nogil
 cdef int swap_file_make(pager_t *pg, uint32_t slots, int *made) noexcept nogil
 cdef int unnamed_file(const char *directory) noexcept nogil

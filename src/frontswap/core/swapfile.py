@@ -41,6 +41,7 @@ from cython.cimports.frontswap.core.uapi import (
     SYNC_FILE_RANGE_WRITE,
     SYS_fadvise64,
     SYS_fallocate,
+    SYS_fstatfs,
     SYS_ftruncate,
     SYS_pread64,
     SYS_pwrite64,
@@ -56,6 +57,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     open,
+    statfs_t,
     store64,
     storei,
     uint32_t,
@@ -205,16 +207,36 @@ def area_slot_read(area, ctx, offset, into, size):
 
 
 def back_slots(pg, fd, start, end):
-    """Have the file system keep room for the slots [start, end) of a file; 0 or an errno."""
+    """Have the file system keep room for the slots [start, end) of a file that ends at `start`; 0 or an errno."""
     at: int64_t = start * cython.cast(int64_t, pg.segment_bytes)
     stop: int64_t = end * cython.cast(int64_t, pg.segment_bytes)
-    got: cython.Py_ssize_t
+    error: cython.int
+    disk: statfs_t
+    # fallocate() takes all that there is before it says that it was not enough: who writes meanwhile finds a full disk.
+    # (A file system that counts no blocks says nothing.)
+    if (
+        guarded_call(SYS_fstatfs, fd, cython.cast(cython.long, cython.address(disk)), 0, 0) == 0
+        and disk.f_blocks
+        and cython.cast(uint64_t, stop - at) > disk.f_bfree * disk.f_bsize
+    ):
+        return ENOSPC
     if guarded_call(SYS_fallocate, fd, 0, at, stop - at) == 0:
         return 0
-    if errno != EOPNOTSUPP:
-        return errno
-    # A file system without fallocate(): zeros take the room. (glibc's emulation writes single bytes, which
-    # O_DIRECT refuses.)
+    error = errno
+    if error == EOPNOTSUPP:
+        error = fill_slots(pg, fd, at, stop)
+    # What a full disk has given all the same goes back: the allocation is refused whole.
+    if error and guarded_call(SYS_ftruncate, fd, at, 0, 0) != 0:
+        pass
+    return error
+
+
+def fill_slots(pg, fd, at, stop):
+    """back_slots() where the file system has no fallocate(): zeros take the room; 0 or an errno.
+
+    (glibc's emulation writes single bytes, which O_DIRECT refuses.)
+    """
+    got: cython.Py_ssize_t
     while at < stop:
         got = guarded_call(
             SYS_pwrite64,
@@ -242,9 +264,6 @@ def swap_grow(pg, slots):
     if not pg.overcommit:
         error = back_slots(pg, pg.file, pg.slots, slots)
         if error != 0:
-            # A full disk has given what it had: it goes back, the allocation is refused whole.
-            if guarded_call(SYS_ftruncate, pg.file, pg.slots * cython.cast(int64_t, pg.segment_bytes), 0, 0) != 0:
-                pass
             return error
     lock(cython.address(pg.log_lock))
     slots_add(pg, slots)

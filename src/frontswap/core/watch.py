@@ -1,7 +1,16 @@
-"""Somebody in Python is called once so much has been allocated: so nobody has to look again and again until then."""
+"""Nobody has to look again and again: Python is called once so much is allocated, or somebody has changed a word."""
 
 import cython
-from cython.cimports.frontswap.core.uapi import cas64, getpid, int64_t, load64, store64
+from cython.cimports.frontswap.core.uapi import (
+    cas64,
+    futex_wait,
+    futex_wake,
+    getpid,
+    int64_t,
+    load64,
+    store64,
+    uint32_t,
+)
 
 
 def watch_look(pg):
@@ -28,3 +37,15 @@ def watch_begin(pg, allocated, call):
     watcher = call
     watch_process = getpid()
     store64(cython.address(pg.watch_from), allocated)
+
+
+def word_wait(shared: cython.uchar[::1], at: cython.Py_ssize_t, seen: uint32_t):
+    """Sleep until the word of 4 bytes at this place of shared memory is not `seen`, or a signal comes."""
+    word: cython.pointer(uint32_t) = cython.cast(cython.pointer(uint32_t), cython.address(shared[at]))
+    with cython.nogil:
+        futex_wait(word, seen)
+
+
+def word_wake(shared: cython.uchar[::1], at: cython.Py_ssize_t):
+    """Wake all processes that wait for this word."""
+    futex_wake(cython.cast(cython.pointer(uint32_t), cython.address(shared[at])))

@@ -1,9 +1,9 @@
 """Zapping pages: their frames and their records go, and they read as zeros. For arrays that are freed, and advice."""
 
 import cython
+from cython.cimports.frontswap.core.evict import uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page
 from cython.cimports.frontswap.core.layout import BUSY, CLEAN, DIRTY, HIGH_SHIFT, NONE, STATE, page_p
-from cython.cimports.frontswap.core.reclaim import uncharge
 from cython.cimports.frontswap.core.region import region_close
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..core.watch import word_wait, word_wake
 from ..machine import Machine
 from .settings import MIN_LIMIT
 
@@ -29,6 +30,7 @@ PREFIX = "frontswap-run-"
 #: lines; who finds none is beside the budget, with the share that it would have
 MOST = 1022
 _HEADER = struct.Struct("=16sQQ")  # the form, the budget, a number that changes with every change
+_CHANGE = 24  # where that number stands
 _LINE = struct.Struct("=QQQQQ24x")
 _FORM = b"frontswap ledger"
 _SIZE = 64 * (MOST + 1)
@@ -137,13 +139,23 @@ class Ledger:
     def _write(self, at: mmap.mmap, place: int, line: Line | None) -> None:
         words = (0, 0, 0, 0, 0) if line is None else (line.pid, line.start, line.used, line.demand, line.claim)
         _LINE.pack_into(at, 64 * place, *words)
-        form, budget, change = _HEADER.unpack_from(at)
-        _HEADER.pack_into(at, 0, form, budget, change + 1)
+        self._head(at)
+
+    def _head(self, at: mmap.mmap, budget: int | None = None) -> None:
+        """Something has changed, the budget perhaps."""
+        form, before, change = _HEADER.unpack_from(at)
+        _HEADER.pack_into(at, 0, form, before if budget is None else budget, change + 1)
+        word_wake(at, _CHANGE)
 
     @property
     def change(self) -> int:
         """Another number means that somebody has changed something. Read without holding it."""
         return 0 if self._map is None else int(_HEADER.unpack_from(self._map)[2])
+
+    def wait(self, change: int) -> None:
+        """Until it has another number, or perhaps earlier. It costs nothing: no Python runs meanwhile."""
+        if self._map is not None:
+            word_wait(self._map, _CHANGE, change & 0xFFFFFFFF)  # its lower half, on the machines that there are
 
     @property
     def budget(self) -> int:
@@ -190,8 +202,7 @@ class Ledger:
         """
         with self._held() as at:
             if budget is not None and budget != self.budget:
-                form, _, change = _HEADER.unpack_from(at)
-                _HEADER.pack_into(at, 0, form, budget, change + 1)
+                self._head(at, budget)
             lines = self._lines(at)
             place = self._own(lines, limit)
             if place == 0:
@@ -203,8 +214,8 @@ class Ledger:
                 free = self.budget - sum(line.claim for line in others)
                 share = max(min(share, free), before.claim)
             share = max(share, least)
-            # Small changes are nobody's concern: each one wakes all the others.
-            if abs(share - before.claim) < before.claim // 32 and share >= before.claim - before.claim // 64:
+            # Small changes are nobody's concern: each one wakes all the others, if there are any.
+            if others and abs(share - before.claim) < before.claim // 32 and share >= before.claim - before.claim // 64:
                 share = max(before.claim, least)
             line = replace(before, used=used, demand=demand, claim=max(share, before.claim))
             pid = _LINE.unpack_from(at, 64 * place)[0]

@@ -299,7 +299,19 @@ class Follower:
         while not end.is_set():
             if self.due():
                 self.tick()
-            end.wait(GLANCE)
+            if (ledger := self._settled()) is not None:
+                ledger.wait(self._change)
+            else:
+                end.wait(GLANCE)
+
+    def _settled(self) -> Ledger | None:
+        """The ledger, if it alone can bring something new: the process has all of a size that was told.
+
+        So Python does not run beside the program: some programs count the references of small numbers.
+        """
+        if self.ledger is None or self.auto or self.last is None or self.last.limit < self.ledger.budget:
+            return None
+        return self.ledger
 
     def stop(self) -> None:
         """No more looks from now on; one that is on its way is finished."""

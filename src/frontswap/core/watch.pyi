@@ -1,0 +1,6 @@
+"""Compiled; see watch.py."""
+
+import mmap
+
+def word_wait(shared: mmap.mmap, at: int, seen: int) -> None: ...
+def word_wake(shared: mmap.mmap, at: int) -> None: ...
