@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import cgroup, confine, tasks
-from bench.__main__ import MIB, directory
+from bench.__main__ import MIB, directory, terminated
 from bench.command import parser, run
 from bench.confine import FINISHED, NOBODY, Outcome
 from bench.missing import Missing
@@ -280,6 +281,7 @@ def main() -> int:
     chosen.times = chosen.times or times
     chosen.memory = chosen.memory or memory
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 5)
+    signal.signal(signal.SIGTERM, terminated)
     return run("jobs", chosen, chosen.dir, lambda console, _: measure(chosen, console))
 
 
