@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-BAD = ("worse", "missed")
+BAD = ("worse", "missed", "WRONG")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """The bench's pure parts: its data, its loops, its arithmetic. The measuring itself is `python -m bench --quick`."""
 
 import dataclasses
+import importlib.util
+import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import before, cgroup, data, native, report, results, subjects
+from bench import before, cgroup, confine, data, jobs, native, report, results, subjects, tasks
 from bench.__main__ import parser, verdict
 from bench.missing import Missing
 from bench.native import Loops, words
 from bench.run import STEPS, Plan, Record, works
 from bench.zram import read_pool
+from helpers import PATIENCE, ROOT
 
 MIB = 1 << 20
 README = Path(__file__).parents[1] / "bench" / "README.md"
@@ -306,3 +311,61 @@ def test_before_pairs_rounds() -> None:
         "scan": ("1", "1.2", "1.150 (1.100 to 1.200) missed", "3"),
         "random": ("5", "5", "1.000 (1.000 to 1.000)", "2"),
     }
+
+
+class TestJobs:
+    @pytest.mark.parametrize("part", ["", "-large"])
+    def test_three_libraries_give_the_same_answers(self, part: str) -> None:
+        """And none of them depends on what another one may have wrong."""
+        names = ("pandas", "polars", "duckdb")
+        for name in names:
+            if importlib.util.find_spec(name) is None:
+                pytest.skip(f"needs {name}")
+        commands = [jobs.plain(name + part, 20_000) for name in names]
+        found = [subprocess.run(command, capture_output=True, text=True, check=True) for command in commands]
+        assert len({json.loads(done.stdout)["digest"] for done in found}) == 1
+
+    def test_a_wrong_answer_is_seen_and_one_that_was_not_given_is_none(self) -> None:
+        right, other = {"bytes": MIB, "digest": "a"}, {"bytes": MIB, "digest": "b"}
+        free = confine.Outcome(confine.FINISHED, 10, 9, 400 * MIB, 0, right)
+        killed = confine.Outcome(confine.KILLED, 1, 1, 100 * MIB, 0)
+        ours = dataclasses.replace(free, seconds=15, cpu=18, statistics={"faults": 7000, "refaults": 3})
+        good = jobs.Tight("pandas", 100 * MIB, "48M", free, killed, ours)
+        wrong = dataclasses.replace(good, ours=dataclasses.replace(ours, found=other))
+        lost = dataclasses.replace(good, ours=killed)
+        assert [(one.wrong, one.lost) for one in (good, wrong, lost)] == [(False, False), (True, True), (False, True)]
+        rows = [row[3:12] for row in jobs.tight_sheet([good, wrong, lost]).rows]
+        assert rows[0] == ("100 (4.0x)", "killed", "48M", "finished, same", "10", "15", "1.5", "2.0", "7,000")
+        assert [row[3] for row in rows[1:]] == ["WRONG", "killed"]
+        assert rows[2][6:8] == ("-", "-")
+
+    def test_what_costs_too_much_in_every_round_is_missed(self) -> None:
+        def done(seconds: float, digest: str = "a") -> confine.Outcome:
+            found = {"seconds": seconds - 0.5, "digest": digest}
+            return confine.Outcome(confine.FINISHED, seconds, 2 * seconds, MIB, 0, found)
+
+        plain = [done(1.0), done(1.0)]
+        ours = {"slow": [done(1.03), done(1.05)], "noisy": [done(1.5), done(0.99)], "other": [done(1), done(1, "b")]}
+        rows = jobs.fits_sheet([jobs.Fits(name, plain, taken) for name, taken in ours.items()]).rows
+        assert [row[3].partition(") ")[2] for row in rows] == ["missed", "", "WRONG"]
+        assert rows[0][3:6] == ("1.040 (1.030 to 1.050) missed", "1.040 (1.030 to 1.050)", "1.080 (1.060 to 1.100)")
+
+    def test_the_manual_names_all_options_and_jobs(self) -> None:
+        manual = README.read_text().partition("# bench.jobs")[2]
+        options = {option for action in jobs.options()._actions for option in action.option_strings}
+        names = (*tasks.JOBS, *(option for option in options if option.startswith("--") and option != "--help"))
+        assert not [name for name in names if not re.search(rf"{name}\b", manual)]
+
+    @pytest.mark.skipif(not ROOT, reason="needs root: makes a memory cgroup")
+    @pytest.mark.parametrize(("size", "how"), [(8, confine.FINISHED), (256, confine.KILLED)])
+    def test_a_group_holds_an_ordinary_user(self, size: int, how: str) -> None:
+        try:
+            confine.check()
+            hierarchy = cgroup.find()
+        except Missing as what:
+            pytest.skip(f"needs {what}")
+        code = f'import json, os; held = b"1" * ({size} << 20); print(json.dumps({{"user": os.getuid()}}))'
+        done = confine.run([sys.executable, "-c", code], hierarchy, 64 * MIB, Path("/var/tmp"), 60 * PATIENCE)
+        assert done.how == how, done
+        assert done.found == ({"user": confine.NOBODY} if how == confine.FINISHED else {})
+        assert done.peak <= 64 * MIB
