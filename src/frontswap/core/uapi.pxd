@@ -356,7 +356,7 @@ cdef extern from * nogil:
     const int SYS_close, SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
     const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64, SYS_fstatfs
     ctypedef struct statfs_t "struct statfs":
-        uint64_t f_bsize, f_blocks, f_bfree
+        uint64_t f_frsize, f_blocks, f_bfree
     const int CLOSE_RANGE_UNSHARE "FS_CLOSE_RANGE_UNSHARE", CLOSE_RANGE_CLOEXEC "FS_CLOSE_RANGE_CLOEXEC"
     const int CLONE_FILES
     int unshare(int what)
