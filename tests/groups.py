@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,22 @@ class Group:
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.v2 = (path / "cgroup.controllers").exists()
-        (path / ("memory.max" if self.v2 else "memory.limit_in_bytes")).write_text(str(limit), encoding="utf-8")
+        if not self.limit(limit):
+            raise RuntimeError(f"{path} takes no limit of {limit}")
+
+    def limit(self, limit: int) -> bool:
+        """Set it; False: more is in use. Version 2 would kill for it, so there it is not even tried."""
+        try:
+            if self.v2 and int((self.path / "memory.current").read_text(encoding="utf-8")) > limit:
+                return False
+            (self.path / ("memory.max" if self.v2 else "memory.limit_in_bytes")).write_text(
+                str(limit), encoding="utf-8"
+            )
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
 
     @property
     def kills(self) -> int:

@@ -11,22 +11,34 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, wait_until
+from groups import Group, memory_group
+from helpers import PATIENCE, MiB, wait_until
 
 from frontswap.memory.ledger import FOLDER, PREFIX, Ledger
 
 CRASHES = Path(__file__).with_name("crashes.py")
-BUDGET = 64 << 20
+BUDGET = 64 * MiB
 
 
 class Tree:
     """The run, and what its processes have said."""
 
-    def __init__(self, folder: Path, swap: Path, depth: int, size: int, *ways: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        swap: Path,
+        depth: int,
+        size: int,
+        *ways: str,
+        memory: str = "64M",
+        group: Group | None = None,
+    ) -> None:
         self.folder = folder
         before = set(FOLDER.glob(f"{PREFIX}*"))
-        command = [str(Path(sys.executable).with_name("frontswap")), "run", "--memory", "64M", "--threshold", "1M"]
+        command = [str(Path(sys.executable).with_name("frontswap")), "run", "--memory", memory, "--threshold", "1M"]
         command += ["--swap", str(swap), "--quiet", str(CRASHES), str(folder), str(depth), str(size), *ways]
+        if group is not None:
+            command = ["/bin/sh", "-c", f'echo $$ > {group.path}/cgroup.procs && exec "$@"', "sh", *command]
         self.errors = folder / "stderr"
         with self.errors.open("wb") as errors:
             self.root = subprocess.Popen(command, stderr=errors)
@@ -119,3 +131,26 @@ def test_a_disk_without_room_for_all(tmp_path: Path, small_disk: Path) -> None:
     finally:
         tree.end()
     assert tree.root.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_limit_of_a_group_is_lowered_and_raised(tmp_path: Path) -> None:
+    """While a tree of 300 MiB goes on in it: its run makes room, and nobody is killed."""
+    (tmp_path / "swap").mkdir()
+    with memory_group(512 * MiB) as group:
+        tree = Tree(tmp_path, tmp_path / "swap", 1, 100, "fork", "exec", memory="auto", group=group)
+        try:
+            tree.go_on(3)
+            before = tree.ledger.budget
+            for limit in (480, 440, 400, 360):
+                # The kernel takes no limit that is in use: what the last one has set off makes room for the next.
+                wait_until(lambda limit=limit: group.limit(limit * MiB), f"{limit} MiB")  # type: ignore[misc]
+                tree.go_on(3)
+            assert tree.ledger.budget < before - 100 * MiB
+            group.limit(512 * MiB)
+            wait_until(lambda: tree.ledger.budget > before - 60 * MiB, "it grows again")
+            tree.go_on(3)
+        finally:
+            tree.end()
+        assert tree.root.returncode == 0
+        assert group.kills == 0
