@@ -16,7 +16,19 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from helpers import MODES, PROTECTION, ROOT, Census, Mode, census, census_of_the_end, end_zygote, more_than
+from helpers import (
+    MODES,
+    PROTECTION,
+    ROOT,
+    Census,
+    Mode,
+    census,
+    census_of_the_end,
+    end_zygote,
+    mode_of,
+    more_than,
+    protected,
+)
 
 import frontswap
 from frontswap.testing.container import forbid_userfaultfd
@@ -103,7 +115,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def _use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
+def use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
+    """Have Memories made from now on use it; skips, with the reason, where this machine cannot."""
     reason = mode.why_not()
     if reason:
         pytest.skip(reason)
@@ -118,33 +131,31 @@ SLOW_WITH_THREADS |= {"test_registration", "test_resize"}
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Handler threads in these modules are for `-m slow`: the whole suite has five minutes."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Handler threads in these modules are for `-m slow`: the whole suite has five minutes.
+
+    So are pages without userfaultfd (test_protection has what is quick), unless there is no other way.
+    """
     for item in items:
+        if item.get_closest_marker("protection") is not None and not config.getoption("forbid_userfaultfd"):
+            item.add_marker(pytest.mark.slow)
         callspec = getattr(item, "callspec", None)
         seam = callspec.params.get("seam") if callspec is not None else None
-        if seam is not None and seam.faults == "thread" and item.path.stem in SLOW_WITH_THREADS:
+        if seam == "thread" and item.path.stem in SLOW_WITH_THREADS:
             item.add_marker(pytest.mark.slow)
 
 
-# In the whole suite it takes a minute; test_protection has what is quick.
-SLOW_PROTECTION = pytest.param(PROTECTION, marks=pytest.mark.slow)
-
-
-@pytest.fixture(params=[*MODES, SLOW_PROTECTION], ids=str)
+@pytest.fixture(params=[*MODES, protected(PROTECTION, name=str(PROTECTION))], ids=str)
 def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
     """Each way of catching a fault with each way of taking a page out; Memories made from now on use it."""
     chosen: Mode = request.param
-    return _use(chosen, monkeypatch)
+    return use(chosen, monkeypatch)
 
 
-@pytest.fixture(params=[MODES[0], MODES[2], SLOW_PROTECTION], ids=lambda mode: mode.faults)
+@pytest.fixture(params=["sigbus", "thread", protected(PROTECTION.faults, name=PROTECTION.faults)])
 def seam(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
     """Each way of catching a fault, with the best way of taking a page out that this kernel has."""
-    chosen: Mode = request.param
-    if chosen.why_not() and not Mode(chosen.faults, "wp").why_not():
-        chosen = Mode(chosen.faults, "wp")
-    return _use(chosen, monkeypatch)
+    return use(mode_of(request.param), monkeypatch)
 
 
 @pytest.fixture(autouse=True)

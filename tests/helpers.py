@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from zygote import Zygote
 
 import frontswap
-from frontswap.core.plane import kernel_features, protection_access
+from frontswap import causes
+from frontswap.core.plane import kernel_access, kernel_features, protection_access
 
 Array = npt.NDArray[Any]
 
@@ -63,8 +65,35 @@ class Mode:
 
 
 MODES = [Mode(faults, evict) for faults in ("sigbus", "thread") for evict in ("move", "wp")]
-#: without userfaultfd
+#: without userfaultfd; where that is forbidden (pytest --forbid-userfaultfd) it is what "auto" is
 PROTECTION = Mode("sigsegv", "wp")
+
+
+def forbidden() -> bool:
+    """True if this process may not have userfaultfd."""
+    return causes.without_userfaultfd(kernel_access()[0])
+
+
+def protected(*values: Any, name: str, slow: bool = False) -> Any:
+    """A case of `parametrize` without userfaultfd: a slow one, unless there is no other way (conftest.py)."""
+    return pytest.param(*values, id=name, marks=[pytest.mark.protection, *[pytest.mark.slow] * slow])
+
+
+def mode_of(faults: str) -> Mode:
+    """This way of catching faults, with the best way of taking a page out that this kernel has."""
+    best = Mode(faults, "move")
+    return Mode(faults, "wp") if faults == PROTECTION.faults or best.why_not() else best
+
+
+def without_notice(stderr: str) -> str:
+    """What a process has said beside the one line that is said once where userfaultfd is forbidden."""
+    refused = kernel_access()[0]
+    if not causes.without_userfaultfd(refused):
+        return stderr
+    lines = stderr.splitlines(keepends=True)
+    notices = [line for line in lines if causes.instead_of_userfaultfd(refused) in line]
+    assert len(notices) <= 1, stderr
+    return "".join(line for line in lines if line not in notices)
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -304,7 +333,8 @@ def run_child(
     It is forked from one that has imported what the prelude does, unless `options` or `fresh` ask for one that starts
     from nothing: for environment variables that are read by imports, and to measure what a process takes.
     """
-    code = ORDINARY * (ordinary and ROOT) + DUMPABLE * (ordinary and mode == PROTECTION) + code
+    protection = mode == PROTECTION if mode else forbidden()
+    code = ORDINARY * (ordinary and ROOT) + DUMPABLE * (ordinary and protection) + code
     env = dict(os.environ, **(mode.environment if mode else {}), **(environment or {}))
     if not (fresh or options):
         status, out, err = _zygote().run(code, env, timeout * PATIENCE)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from groups import Group, memory_group
-from helpers import MiB, child_command
+from helpers import PROTECTION, MiB, child_command, mode_of, protected
 
 LIMIT = 64 * MiB
 SIZE = 256 * MiB
@@ -129,13 +129,15 @@ class Child:
 Case = tuple[str, int, str]
 
 
-def cases(*quick: Case) -> list[Any]:
-    """All combinations of seam, page size and data; those that are not named are slow."""
-    every = itertools.product(("sigbus", "thread"), (4096, 65536), DATA)
-    return [
-        pytest.param(case, id="-".join(map(str, case)), marks=[pytest.mark.slow] * (case not in quick))
-        for case in every
-    ]
+def cases(page: int, data: str) -> Iterator[Any]:
+    """All combinations of seam, page size and data; quick are those of SIGBUS (SIGSEGV) that are named."""
+    for case in itertools.product(("sigbus", "thread", PROTECTION.faults), (4096, 65536), DATA):
+        slow = case[1:] != (page, data) or case[0] == "thread"
+        name = "-".join(map(str, case))
+        if case[0] == PROTECTION.faults:
+            yield protected(case, name=name, slow=slow)
+        else:
+            yield pytest.param(case, id=name, marks=[pytest.mark.slow] * slow)
 
 
 @pytest.fixture
@@ -145,6 +147,8 @@ def child(request: pytest.FixtureRequest) -> Iterator[Callable[..., Child]]:
 
     def start(case: Case, entry: str = "") -> Child:
         faults, page, data = case
+        if mode_of(faults).why_not():
+            pytest.skip(mode_of(faults).why_not())
         code = STORY.format(page=page, data=DATA[data], limit=LIMIT, size=SIZE)
         started.append(Child(entry + code, faults))
         return started[-1]
@@ -155,7 +159,7 @@ def child(request: pytest.FixtureRequest) -> Iterator[Callable[..., Child]]:
         each.process.wait()
 
 
-@pytest.mark.parametrize("case", cases(("sigbus", 4096, "noise")))
+@pytest.mark.parametrize("case", list(cases(4096, "noise")))
 def test_resident_memory_seen_from_outside(case: Case, child: Callable[..., Child]) -> None:
     process = child(case)
     before = process.status("VmRSS")
@@ -180,7 +184,7 @@ def group() -> Iterator[Group]:
         yield group
 
 
-@pytest.mark.parametrize("case", cases(("sigbus", 65536, "noise")))
+@pytest.mark.parametrize("case", list(cases(65536, "noise")))
 def test_memory_cgroup_is_never_short(case: Case, group: Group, child: Callable[..., Child]) -> None:
     """Limit + 128 MiB, for Python, NumPy and the kernel's own: nothing is killed."""
     process = child(case, f"open({str(group.path / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n")

@@ -29,9 +29,12 @@ memory = frontswap.Memory("16M", page=4096, overcommit=True)
 array = memory.empty({pages} * 4096, "u1")
 memory.advise(array, "random")
 middle = array[: len(array) // 4]
+# Out, both times: of what is protected a page that was only read is the kernel's own page of zeros, and in no RSS.
 middle[::4096].sum()
+memory.advise(array, "cold")
 before = beside(memory)
 array[::4096].sum()
+memory.advise(array, "cold")
 after = beside(memory)
 print(after - before)
 """

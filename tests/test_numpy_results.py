@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.sparse
-from conftest import NewMemory
-from helpers import Array, MiB, Mode, run_child, same
+from conftest import NewMemory, use
+from helpers import PROTECTION, Array, MiB, Mode, mode_of, protected, run_child, same
 
 LIMIT = 16 * MiB
 N = 4 << 20  # float64: 32 MiB, twice the smallest limit
@@ -130,16 +130,19 @@ WITH_THREAD = ("sort float64", "cumsum", "fancy writing")
 
 
 def cases() -> Iterator[Any]:
-    """All operations, with both ways to catch a fault, and with arrays of two sizes; the quick ones first."""
-    for scale, faults, name in itertools.product((1, 2), ("sigbus", "thread"), OPERATIONS):
-        quick = scale == 1 and name not in LONG and (faults == "sigbus" or name in WITH_THREAD)
-        marks = [] if quick else [pytest.mark.slow]
-        yield pytest.param(name, faults, scale, id=f"{name}-{faults}-{scale}", marks=marks)
+    """All operations, with each way to catch a fault, and with arrays of two sizes; the quick ones first."""
+    for scale, faults, name in itertools.product((1, 2), ("sigbus", "thread", PROTECTION.faults), OPERATIONS):
+        slow = scale == 2 or name in LONG or (faults == "thread" and name not in WITH_THREAD)
+        case = f"{name}-{faults}-{scale}"
+        if faults == PROTECTION.faults:
+            yield protected(name, faults, scale, name=case, slow=slow)
+        else:
+            yield pytest.param(name, faults, scale, id=case, marks=[pytest.mark.slow] * slow)
 
 
 @pytest.mark.parametrize(("name", "faults", "scale"), list(cases()))
 def test_results(name: str, faults: str, scale: int, monkeypatch: pytest.MonkeyPatch, new_memory: NewMemory) -> None:
-    monkeypatch.setenv("FRONTSWAP_FAULTS", faults)
+    use(mode_of(faults), monkeypatch)
     make, operation = OPERATIONS[name]
     expected_array = make(scale * N)
     memory = new_memory(scale * LIMIT)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import MODES, Array, MiB, Mode, noise, same
+from helpers import MODES, PROTECTION, Array, MiB, Mode, noise, protected, same
 
 LIMIT = 16 * MiB
 
@@ -52,10 +52,13 @@ SHAPES = [(65536, "up"), (65536, "down"), (65536, "strided"), (4096, "strided")]
 
 def cases() -> Iterator[Any]:
     """All combinations. Quick are those of one mode, and a third of the others', another one in each."""
-    for mode, out, (page, back) in itertools.product(MODES, ORDERS, SHAPES):
+    for mode, out, (page, back) in itertools.product((*MODES, PROTECTION), ORDERS, SHAPES):
+        name = f"{mode}-{out}-{page}-{back}"
+        if mode == PROTECTION:
+            yield protected(mode, out, back, page, name=name)
+            continue
         place = MODES.index(mode) + ORDERS.index(out) + SHAPES.index((page, back))
         quick = page == 65536 and (mode == MODES[0] or place % 3 == 0)
-        name = f"{mode}-{out}-{page}-{back}"
         yield pytest.param(mode, out, back, page, id=name, marks=[] if quick else [pytest.mark.slow])
 
 

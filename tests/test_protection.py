@@ -15,7 +15,9 @@ from helpers import DUMPABLE, FORBID, ORDINARY, PROTECTION, ROOT, Array, MiB, no
 
 import frontswap
 from frontswap.core.plane import protection_access
-from frontswap.errors import KernelSupportError, OutOfMemoryError
+from frontswap.errors import KernelSupportError, OutOfMemoryError, ParameterError
+from frontswap.memory.install import checked
+from frontswap.memory.space import Space
 
 pytestmark = pytest.mark.skipif(protection_access() != 0, reason="/proc/self/mem does not write to protected memory")
 
@@ -89,7 +91,25 @@ print(json.dumps([report.works, {f.name: (f.what, f.command, f.level) for f in r
     assert found["userfaultfd"][1].startswith("docker run ")
     assert found["userfaultfd"][2] == "limit"
     assert "/proc/self/mem" in found["protection"][0]
+    assert found["SIGSEGV"][2] == "ok"
+    assert "SIGBUS" not in found
     assert found["trial"][2] == "ok"
+
+
+def test_doctor_where_sigsegv_is_blocked() -> None:
+    """A thread that blocks it would be killed: by the doctor's word if it is all there is, else as a limit."""
+    code = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGSEGV])
+found = [f.level for f in checks.blocked_signals(Machine(), "auto") if f.name == "SIGSEGV"]
+thread = threading.Thread(target=time.sleep, args=(1,))
+thread.start()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGSEGV])
+found += [f.level for f in checks.blocked_signals(Machine(), "auto") if f.name == "SIGSEGV"]
+thread.join()
+print(json.dumps(found))
+"""
+    before = "from frontswap.observe import checks\nfrom frontswap.machine import Machine\n" + ORDINARY * ROOT
+    assert run_child(before + CONTAINER + code).check().result == ["fails", "limit"]
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -162,6 +182,22 @@ assert set(bad) == {-1}, bad
 
 
 # --- mappings ------------------------------------------------------------------------------------
+
+TAKE = """
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+def take_all_mappings():
+    "All that this process can have: (where they are, how many bytes)."
+    size = int(open("/proc/sys/vm/max_map_count").read()) * 4096
+    at = taken = libc.mmap(None, size, 0, 0x4022, -1, 0)
+    while libc.mprotect(at, 4096, 1) == 0:
+        at += 8192
+    return taken, size
+"""
 
 
 def most_mappings() -> int:
@@ -245,6 +281,7 @@ def test_when_the_program_has_taken_all_mappings() -> None:
     """A few are left: what cannot have one waits for the pages before it to leave. Nothing is lost."""
     code = (
         MAPPED
+        + TAKE
         + """
 memory = frontswap.Memory("16M", page=4096)
 source = walk(2 << 20)
@@ -252,18 +289,9 @@ array = memory.array(source)
 pages, wanted = array.reshape(-1, 512), source.reshape(-1, 512)
 order = np.random.default_rng(3).permutation(len(pages))
 found = np.zeros(512)
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 memory.advise(array, "cold")
 memory.advise(array, "random")
-size = int(open("/proc/sys/vm/max_map_count").read()) * 4096
-taken = libc.mmap(None, size, 0, 0x4022, -1, 0)
-at = taken
-while libc.mprotect(at, 4096, 1) == 0:
-    at += 8192
+taken, size = take_all_mappings()
 libc.munmap(taken, 30 * 4096)
 for page in order[:1500]:
     found[:] = pages[page]
@@ -276,6 +304,45 @@ same(np.array(array), source)
 """
     )
     run_child(code, mode=PROTECTION).check()
+
+
+def test_a_generation_without_mappings_is_refused() -> None:
+    """A child of a child has the pieces of both. One that could have no more of them could bring nothing in."""
+    code = (
+        TAKE
+        + """
+memory = frontswap.Memory("16M", page=4096)
+source = walk(3 << 20)
+array = memory.array(source)
+def fork(work):
+    pid = os.fork()
+    if pid == 0:
+        work()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+def check():
+    same(np.array(array), source)
+    array[::100] += 1
+    memory.advise(array, "cold")
+    assert (array[::100] == source[::100] + 1).all()
+def child():
+    taken, size = take_all_mappings()
+    libc.munmap(taken, 100 * 4096)
+    try:
+        os.fork()
+    except OSError as error:
+        assert error.errno == errno.ENOMEM
+    else:
+        os._exit(3)
+    libc.munmap(taken, size)
+    fork(check)
+    check()
+fork(child)
+check()
+"""
+    )
+    done = run_child(code, mode=PROTECTION).check()
+    assert "frontswap: fork refused: mappings (vm.max_map_count)" in done.err
 
 
 # --- signals -------------------------------------------------------------------------------------
@@ -369,6 +436,22 @@ same(np.array(array), source)
     assert "fork refused: /proc/self/mem" in done.err
 
 
+def test_auto_names_both_that_are_refused() -> None:
+    """Under a filter, and with another user than it began with: neither will do, and the error says why."""
+    code = """
+assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0
+try:
+    frontswap.Memory("16M")
+except frontswap.KernelSupportError as error:
+    assert error.errno == errno.EPERM
+    for word in ("seccomp", "/proc/self/mem", "setuid", "PR_SET_DUMPABLE"):
+        assert word in str(error), error
+else:
+    raise AssertionError("no error")
+"""
+    run_child(CONTAINER + ORDINARY * ROOT + code).check()
+
+
 def test_the_child_fills_its_own_memory() -> None:
     """Its parent's descriptor is of its parent's memory: nothing that a child brings in or writes is seen there."""
     code = (
@@ -458,3 +541,40 @@ def test_late(page: int, protection: None, monkeypatch: pytest.MonkeyPatch) -> N
         assert first.sum() == -(-len(first) // (3 * 4096))
     del array, arrays, first
     memory.close()
+
+
+# --- the limit -----------------------------------------------------------------------------------
+
+
+def test_a_limit_is_raised_as_far_as_there_are_mappings(protection: None) -> None:
+    """It claims more of them when it is raised, and keeps that; what another Memory has claimed it cannot have."""
+    first = frontswap.Memory("16M", page=4096)
+    array = first.array(walk(6 << 20))
+    most = first._space.limit_most()
+    assert most > 32 * MiB
+    other = frontswap.Memory("16M", page=4096)
+    between = first._space.limit_most()
+    assert 16 * MiB < between < most
+    with pytest.raises(ParameterError, match="what this Memory has tables and mappings for"):
+        first.resize(most)
+    first.resize(between)
+    other.close()
+    first.resize(most)
+    with pytest.raises(KernelSupportError, match="max_map_count"):
+        frontswap.Memory("16M")
+    first.resize("16M")
+    with pytest.raises(KernelSupportError, match="max_map_count"):  # it may be raised again
+        frontswap.Memory("16M")
+    same(array, walk(6 << 20))
+    assert first.statistics().overshoots == 0
+    del array
+    first.close()
+    frontswap.Memory("16M").close()
+
+
+def test_pages_go_with_the_budget_of_a_run(protection: None) -> None:
+    """One of many processes begins with a share, and may come to have nearly all that the others do not need."""
+    settings = checked("64M", swap="auto", backends="zcache", threshold="1M", later=2048 * MiB)
+    space = Space(settings, "auto")
+    assert space.limit_most() >= 2048 * MiB
+    space.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import PATIENCE
+from helpers import PATIENCE, forbidden, without_notice
 
 import frontswap
 from frontswap.memory.startup import VARIABLE, program_folder
@@ -50,7 +50,7 @@ def test_a_script_is_the_script_that_it_is(job: Path, tmp_path: Path) -> None:
     plain = subprocess.run([sys.executable, job, "--x", "-c", "1"], capture_output=True, text=True, check=False)
     ours = run("run", "--memory", "24M", "--debugfs", tmp_path / "fs", job, "--x", "-c", "1")
     assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout) == (3, plain.stdout)
-    assert ours.stderr.startswith("frontswap: limit 24 MiB, ")
+    assert without_notice(ours.stderr).startswith("frontswap: limit 24 MiB, ")
     assert sorted(path.name for path in (tmp_path / "fs").iterdir()) == sorted([*NAMES, ".statistics.json"])
     numbers = {name: int((tmp_path / "fs" / name).read_text()) for name in NAMES}
     assert numbers["succ_stores"] > 100
@@ -136,7 +136,8 @@ def test_threads_and_children_are_under_it(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found == dict.fromkeys(found, True)
     assert len(found) == 7
-    assert done.stderr.count("frontswap: ") == 1, "only the program itself says something at the end"
+    said = without_notice(done.stderr)
+    assert said.count("frontswap: ") == 1, "only the program itself says something at the end"
 
 
 def test_a_directory_for_the_swap_file_is_the_same_for_children_elsewhere(tmp_path: Path) -> None:
@@ -220,12 +221,14 @@ interpreters.destroy(found)
 
 def test_summary_as_json(job: Path) -> None:
     done = run("run", "--memory", "24M", "--summary", "json", job)
-    found = json.loads(done.stderr)["frontswap"]
+    document = json.loads(done.stderr)
+    assert ["forbids userfaultfd" in notice for notice in document.get("notices", [])] == [True] * forbidden()
+    found = document["frontswap"]
     assert found["limit_bytes"] == 24 << 20
     assert found["registered"] is True
     assert found["refaults"] > 0
     done = run("run", "-c", "1", env={**os.environ, "FRONTSWAP_REGISTER": "late"})
-    assert done.stderr.startswith("frontswap: everything fits in ")
+    assert without_notice(done.stderr).startswith("frontswap: everything fits in ")
 
 
 def test_an_order_that_is_none() -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from helpers import MODES, Array, MiB
+from helpers import MODES, PROTECTION, Array, MiB, Mode, protected
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -74,8 +74,11 @@ def differences(ours: Array, twin: Array) -> str:
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    @initialize(mode=st.sampled_from([m for m in MODES if not m.why_not()]), overcommit=st.booleans())
-    def make(self, mode: Any, overcommit: bool) -> None:
+    modes: ClassVar[list[Mode]] = MODES
+
+    @initialize(data=st.data(), overcommit=st.booleans())
+    def make(self, data: st.DataObject, overcommit: bool) -> None:
+        mode = data.draw(st.sampled_from([mode for mode in self.modes if not mode.why_not()]))
         os.environ.update(mode.environment)
         self.memory = frontswap.Memory(LIMIT, overcommit=overcommit)
         self.limit = LIMIT
@@ -302,11 +305,17 @@ class MemoryMachine(RuleBasedStateMachine):
                 self.memory.close()
 
 
-def run(examples: int, steps: int) -> None:
-    if all(mode.why_not() for mode in MODES):
-        pytest.skip(MODES[0].why_not())
+class ProtectedMachine(MemoryMachine):
+    """Without userfaultfd."""
+
+    modes: ClassVar[list[Mode]] = [PROTECTION]
+
+
+def run(machine: type[MemoryMachine], examples: int, steps: int) -> None:
+    if all(mode.why_not() for mode in machine.modes):
+        pytest.skip(machine.modes[0].why_not())
     run_state_machine_as_test(
-        MemoryMachine,
+        machine,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -324,10 +333,15 @@ def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRONTSWAP_EVICT", "move")
 
 
-def test_like_numpy() -> None:
-    run(25, 30)
+MACHINES = [pytest.param(MemoryMachine, id="userfaultfd"), protected(ProtectedMachine, name="sigsegv")]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_like_numpy(machine: type[MemoryMachine]) -> None:
+    run(machine, 25, 30)
 
 
 @pytest.mark.slow
-def test_like_numpy_for_longer() -> None:
-    run(120 if os.environ.get("CI") else 400, 60)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_like_numpy_for_longer(machine: type[MemoryMachine]) -> None:
+    run(machine, 120 if os.environ.get("CI") else 400, 60)

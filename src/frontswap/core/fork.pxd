@@ -26,6 +26,8 @@ cdef extern from * nogil:
 
 cdef int (*real_fork)() noexcept nogil
 
+cdef int generation                  # forks between this process and the one that was started
+
 cdef int our_fork() noexcept nogil
 cdef void fork_prepare() noexcept nogil
 cdef void fork_parent() noexcept nogil

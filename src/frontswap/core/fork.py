@@ -29,6 +29,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.maps import protect_lock
+from cython.cimports.frontswap.core.protection import protection_room
 from cython.cimports.frontswap.core.region import region_keep, region_open, region_register
 from cython.cimports.frontswap.core.registration import threads_resume
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, fork_lock, pagers, taken
@@ -70,6 +71,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die, say
 from cython.cimports.libc.string import strerror
 
+CHILD_MAPPINGS = cython.declare(cython.int, 1024)
 signals = cython.declare(sigset_t)
 cancel = cython.declare(cython.int)
 
@@ -89,6 +91,10 @@ def what_is_refused(error):
         return cython.cast(
             cython.p_const_char,
             "/proc/self/mem, through which evicted pages come back (has this process changed its user?)",
+        )
+    if error == ENOMEM and generation:
+        return cython.cast(
+            cython.p_const_char, "mappings (vm.max_map_count), of which each generation of children has more"
         )
     return cython.cast(cython.p_const_char, "a swap file for what the child may write")
 
@@ -145,6 +151,10 @@ def prepare_one(pg):
         pg.fork_error = -fd if fd < 0 else 0
         if fd >= 0:
             close(fd)
+        # What the arena of a child has been in pieces is for ever (protection_join()). One that is at the end of its
+        # mappings could bring nothing in, whatever it evicts; with some left it goes on, with fewer pages in RAM.
+        if pg.fork_error == 0 and generation:
+            pg.fork_error = protection_room(CHILD_MAPPINGS)
     if pg.file >= 0 and pg.fork_error == 0:
         pg.fork_error = ready(pg)
 
@@ -293,9 +303,11 @@ def child_one(pg):
 
 def fork_child():
     """pthread_atfork: after, in the child, before anything else there may touch an array."""
+    global generation
     i: cython.int
     mask: sigset_t = signals
     state: cython.int = cancel
+    generation += 1
     streams_reset()
     signals_forked()
     keepers_forked()

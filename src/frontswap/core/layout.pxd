@@ -374,8 +374,8 @@ cdef struct pager_t:
     bint use_move
     bint use_poison
     uint32_t least_page       # bytes of the smallest page that an array may have
-    int64_t mappings_most     # SIDE_PROTECTION: mappings that the arena may come to be split into (before seam_attach():
-                              # that the process may have)
+    int64_t mappings_share    # SIDE_PROTECTION: that all arenas of this process may come to be split into
+    int64_t mappings_most     # and this one: its claim
     int32_t inflight          # operations on pages that are on their way: see gate.py
     int32_t gate              # 1: closed
     lock_t gate_lock          # who has closed it

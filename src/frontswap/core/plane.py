@@ -54,7 +54,7 @@ from cython.cimports.frontswap.core.resize import (
     limit_keep,
     limit_least,
 )
-from cython.cimports.frontswap.core.seam import seam_attach, seam_detach
+from cython.cimports.frontswap.core.seam import seam_attach, seam_claim, seam_detach, seam_limit_most
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     MAP_ANONYMOUS,
@@ -145,6 +145,7 @@ class Plane(Hooks):
         allocate: int,
         overcommit: bool,
         faults: str,
+        limit_later: int,
         mappings_most: int,
         move: bool,
         huge: int,
@@ -152,6 +153,7 @@ class Plane(Hooks):
         keep: object,
     ):
         pg: pager_p = self.pg
+        later: int64_t = limit_later
         error: cython.int
         Py_INCREF(keep)
         self.keep = cython.cast(cython.pointer(PyObject), keep)
@@ -165,7 +167,7 @@ class Plane(Hooks):
         pg.allocate_most = allocate
         pg.overcommit = overcommit
         pg.side = SIDES[faults]
-        pg.mappings_most = mappings_most
+        pg.mappings_share = mappings_most // 2  # the other half is the program's
         pg.use_move = move
         pg.use_poison = pg.side != SIDE_PROTECTION and (uffd_features() & UFFD_FEATURE_POISON) != 0
         self.map_tables(limit_most)
@@ -180,7 +182,7 @@ class Plane(Hooks):
         if error:
             raise OSError(error, f"{WHAT_CATCHES[faults]}: {os.strerror(error)}")
         with cython.nogil:
-            error = seam_attach(pg)
+            error = seam_attach(pg, later)
         if error == ENOMEM:
             raise OSError(error, "frontswap: too many mappings")
         if error:
@@ -235,6 +237,14 @@ class Plane(Hooks):
         """The least that resize() can do with, by the largest page in use."""
         return limit_least(self.pager())
 
+    def limit_most(self) -> int:
+        """The most that resize() can do with at this moment, by the mappings that there are for protected pages."""
+        most: int64_t
+        pg: pager_p = self.pager()
+        with cython.nogil:
+            most = seam_limit_most(pg)
+        return most
+
     def resize(self, limit: int, page: int, allocate: int) -> int:
         """Change the limit, the largest page that arrays may have from now on, and `allocate` without a swap file.
 
@@ -249,7 +259,11 @@ class Plane(Hooks):
         signals: sigset_t
         with cython.nogil:
             block_signals(cython.address(signals))
-            error = limit_change(pg, c_limit, c_page, c_allocate)
+            error = seam_claim(pg, c_limit)
+            if error:
+                error |= NO_REGISTRATION
+            else:
+                error = limit_change(pg, c_limit, c_page, c_allocate)
             if error == 0:
                 limit_keep(pg)
             restore_signals(cython.address(signals))

@@ -6,6 +6,7 @@ cdef int memory_try() noexcept nogil
 cdef int protection_fill(int fd, uint64_t to, const void *data, uint64_t size, bint protected) noexcept nogil
 cdef int protection_open(uint64_t address, uint64_t size, bint protected, bint patient) noexcept nogil
 cdef int protection_join(uint64_t address) noexcept nogil
+cdef int protection_room(int n) noexcept nogil
 cdef int protection_close(uint64_t address, uint64_t size, bint patient) noexcept nogil
 
 cdef bint is_open(int fd) noexcept nogil

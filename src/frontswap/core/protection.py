@@ -163,6 +163,21 @@ def protection_join(address):
     return errno if madvise(cython.cast(cython.p_void, address), SMALL, MADV_DONTNEED) != 0 else 0
 
 
+def protection_room(n):
+    """Whether this process can have `n` more mappings, at least 2: 0 or an errno. They are made, and given back."""
+    error: cython.int = 0
+    i: cython.int
+    size: uint64_t = SMALL * n
+    at: cython.p_void = mmap(cython.NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if cython.cast(int64_t, at) == -1:
+        return errno
+    for i in range(0, n, 2):
+        if error == 0:
+            error = arrange(cython.cast(uint64_t, at) + SMALL * i, SMALL, PROT_READ, False)
+    munmap(at, size)
+    return error
+
+
 def protection_close(address, size, patient):
     """Keep everybody away, whatever is there. A part of it may have been closed when there is an error."""
     return arrange(address, size, PROT_NONE, patient)

@@ -1,5 +1,5 @@
 from frontswap.core.layout cimport pager_t
-from frontswap.core.uapi cimport int32_t, int64_t, lock_t, siginfo_t, uint64_t
+from frontswap.core.uapi cimport int32_t, int64_t, lock_t, siginfo_t, uint32_t, uint64_t
 
 cdef enum:
     MAX_PAGERS = 64
@@ -17,7 +17,9 @@ cdef uint64_t again_at               # written racily: two threads on two pages 
 cdef uint64_t again_times
 cdef int64_t again_since
 
-cdef int seam_attach(pager_t *pg) noexcept nogil
+cdef int seam_attach(pager_t *pg, int64_t limit_later) noexcept nogil
+cdef int seam_claim(pager_t *pg, int64_t limit) noexcept nogil
+cdef int64_t seam_limit_most(pager_t *pg) noexcept nogil
 cdef void seam_closing(pager_t *pg) noexcept nogil
 cdef void seam_detach(pager_t *pg) noexcept nogil
 cdef void *handler_thread(void *argument) noexcept nogil
@@ -29,7 +31,9 @@ cdef bint is_ours(pager_t *pg, int number, const siginfo_t *info, void *context)
 cdef bint is_refused(uint64_t address, bint write) noexcept nogil
 cdef void unresolved(int number, siginfo_t *info, void *context, uint64_t address, int result) noexcept nogil
 cdef void on_fault(int number, siginfo_t *info, void *context) noexcept nogil
-cdef int claim_mappings(pager_t *pg) noexcept nogil
+cdef int64_t mappings_for(int64_t limit, uint32_t page) noexcept nogil
+cdef int64_t mappings_left(pager_t *pg) noexcept nogil
+cdef int claim_mappings(pager_t *pg, int64_t limit) noexcept nogil
 cdef void out_of_memory_message(pager_t *pg, int result) noexcept nogil
 cdef void unserviceable(pager_t *pg, uint64_t address, int thread, int result, int times) noexcept nogil
 cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil

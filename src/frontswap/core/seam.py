@@ -299,22 +299,32 @@ def handler_thread(argument):
                 unserviceable(pg, address, message.pf_thread, result, times)
 
 
-def claim_mappings(pg):
-    """Choose the smallest page that leaves the program half of all mappings (`mappings_most`), beside those that other
-    Memories may come to have; 0, or ENOMEM.
+def mappings_for(limit, page):
+    """As many mappings as an arena may come to be split into: resident pages take two at most."""
+    return 2 * (limit // page) + 64
 
-    Resident pages take two at most, so small ones are for small limits only: below 64 KiB they may take half of the
-    share that is left, and leave the rest to others. Under fork_lock.
-    """
+
+def mappings_left(pg):
+    """What one Memory may claim of the share of all, beside those that others may come to have. Under fork_lock."""
     i: cython.int
-    left: int64_t = pg.mappings_most // 2
+    left: int64_t = pg.mappings_share
+    for i in range(MAX_PAGERS):
+        if loadi(cython.address(taken[i])) == 2 and pagers[i].side == SIDE_PROTECTION and pagers[i] != pg:
+            left -= pagers[i].mappings_most
+    return left
+
+
+def claim_mappings(pg, limit):
+    """Choose the smallest page that goes with this limit; 0, or ENOMEM. Under fork_lock.
+
+    Small pages are for small limits only: below 64 KiB they may take half of the share that is left, and leave the rest
+    to others.
+    """
+    left: int64_t = mappings_left(pg)
     wanted: int64_t
     size: uint32_t = 4096
-    for i in range(MAX_PAGERS):
-        if loadi(cython.address(taken[i])) == 2 and pagers[i].side == SIDE_PROTECTION:
-            left -= pagers[i].mappings_most
     while size <= pg.max_page:
-        wanted = 2 * (pg.limit // size) + 64
+        wanted = mappings_for(limit, size)
         if wanted <= (left if size >= 65536 else left // 2):
             pg.least_page = size
             pg.mappings_most = wanted
@@ -323,9 +333,45 @@ def claim_mappings(pg):
     return ENOMEM
 
 
-def seam_attach(pg):
+def seam_claim(pg, limit):
+    """Claim the mappings that a higher limit needs, with the pages that the Memory has; 0, or ENOMEM.
+
+    What has been claimed is kept when the limit is lowered: it can always be raised again.
+    """
+    error: cython.int = 0
+    wanted: int64_t = mappings_for(limit, pg.least_page)
+    signals: sigset_t
+    if pg.side != SIDE_PROTECTION or wanted <= pg.mappings_most:
+        return 0
+    block_signals(cython.address(signals))
+    lock(cython.address(fork_lock))
+    if wanted <= mappings_left(pg):
+        pg.mappings_most = wanted
+    else:
+        error = ENOMEM
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(signals))
+    return error
+
+
+def seam_limit_most(pg):
+    """The highest limit that there are mappings for now, with the pages that the Memory has."""
+    left: int64_t
+    signals: sigset_t
+    if pg.side != SIDE_PROTECTION:
+        return cython.cast(int64_t, 1) << 62
+    block_signals(cython.address(signals))
+    lock(cython.address(fork_lock))
+    left = mappings_left(pg)
+    unlock(cython.address(fork_lock))
+    restore_signals(cython.address(signals))
+    return (left - mappings_for(0, pg.least_page)) // 2 * pg.least_page
+
+
+def seam_attach(pg, limit_later):
     """Publish a pager to the seam; 0, or an errno. The signal handler stays installed for good.
 
+    `limit_later`: what its limit is expected to be raised to; the smallest page goes with that, if it can be had.
     Without the GIL, as seam_detach(): a handler of pthread_atfork may want it while a fork is on its way.
     """
     i: cython.int
@@ -340,7 +386,10 @@ def seam_attach(pg):
     if error == 0 and pg.side == SIDE_PROTECTION:
         error = signals_take(SIGSEGV, on_fault)
     if error == 0 and pg.side == SIDE_PROTECTION:
-        error = claim_mappings(pg)
+        while limit_later > pg.limit and claim_mappings(pg, limit_later) != 0:
+            limit_later //= 2
+        if limit_later <= pg.limit:
+            error = claim_mappings(pg, pg.limit)
     if error == 0:
         error = EMFILE
         for i in range(MAX_PAGERS):

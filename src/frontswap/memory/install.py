@@ -69,7 +69,7 @@ def installed() -> Memory | None:
 
 
 def checked(
-    limit: int | str, *, swap: object, backends: Spec, threshold: int | str, overcommit: bool = False
+    limit: int | str, *, swap: object, backends: Spec, threshold: int | str, overcommit: bool = False, later: int = 0
 ) -> Settings:
     """The settings of a space for a whole process; ParameterError names the first one that is not allowed."""
     if parse_size(threshold, "threshold") < 4096:
@@ -83,6 +83,7 @@ def checked(
         threshold=threshold,
         swap=swap,
         overcommit=overcommit,
+        later=later,
     )
 
 
@@ -107,7 +108,11 @@ def install_space(
         except OSError:  # somebody has it and has been stopped: a limit of its own then
             ledger = None
         try:
-            settings = checked(share, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit)
+            # It may come to have all that the others do not need.
+            later = 0 if ledger is None else ledger.budget
+            settings = checked(
+                share, swap=swap, backends=backends, threshold=threshold, overcommit=overcommit, later=later
+            )
             space = Space(settings, swap)
         except BaseException:
             if ledger is not None:

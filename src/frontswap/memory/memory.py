@@ -339,8 +339,9 @@ class Memory:
 
         Args:
             limit: bytes, as for :class:`Memory`; at least 16 MiB, or twice what is set aside for the largest pages in
-                use, at most the RAM of the machine (or what the Memory was made with). Without a swap file not less
-                than what is allocated; ``allocate`` goes along if it was the limit.
+                use, at most the RAM of the machine (or what the Memory was made with); where userfaultfd is forbidden,
+                as far as there are mappings for its pages. Without a swap file not less than what is allocated;
+                ``allocate`` goes along if it was the limit.
 
         Raises:
             ParameterError: a limit that is not allowed; says what is.

@@ -219,7 +219,10 @@ class Follower:
             else:
                 reading = Reading(now, self.space.plane.charged(), 0, whole, "the run", 0.0)
             limit = whole if self.ledger is None else self._share(self.ledger, whole, least)
-            limit = share = min(limit, settings.limit_most)
+            if limit > before:
+                limit = min(limit, self.space.limit_most())
+                why = "steady" if limit == before else why
+            share = limit
         except OSError:  # somebody keeps the ledger: the next time
             return None
         if limit != before and why == "steady":

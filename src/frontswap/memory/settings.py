@@ -32,6 +32,7 @@ class Settings:
 
     limit: int
     limit_most: int  #: what it may be raised to: tables are made for so much
+    limit_later: int  #: what it is expected to be raised to: where pages are protected the smallest one goes with it
     page: int
     max_page: int  #: also the payload of a segment of the record log: a page must fit in one
     page_most: int  #: what an array may have; less than `max_page` when the limit has been lowered
@@ -60,8 +61,9 @@ class Settings:
         threshold: int | str,
         swap: object,
         overcommit: bool,
+        later: int = 0,
     ) -> Settings:
-        """The checked settings; ParameterError names the first one that is not allowed."""
+        """The checked settings; ParameterError names the first one that is not allowed. `later`: see `limit_later`."""
         bytes_limit = parse_size(limit, "limit")
         if bytes_limit < MIN_LIMIT:
             raise ParameterError("limit", limit, f"at least {format_size(MIN_LIMIT)}")
@@ -77,11 +79,11 @@ class Settings:
         if overcommit and swap is None:
             raise ParameterError("overcommit", overcommit, "given only with a swap file")
         faults = _faults()
-        # Protected pages are mappings, and how many there may be has been claimed by the limit (seam_claim()).
-        machine = 0 if faults == "sigsegv" else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
         settings = cls(
             limit=bytes_limit,
             limit_most=max(bytes_limit, min(bytes_arena // 2, machine)),
+            limit_later=later,
             page=0,
             max_page=largest,
             page_most=largest,
@@ -103,17 +105,17 @@ class Settings:
         )
         return replace(settings, page=settings.checked_page(page))
 
-    def resized(self, limit: int | str, least: int) -> Settings:
-        """The same with another limit, of `least` bytes and more; ParameterError if that cannot be."""
+    def resized(self, limit: int | str, least: int, most: int) -> Settings:
+        """The same with another limit, of `least` to `most` bytes; ParameterError if that cannot be."""
         size = parse_size(limit, "limit")
         least = max(least, MIN_LIMIT)
         if size < least:
             raise ParameterError(
                 "limit", limit, f"at least {format_size(least)}, twice what this Memory sets aside for its own work"
             )
-        if size > self.limit_most:
+        if size > most:
             raise ParameterError(
-                "limit", limit, f"at most {format_size(self.limit_most)}, what this Memory has tables and mappings for"
+                "limit", limit, f"at most {format_size(most)}, what this Memory has tables and mappings for"
             )
         return replace(
             self,
@@ -186,8 +188,11 @@ def _faults() -> str:
 
 @cache
 def _say_once(refused: int) -> None:
-    """Warn who makes the first Memory."""
-    warnings.warn(causes.instead_of_userfaultfd(refused), RuntimeWarning, stacklevel=5)
+    """Warn who makes the first Memory, in the line that does: the first one that is not frontswap's own."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("frontswap."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(causes.instead_of_userfaultfd(refused), RuntimeWarning, stacklevel=level)
 
 
 def _choice(variable: str, allowed: tuple[str, ...]) -> str:

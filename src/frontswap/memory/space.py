@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .. import causes
-from ..core.plane import REFUSED_LESS, REFUSED_PINNED, REFUSED_REGISTRATION, Plane
+from ..core.plane import REFUSED_LESS, REFUSED_PINNED, REFUSED_REGISTRATION, Plane, protection_access
 from ..errors import ClosedError, InUseError, KernelSupportError, OutOfMemoryError, ParameterError, PinError
 from ..hooks import Backends
 from ..sizes import format_size
@@ -59,6 +59,14 @@ class Space:
         self.check_open()
         return Statistics(**self.plane.counters())
 
+    def limit_most(self) -> int:
+        """What the limit may be raised to, in bytes.
+
+        The RAM of the machine, or what it was made with if that is more; where pages are protected (no userfaultfd), as
+        far as there are mappings for its smallest page.
+        """
+        return min(self.settings.limit_most, max(self.plane.limit_most(), self.settings.limit))
+
     def resize(self, limit: int | str) -> None:
         """Change the limit, in bytes. Raised, it holds at once; lowered, what is above it leaves now.
 
@@ -66,18 +74,18 @@ class Space:
         What is allocated, the swap file and the largest page of the arrays stay as they are.
 
         Args:
-            limit: at least 16 MiB, and twice what is set aside for the pages in use; at most the RAM of the machine, or
-                what it was made with if that is more, or if pages are protected (no userfaultfd).
+            limit: at least 16 MiB, and twice what is set aside for the pages in use; at most :meth:`limit_most`.
 
         Raises:
             ParameterError: it is not allowed; without a swap file also if less than what is allocated would fit.
             PinError: more than half of it is pinned.
             OutOfMemoryError: the disk cannot back what would not fit any more.
-            KernelSupportError: all that is allocated has fitted until now, and its pages cannot be followed.
+            KernelSupportError: all that is allocated has fitted until now, and its pages cannot be followed; or pages
+                are protected, and somebody else has taken the mappings for them meanwhile.
         """
         with self._lock:
             self.check_open()
-            settings = self.settings.resized(limit, self.plane.least_limit())
+            settings = self.settings.resized(limit, self.plane.least_limit(), self.limit_most())
             refused = self.plane.resize(settings.limit, settings.page_most, settings.allocate)
             if refused == 0:
                 self.settings = settings
@@ -160,6 +168,7 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             allocate=settings.allocate,
             overcommit=settings.overcommit,
             faults=settings.faults,
+            limit_later=settings.limit_later,
             mappings_most=settings.mappings,
             move=settings.move,
             huge=settings.huge,
@@ -174,7 +183,13 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
 
 def _refused(error: OSError) -> KernelSupportError:
     """What the kernel refuses, with what helps."""
-    return KernelSupportError(error.errno, f"{causes.userfaultfd(error.errno or 0)} [{error}]")
+    number = error.errno or 0
+    instead = protection_access() if causes.without_userfaultfd(number) else 0
+    also = ""
+    if instead:
+        why = causes.proc_mem(instead)
+        also = f"; and pages cannot be protected instead: {why.what}: {why.meaning}"
+    return KernelSupportError(error.errno, f"{causes.userfaultfd(number)}{also} [{error}]")
 
 
 @contextmanager

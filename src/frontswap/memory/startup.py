@@ -90,9 +90,10 @@ def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> No
             space = install_space(
                 order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold, ledger=ledger
             )
-        if first:
-            for one in said:
-                _print(str(one.message))
+        notices = [str(one.message) for one in said]
+        if first and order.summary == "line":
+            for notice in notices:
+                _print(notice)
         if first and order.debugfs is not None:
             from ..observe.debugfs import DebugFS
 
@@ -103,7 +104,7 @@ def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> No
         _print(f"frontswap: process {os.getpid()} goes on without: {error}")
         return
     if first and order.summary != "none":
-        atexit.register(_summarize, space, order)
+        atexit.register(_summarize, space, order, notices)
 
 
 def _ledger(order: Order) -> Ledger | None:
@@ -185,13 +186,16 @@ def _print(text: str) -> None:
         os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
-def _summarize(space: Space, order: Order) -> None:
+def _summarize(space: Space, order: Order, notices: list[str]) -> None:
     if os.getpid() != order.pid:  # a forked child that ends as its parent does
         return
     from ..observe.view import line
 
     found = space.statistics()
-    _print(line(found) if order.summary == "line" else json.dumps({"frontswap": asdict(found)}))
+    if order.summary == "line":
+        _print(line(found))
+    else:  # one document, with what a person is told at the beginning
+        _print(json.dumps({"frontswap": asdict(found), **({"notices": notices} if notices else {})}))
 
 
 def pth_is_there() -> bool:

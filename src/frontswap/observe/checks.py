@@ -171,7 +171,23 @@ def seccomp(machine: Machine, _: str) -> Iterator[Finding]:
 
 
 def blocked_signals(machine: Machine, _: str) -> Iterator[Finding]:
-    """SIGBUS must reach the thread that has touched an evicted page. The mask is inherited from the parent."""
+    """SIGBUS must reach the thread that has touched an evicted page. The mask is inherited from the parent.
+
+    Without userfaultfd it is SIGSEGV, and there are no handler threads for who blocks it.
+    """
+    if causes.without_userfaultfd(kernel_access()[0]) and protection_access() == 0:
+        threads = machine.threads_that_block(signal.SIGSEGV)
+        yield Finding(
+            "SIGSEGV",
+            f"blocked in {len(threads)} threads of this process (inherited from its parent)"
+            if threads
+            else "not blocked",
+            "A thread that blocks SIGSEGV is killed when it touches an evicted page."
+            if threads
+            else "The thread that touches an evicted page gets it.",
+            level=Level.OK if not threads else Level.FAILS if min(threads) == os.getpid() else Level.LIMIT,
+        )
+        return
     threads = machine.threads_that_block(signal.SIGBUS)
     if not threads:
         yield Finding("SIGBUS", "not blocked", "The thread that touches an evicted page gets it.")
