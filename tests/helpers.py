@@ -350,3 +350,13 @@ def run_child(
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import MiB, wait_until
+from conftest import NewMemory
+from helpers import Clock, MiB, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
+import frontswap
 from frontswap.memory.ledger import FOLDER, PREFIX, Ledger, shares
+from frontswap.memory.pressure import REST, Follower
 from frontswap.memory.startup import VARIABLE, Order
 
 BUDGET = 256 * MiB
@@ -253,10 +256,10 @@ def test_forked_children(family: Family) -> None:
 
 
 def sleepers(pid: int) -> int:
-    """Threads that wait for a word of shared memory, without a time: futex(2), FUTEX_WAIT."""
+    """Threads that wait for a word of shared memory: futex(2), FUTEX_WAIT (Python's own waits are private)."""
     calls = [Path(f"/proc/{pid}/task/{thread}/syscall") for thread in os.listdir(f"/proc/{pid}/task")]
     words = [call.read_text(encoding="ascii").split() for call in calls]
-    return sum(call[0] == str(FUTEX) and int(call[2], 16) == 0 and int(call[4], 16) == 0 for call in words if call[1:])
+    return sum(call[0] == str(FUTEX) and int(call[2], 16) == 0 for call in words if call[1:])
 
 
 @pytest.mark.skipif(os.uname().machine not in FUTEXES, reason="the number of futex(2) on this machine is not known")
@@ -275,6 +278,93 @@ def test_who_has_all_of_it_runs_no_python(family: Family) -> None:
     first.do("check")
     assert first.end() == 0
     assert not Path(family.path).exists()
+
+
+@pytest.mark.skipif(os.uname().machine not in FUTEXES, reason="the number of futex(2) on this machine is not known")
+def test_the_file_of_one_that_sleeps_is_removed(family: Family) -> None:
+    """systemd-logind does that (RemoveIPC) when the user logs out. Who comes then makes another one."""
+    first = family.worker()
+    first.do("take 200")
+    wait_until(lambda: first.do("say")["limit"] == BUDGET and sleepers(first.process.pid) == 1, "it sleeps")
+    Path(family.path).unlink()
+    second = family.worker()
+    second.do("take 200")
+    wait_until(lambda: len(family.claims()) == 2 and family.settled(first, second), "both within the budget")
+    assert Ledger(family.path, 0).budget == BUDGET
+    first.do("check")
+    second.do("check")
+
+
+def follow(family: Family, memory: frontswap.Memory, clock: Clock) -> Follower:
+    """This process, with a Memory, is the only one of the run, and has had its first look."""
+    ledger = Ledger(family.path, BUDGET)
+    ledger.join()
+    follower = Follower(memory._space, clock=clock, auto=False, ledger=ledger)
+    assert follower.tick() is not None
+    assert memory.limit == BUDGET
+    while ledger.changed:  # by its own line
+        follower.tick()
+    assert follower.settled
+    return follower
+
+
+def test_who_comes_during_a_look_is_seen(family: Family) -> None:
+    """It would sleep, with all of the budget, until that one changes something."""
+    ledger = Ledger(family.path, BUDGET)
+    ledger.join()
+    assert ledger.settle(0, BUDGET, 8 * MiB, BUDGET) == BUDGET
+    assert not ledger.changed
+    family.worker()
+    ledger.claim(BUDGET)
+    assert ledger.changed
+    ledger.wait()
+    assert ledger.settle(0, BUDGET, 8 * MiB, BUDGET) < BUDGET
+    ledger.claim(BUDGET // 2)
+    assert not ledger.changed, "what it has changed itself is nothing new"
+    ledger.leave()
+
+
+def test_who_cannot_make_room_tries_again(family: Family, new_memory: NewMemory) -> None:
+    """It does not sleep over its share until somebody else changes something."""
+    memory, clock = new_memory(BUDGET), Clock()
+    follower = follow(family, memory, clock)
+    array = memory.ones(100 * MiB, "u1")
+    with memory.pin(array):
+        family.worker().do("take 150")
+        step = follower.tick()
+        assert step is not None
+        assert (step.why, step.limit) == ("refused", BUDGET)
+        assert not follower.settled
+        step = follower.tick()
+        assert step is not None
+        assert (step.why, step.limit) == ("steady", BUDGET)
+        assert not follower.settled
+    clock.now += REST
+    step = follower.tick()
+    assert step is not None
+    assert step.why == "share"
+    assert memory.limit < BUDGET
+    assert array.all()
+    follower.stop()
+
+
+def test_a_look_that_fails_is_not_repeated_at_once(tmp_path: Path, family: Family, new_memory: NewMemory) -> None:
+    """One without descriptors, or without its rights: it would look without end, as there is something new to see."""
+    family.path = str(tmp_path / "shm" / "ledger")
+    Path(family.path).parent.mkdir()
+    follower = follow(family, new_memory(BUDGET), Clock())
+    assert follower.ledger is not None
+    other = Ledger(family.path, BUDGET)
+    with other._held() as at:
+        other._head(at)
+    Path(family.path).parent.rename(tmp_path / "away")
+    assert follower.ledger.changed
+    assert follower.tick() is None
+    assert not follower.settled
+    Path(tmp_path / "away").rename(Path(family.path).parent)
+    follower.tick()
+    assert follower.settled
+    follower.stop()
 
 
 def test_small_processes_have_no_thread(family: Family) -> None:

@@ -13,23 +13,13 @@ from pathlib import Path
 import pytest
 from conftest import NewMemory, c_library
 from groups import Group, memory_group
-from helpers import MiB, noise, run_child, same
+from helpers import Clock, MiB, noise, run_child, same
 from tree import Tree
 
 from frontswap.memory.pressure import REST, SPARE, Follower, Step, auto_limit, look
 from frontswap.memory.settings import MIN_LIMIT
 
 GiB = 1 << 30
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Job:

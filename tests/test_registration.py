@@ -389,7 +389,7 @@ def test_huge_pages_leave_in_one_piece(new_memory: NewMemory, page: int) -> None
 
 
 @pytest.mark.skipif(huge_from() == 0, reason="no transparent huge pages here")
-@pytest.mark.parametrize("end", ["evicted", "freed", "never"])
+@pytest.mark.parametrize("end", ["evicted", "in parts", "freed", "never"])
 def test_what_is_set_aside_for_huge_pages_goes_back(new_memory: NewMemory, end: str) -> None:
     """A huge page is charged until all of it has gone, and its records beside it: 2 MiB, while there are such pages."""
     if MODES[0].why_not():
@@ -406,6 +406,11 @@ def test_what_is_set_aside_for_huge_pages_goes_back(new_memory: NewMemory, end: 
         assert memory.statistics().reserve_bytes == before
         memory.advise(array, "cold")
         assert memory.statistics().evicted_huge > 10
+        same(array, walk(16 << 20))
+    if end == "in parts":
+        for at in range(0, len(array), MiB // 8):
+            memory.advise(array[at : at + MiB // 8], "cold")
+        assert memory.statistics().evicted_huge == 0
         same(array, walk(16 << 20))
     if end == "freed":
         assert memory.statistics().reserve_bytes == before

@@ -357,19 +357,18 @@ def evict_huge(pg, ctx, page, low, high):
     data: bytes_p
     if pg.huge_most == 0 or (load32(cython.address(pg.huge[chunk // 32])) & bit) == 0:
         return 0
-    if at + PAGE_TABLE > block.base + block.pages * size:
+    # Whoever clears the bit does it; if it cannot be done now it is done the ordinary way, for good: that splits it. A
+    # bit that stayed would hold what is set aside for huge pages until the array is freed.
+    if (and32(cython.address(pg.huge[chunk // 32]), ~bit) & bit) == 0:
         return 0
     first = block.first + cython.cast(uint32_t, (at - block.base) // size)
-    if first < low or first + n > high:
-        return 0
-    if addi(cython.address(pg.huge_leaving), 1) >= pg.huge_most:
-        addi(cython.address(pg.huge_leaving), -1)
-        return 0
-    # Whoever clears the bit does it; if it cannot be done now it is done the ordinary way, for good.
-    if (and32(cython.address(pg.huge[chunk // 32]), ~bit) & bit) == 0:
-        addi(cython.address(pg.huge_leaving), -1)
-        return 0
-    if not huge_own(pg, first, n, page):
+    if (
+        addi(cython.address(pg.huge_leaving), 1) >= pg.huge_most
+        or at + PAGE_TABLE > block.base + block.pages * size
+        or first < low
+        or first + n > high
+        or not huge_own(pg, first, n, page)
+    ):
         huge_gone(pg)
         return 0
     if uffd_move(pg.fd, cython.cast(uint64_t, ctx.frame), at, PAGE_TABLE) != 0:

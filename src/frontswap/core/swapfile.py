@@ -213,11 +213,13 @@ def back_slots(pg, fd, start, end):
     error: cython.int
     disk: statfs_t
     # fallocate() takes all that there is before it says that it was not enough: who writes meanwhile finds a full disk.
-    # (A file system that counts no blocks says nothing.)
+    # (A file system that counts no blocks says nothing. They are of f_frsize bytes: f_bsize is larger on ZFS, and what
+    # FUSE says. Of one without a limit their bytes may be more than 64 bits hold.)
     if (
         guarded_call(SYS_fstatfs, fd, cython.cast(cython.long, cython.address(disk)), 0, 0) == 0
         and disk.f_blocks
-        and cython.cast(uint64_t, stop - at) > disk.f_bfree * disk.f_bsize
+        and disk.f_frsize
+        and cython.cast(uint64_t, stop - at) // disk.f_frsize > disk.f_bfree
     ):
         return ENOSPC
     if guarded_call(SYS_fallocate, fd, 0, at, stop - at) == 0:

@@ -141,11 +141,16 @@ cdef extern from * nogil:
             syscall(SYS_futex, e, FUTEX_WAIT_PRIVATE, 0, nanoseconds < 0 ? NULL : &t, NULL, 0);
         FS_STORE(e, 0);
     }
-    /* A word that processes share. */
-    static inline void fs_futex_wait(uint32_t *word, uint32_t seen) {
-        syscall(SYS_futex, word, FUTEX_WAIT, seen, NULL, NULL, 0);
+    /* A word that processes share; an errno. */
+    static inline int fs_futex_wait(uint32_t *word, uint32_t seen, int64_t nanoseconds) {
+        struct timespec t = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+        return syscall(SYS_futex, word, FUTEX_WAIT, seen, &t, NULL, 0) ? errno : 0;
     }
     static inline void fs_futex_wake(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0); }
+    static inline int fs_is_file(const char *path, uint64_t inode) {
+        struct stat found;
+        return stat(path, &found) == 0 && found.st_ino == inode;
+    }
     /* Wait for somebody else's page: spin, then yield, then sleep; `turn` counts the calls. */
     static inline void fs_backoff(int turn) {
         if (turn < 64) { FS_PAUSE(); return; }
@@ -241,8 +246,9 @@ cdef extern from * nogil:
     void lock_reset "fs_lock_reset"(lock_t *l)
     int64_t lock_time "fs_lock_time"(lock_t *l, int bucket)
     void wake "fs_wake"(int32_t *e)
-    void futex_wait "fs_futex_wait"(uint32_t *word, uint32_t seen)
+    int futex_wait "fs_futex_wait"(uint32_t *word, uint32_t seen, int64_t nanoseconds)
     void futex_wake "fs_futex_wake"(uint32_t *word)
+    bint is_file "fs_is_file"(const char *path, uint64_t inode)
     void sleep_on "fs_sleep"(int32_t *e, int64_t nanoseconds)
     void backoff "fs_backoff"(int turn)
     int64_t clock_ns "fs_clock"()
@@ -356,7 +362,7 @@ cdef extern from * nogil:
     const int SYS_close, SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
     const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64, SYS_fstatfs
     ctypedef struct statfs_t "struct statfs":
-        uint64_t f_bsize, f_blocks, f_bfree
+        uint64_t f_frsize, f_blocks, f_bfree
     const int CLOSE_RANGE_UNSHARE "FS_CLOSE_RANGE_UNSHARE", CLOSE_RANGE_CLOEXEC "FS_CLOSE_RANGE_CLOEXEC"
     const int CLONE_FILES
     int unshare(int what)
@@ -411,4 +417,4 @@ cdef extern from * nogil:
     int raise_signal "raise"(int number)
     const sig_handler SIG_DFL, SIG_IGN, SIG_ERR, SIG_HOLD
 
-from libc.errno cimport EACCES, EAGAIN, EBADF, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTTY, EPERM, errno
+from libc.errno cimport EACCES, EAGAIN, EBADF, EBUSY, EFAULT, EMFILE, EEXIST, EISDIR, EINTR, EINVAL, EIO, ENOENT, ENOMEM, ENOSPC, ENOTTY, EPERM, ETIMEDOUT, errno

@@ -2,15 +2,20 @@
 
 import cython
 from cython.cimports.frontswap.core.uapi import (
+    ETIMEDOUT,
     cas64,
     futex_wait,
     futex_wake,
     getpid,
     int64_t,
+    is_file,
     load64,
     store64,
     uint32_t,
+    uint64_t,
 )
+
+SECOND = cython.declare(int64_t, 1000000000)
 
 
 def watch_look(pg):
@@ -39,11 +44,15 @@ def watch_begin(pg, allocated, call):
     store64(cython.address(pg.watch_from), allocated)
 
 
-def word_wait(shared: cython.uchar[::1], at: cython.Py_ssize_t, seen: uint32_t):
-    """Sleep until the word of 4 bytes at this place of shared memory is not `seen`, or a signal comes."""
+def word_wait(shared: cython.uchar[::1], at: cython.Py_ssize_t, seen: uint32_t, path: bytes, inode: uint64_t):
+    """Sleep until the word of 4 bytes at this place of a shared file is not `seen`, that file is not at `path` any more
+    (looked at once a second: who makes it anew changes the word of another one), or a signal comes.
+    """
     word: cython.pointer(uint32_t) = cython.cast(cython.pointer(uint32_t), cython.address(shared[at]))
+    name: cython.p_const_char = path
     with cython.nogil:
-        futex_wait(word, seen)
+        while futex_wait(word, seen, SECOND) == ETIMEDOUT and is_file(name, inode):
+            pass
 
 
 def word_wake(shared: cython.uchar[::1], at: cython.Py_ssize_t):

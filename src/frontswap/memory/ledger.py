@@ -30,7 +30,7 @@ PREFIX = "frontswap-run-"
 #: lines; who finds none is beside the budget, with the share that it would have
 MOST = 1022
 _HEADER = struct.Struct("=16sQQ")  # the form, the budget, a number that changes with every change
-_CHANGE = 24  # where that number stands
+_BUDGET, _CHANGE = 16, 24  # where they stand
 _LINE = struct.Struct("=QQQQQ24x")
 _FORM = b"frontswap ledger"
 _SIZE = 64 * (MOST + 1)
@@ -77,6 +77,7 @@ class Ledger:
         self._budget = budget
         self._map: mmap.mmap | None = None
         self._inode = 0
+        self._seen = -1  # the number up to which settle() has gone by all that there was
         with self._held():
             pass
 
@@ -114,6 +115,7 @@ class Ledger:
                 if found.st_size < _SIZE:
                     os.posix_fallocate(fd, 0, _SIZE)  # a page that is not there would be SIGBUS
                 if self._map is None or self._inode != found.st_ino:
+                    self._budget = self.budget  # somebody has removed it under us: the new one has the same
                     self._map = mmap.mmap(fd, _SIZE)
                     self._inode = found.st_ino
                 if self._map[:16] != _FORM:
@@ -143,19 +145,27 @@ class Ledger:
 
     def _head(self, at: mmap.mmap, budget: int | None = None) -> None:
         """Something has changed, the budget perhaps."""
-        form, before, change = _HEADER.unpack_from(at)
-        _HEADER.pack_into(at, 0, form, before if budget is None else budget, change + 1)
+        # One store each, which pack_into() is not: it fills with zeros first, and these are read without the lock.
+        words = memoryview(at).cast("Q")
+        if budget is not None:
+            words[_BUDGET // 8] = budget
+        words[_CHANGE // 8] += 1
         word_wake(at, _CHANGE)
 
     @property
-    def change(self) -> int:
-        """Another number means that somebody has changed something. Read without holding it."""
+    def _change(self) -> int:
         return 0 if self._map is None else int(_HEADER.unpack_from(self._map)[2])
 
-    def wait(self, change: int) -> None:
-        """Until it has another number, or perhaps earlier. It costs nothing: no Python runs meanwhile."""
+    @property
+    def changed(self) -> bool:
+        """True if somebody else has changed something that the last :meth:`settle` knew nothing of."""
+        return self._change != self._seen
+
+    def wait(self) -> None:
+        """Until it has changed or is not there any more, or perhaps earlier. No Python runs meanwhile."""
         if self._map is not None:
-            word_wait(self._map, _CHANGE, change & 0xFFFFFFFF)  # its lower half, on the machines that there are
+            # The lower half of the number, on the machines that there are.
+            word_wait(self._map, _CHANGE, self._seen & 0xFFFFFFFF, os.fsencode(self.path), self._inode)
 
     @property
     def budget(self) -> int:
@@ -206,6 +216,7 @@ class Ledger:
             lines = self._lines(at)
             place = self._own(lines, limit)
             if place == 0:
+                self._seen = self._change
                 return max(self.budget // (len(lines) + 1), least)
             before = lines[place]
             others = [line for other, line in lines.items() if other != place]
@@ -223,6 +234,7 @@ class Ledger:
                 self._write(at, place, line)
             else:
                 _LINE.pack_into(at, 64 * place, line.pid, line.start, used, before.demand, line.claim)
+            self._seen = self._change
         return share
 
     def claim(self, limit: int) -> None:
@@ -230,7 +242,11 @@ class Ledger:
         with self._held() as at:
             for place, line in self._lines(at).items():
                 if line.pid == os.getpid() and line.claim != limit:
+                    # What others have changed since settle() remains to be seen.
+                    seen = not self.changed
                     self._write(at, place, replace(line, claim=limit))
+                    if seen:
+                        self._seen = self._change
 
     def used_by_others(self) -> int:
         """Bytes that the other processes use."""

@@ -177,7 +177,8 @@ class Follower:
         self._looked = self.clock() - PERIOD
         self._groups: list[Group] = []  # those with a limit
         self._seen: list[int] = []
-        self._change = -1
+        #: it has all of a size that was told: the ledger alone can bring something new
+        self.settled = False
         self._end = threading.Event()
         self._running = False
 
@@ -190,7 +191,7 @@ class Follower:
         """
         if self.clock() - self._looked >= PERIOD:
             return True
-        if self.ledger is not None and self.ledger.change != self._change:
+        if self.ledger is not None and self.ledger.changed:
             return True
         return any(now > then + GROWTH for now, then in zip(self._glance(), self._seen, strict=False))
 
@@ -201,6 +202,7 @@ class Follower:
     def tick(self) -> Step | None:
         """Look, and change the limit if that is due; None if there is nothing to go by."""
         now = self._looked = self.clock()
+        self.settled = False
         settings = self.space.settings
         before = limit = settings.limit
         least = max(MIN_LIMIT, self.space.plane.least_limit())
@@ -220,6 +222,7 @@ class Follower:
             if limit > before:
                 limit = min(limit, self.space.limit_most())
                 why = "steady" if limit == before else why
+            share = limit
         except OSError:  # somebody keeps the ledger: the next time
             return None
         if limit != before and why == "steady":
@@ -236,7 +239,7 @@ class Follower:
         if self.ledger is not None:
             with suppress(OSError):  # what it has claimed is not less
                 self.ledger.claim(limit)
-            self._change = self.ledger.change
+            self.settled = not self.auto and limit == share >= whole
         self.last = Step(reading, before, limit, why, error)
         if why != "steady":
             self.steps.append(self.last)
@@ -301,19 +304,11 @@ class Follower:
         while not end.is_set():
             if self.due():
                 self.tick()
-            if (ledger := self._settled()) is not None:
-                ledger.wait(self._change)
+            # So Python does not run beside the program: some programs count the references of small numbers.
+            if self.ledger is not None and self.settled:
+                self.ledger.wait()
             else:
                 end.wait(GLANCE)
-
-    def _settled(self) -> Ledger | None:
-        """The ledger, if it alone can bring something new: the process has all of a size that was told.
-
-        So Python does not run beside the program: some programs count the references of small numbers.
-        """
-        if self.ledger is None or self.auto or self.last is None or self.last.limit < self.ledger.budget:
-            return None
-        return self.ledger
 
     def stop(self) -> None:
         """No more looks from now on; one that is on its way is finished."""

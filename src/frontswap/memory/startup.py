@@ -113,9 +113,9 @@ def _ledger(order: Order) -> Ledger | None:
     from .pressure import auto_limit
 
     try:
-        if os.path.exists(order.ledger):
-            return Ledger(order.ledger, 0)
-        return Ledger(order.ledger, auto_limit() if order.memory == "auto" else parse_size(order.memory, "limit"))
+        if order.memory != "auto":
+            return Ledger(order.ledger, parse_size(order.memory, "limit"))
+        return Ledger(order.ledger, 0 if os.path.exists(order.ledger) else auto_limit())
     except OSError:
         return None
 
