@@ -157,9 +157,23 @@ def quiet(memory: frontswap.Memory) -> frontswap.Statistics:
     while calm < 20 and time.monotonic() < deadline:
         time.sleep(0.001)
         now = memory.statistics()
-        calm = calm + 1 if now == before else 0
+        calm = calm + 1 if now == before and not _at_work() else 0
         before = now
     return before
+
+
+def _at_work() -> bool:
+    """True if a background thread of frontswap has something to do, whether it gets a processor for it or not."""
+    for status in Path("/proc/self/task").glob("*/status"):
+        try:
+            lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        # They are who takes no signals.
+        blocked = int(lines["SigBlk"], 16)
+        if lines["State"][0] in "RD" and all(blocked >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGUSR2)):
+            return True
+    return False
 
 
 def cold(memory: frontswap.Memory, array: Array) -> None:
