@@ -36,7 +36,7 @@ class Mutation:
 MUTATIONS = [
     # 1: a refused page goes to its slot; an accepted one is a copy
     Mutation(1, f"{CORE}/frontswap.py", "    if now < 0:\n        return slot_store", "    if now < -1:\n        return slot_store", "rule_1"),
-    Mutation(1, f"{CORE}/adapter.py", "    if answer is False:\n        return REFUSED_OTHER", "    if answer is False:\n        return ACCEPTED", "rule_1"),
+    Mutation(1, f"{CORE}/adapter.py", "        if answer is False:\n            return REFUSED_OTHER", "        if answer is False:\n            return ACCEPTED", "rule_1"),
     # 2: space is reserved before it is needed; a page that nobody took is lost loudly
     Mutation(2, "src/frontswap/area.py", "            if overcommit:\n", "            if True:\n", "rule_2"),
     Mutation(2, f"{CORE}/area.py", "        page_poison(pg, page)\n    if result < 0:", "        store32(cython.address(pg.pages[page].state), NONE)\n    if result < 0:", "rule_2"),
@@ -65,7 +65,7 @@ MUTATIONS = [
     Mutation(8, f"{CORE}/frontswap.py", "        holder_change(pg, page, number, -1)\n        count_area(pg, page, A_INVALIDATES)", "        count_area(pg, page, A_INVALIDATES)", "map_and_counters or invalidated", "tests/test_conformance.py"),
     # 9: the coldest leave, in the background
     Mutation(9, f"{CORE}/writeback.py", "    number = pg.oldest\n", "    number = pg.newest\n", "rule_9"),
-    Mutation(9, f"{CORE}/writeback.py", "                found = pool_lighten(pg, ctx)", "                found = -1", "rule_9"),
+    Mutation(9, f"{CORE}/writeback.py", "        found = pool_lighten(pg, ctx)", "        found = -1", "rule_9"),
     # 10: a batch is there as soon as it is handed over
     Mutation(10, f"{CORE}/area.py", "        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))\n    for i in range(n):\n        at = order[i]\n", "        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))\n", "rule_10"),
     # 11: a counter for each reason
@@ -73,9 +73,9 @@ MUTATIONS = [
     Mutation(11, f"{CORE}/filters.py", "        return REFUSED_INJECTED", "        return REFUSED_LIMIT", "rule_11"),
     # 12: not used costs nothing
     Mutation(12, f"{CORE}/frontswap.py", "    if load64(cython.address(pg.order)) != 0:\n        if area", "    if True:\n        if area", "rule_12"),
-    Mutation(12, f"{CORE}/arena.py", "    elif loadi(cython.address(pg.registered)) or allocated + pg.spare_bytes > pg.budget:", "    elif True:", "rule_12", REGISTRATION),
+    Mutation(12, f"{CORE}/arena.py", "    if loadi(cython.address(pg.registered)) == 0 and allocated + pg.loose + pg.spare_bytes <= budget:", "    if False:", "rule_12", REGISTRATION),
     Mutation(12, f"{CORE}/zap.py", "    if loadi(cython.address(pg.registered)) == 0:", "    if False:", "freed_array", REGISTRATION),
-    Mutation(12, f"{CORE}/registration.py", "DIRTY if whole else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
+    Mutation(12, f"{CORE}/registration.py", "DIRTY if whole and pg.side != SIDE_PROTECTION else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
     Mutation(12, f"{CORE}/evict.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import MiB, ballast, cold, noise, quiet, same, walk
+from mutations import MUTATIONS, ROOT, Mutation
 from scripted import PAGE, Scripted, load, page, rough
 
 import frontswap
@@ -549,3 +550,9 @@ def test_noise_is_noise() -> None:
     """What these tests take for incompressible is."""
     assert len(set(noise(PAGE).tolist())) == 256
     assert issubclass(Scripted, Backend)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation.rule}-{Path(mutation.file).stem}")
+def test_the_line_that_a_mutation_breaks_is_there(mutation: Mutation) -> None:
+    """`python tests/mutations.py` is run by hand, and what it breaks moves."""
+    assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1
