@@ -121,6 +121,7 @@ def test_killed_at_any_moment(
     assert tree.root.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_all(tmp_path: Path, small_disk: Path) -> None:
     """A fork that cannot be backed is refused, and the parent loses nothing."""
     # A new program that finds no room has no part in the run: see test_run.py.

@@ -241,6 +241,7 @@ def test_what_is_freed_goes_back(family: Family) -> None:
     first.do("check")
 
 
+@pytest.mark.slow
 def test_forked_children(family: Family) -> None:
     """They have a line, and are gone from it when they have been killed."""
     parent = family.worker()
