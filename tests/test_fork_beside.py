@@ -466,3 +466,34 @@ assert now.poisoned == now.overshoots == now.slot_errors == 0
 """,
         mode,
     )
+
+
+@pytest.mark.slow
+def test_who_waits_at_the_gate_is_not_inside_in_the_child(seam: Mode) -> None:
+    """Each that waits counts itself for a moment, and the fork may see that: the child's own fork waited for ever."""
+    run_child(
+        """
+memory = frontswap.Memory("16M", page=4096)
+array = memory.array(walk(4 << 20))
+end = threading.Event()
+def look(seed):
+    draw = np.random.default_rng(seed)
+    while not end.is_set():
+        array[draw.integers(0, len(array), 1000)].sum()
+threads = [threading.Thread(target=look, args=(seed,)) for seed in range(6)]
+for thread in threads:
+    thread.start()
+for _ in range(100):
+    pid = os.fork()
+    if pid == 0:
+        pid = os.fork()
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+end.set()
+for thread in threads:
+    thread.join()
+""",
+        environment=seam.environment,
+    ).check()

@@ -271,6 +271,9 @@ def child_one(pg):
     lock_reset(cython.address(pg.log_lock))
     for i in range(MAX_STACKS):
         pg.stack_users[i] = 0
+    # Nobody is inside, but who waits at the gate counts itself again and again, and the fork may have found it counted:
+    # the next one to close the gate here would wait for it for ever.
+    storei(cython.address(pg.inflight), 0)
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
     if pg.fd >= 0:
