@@ -180,6 +180,7 @@ def test_shares_by_hand() -> None:
     assert shares(90, [0, 0, 1000]) == [0, 0, 90]
 
 
+@pytest.mark.slow
 def test_three_processes_share(family: Family) -> None:
     """Each would have all of it; together they stay within it, seen from outside; each has its own bytes."""
     workers = [family.worker() for _ in range(3)]
@@ -204,6 +205,7 @@ def test_who_needs_little_lends_the_rest(family: Family) -> None:
     large.do("check")
 
 
+@pytest.mark.slow
 def test_the_share_of_who_is_killed_goes_back(family: Family) -> None:
     first, second = family.worker(), family.worker()
     for worker in (first, second):
@@ -282,6 +284,7 @@ def test_who_has_all_of_it_runs_no_python(family: Family) -> None:
 
 
 @pytest.mark.skipif(os.uname().machine not in FUTEXES, reason="the number of futex(2) on this machine is not known")
+@pytest.mark.slow
 def test_the_file_of_one_that_sleeps_is_removed(family: Family) -> None:
     """systemd-logind does that (RemoveIPC) when the user logs out. Who comes then makes another one."""
     first = family.worker()

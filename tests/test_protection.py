@@ -452,6 +452,7 @@ else:
     run_child(CONTAINER + ORDINARY * ROOT + code).check()
 
 
+@pytest.mark.slow
 def test_the_child_fills_its_own_memory() -> None:
     """Its parent's descriptor is of its parent's memory: nothing that a child brings in or writes is seen there."""
     code = (
