@@ -14,6 +14,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from bench import cgroup, chart, metadata, native, report
+from bench.command import names
 from bench.data import KINDS
 from bench.environment import choose_sort, environment
 from bench.missing import Missing
@@ -28,22 +29,12 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parse = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
 
-    def names(known: Sequence[str]) -> dict[str, object]:
-        def split(text: str) -> tuple[str, ...]:
-            chosen = tuple(text.split(","))
-            for name in chosen:
-                if name not in known:
-                    raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-            return tuple(name for name in known if name in chosen)
-
-        return {"type": split, "default": tuple(known), "metavar": "NAME,..."}
-
     parse.add_argument("--quick", action="store_true", help="256 MiB in 64 MiB, one round")
     parse.add_argument("--list", action="store_true", help="list subjects, data and steps, with what is missing here")
     parse.add_argument("--rounds", type=int, help="rounds, of which medians are taken (default 3; --quick: 1)")
-    parse.add_argument("--only", help="steps to measure", **names(STEPS))  # type: ignore[arg-type]
-    parse.add_argument("--data", help="kinds of data", **names([kind.name for kind in KINDS]))  # type: ignore[arg-type]
-    parse.add_argument("--subjects", help="who to measure", **names([known.name for known in SUBJECTS]))  # type: ignore[arg-type]
+    parse.add_argument("--only", help="steps to measure", **names(STEPS))
+    parse.add_argument("--data", help="kinds of data", **names([kind.name for kind in KINDS]))
+    parse.add_argument("--subjects", help="who to measure", **names([known.name for known in SUBJECTS]))
     parse.add_argument(
         "--dir",
         type=directory,
@@ -136,8 +127,8 @@ def main() -> int:
             lacking.setdefault(lack, []).append(name)
         else:
             able.append(candidate)
-    for lack, names in lacking.items():
-        console.print(f"skipped: {', '.join(names)}; this needs {lack}", markup=False, highlight=False)
+    for lack, without in lacking.items():
+        console.print(f"skipped: {', '.join(without)}; this needs {lack}", markup=False, highlight=False)
     if not able:
         return 0
     chosen_plan = plan(chosen, tuple(able))

@@ -2,8 +2,9 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,6 +20,20 @@ def parser(name: str, about: str | None, quick: str, out: str = "for the results
     made.add_argument("--quick", action="store_true", help=f"{quick}: shows that all works")
     made.add_argument("--out", type=Path, default=Path("build/bench"), help=f"{out} (default %(default)s)")
     return made
+
+
+def names(known: Iterable[str]) -> dict[str, Any]:
+    """What add_argument() wants for an option that takes some of these names, in their order."""
+    every = tuple(known)
+
+    def split(text: str) -> tuple[str, ...]:
+        chosen = text.split(",")
+        for name in chosen:
+            if name not in every:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(every)}")
+        return tuple(name for name in every if name in chosen)
+
+    return {"type": split, "default": every, "metavar": "NAME,..."}
 
 
 def run(

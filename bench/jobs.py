@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bench import cgroup, confine, tasks
 from bench.__main__ import MIB, directory, terminated
-from bench.command import parser, run
+from bench.command import names, parser, run
 from bench.confine import FINISHED, NOBODY, Outcome
 from bench.missing import Missing
 from bench.rounds import Pair
@@ -248,24 +247,12 @@ def measure(chosen: argparse.Namespace, console: Console) -> tuple[list[Sheet], 
     return sheets, int(missed or any(job.lost for job in tight))
 
 
-def names(*known: str) -> dict[str, Any]:
-    """Of an option that takes some of these names."""
-
-    def split(text: str) -> tuple[str, ...]:
-        chosen = tuple(text.split(","))
-        if not set(chosen) <= set(known):
-            raise argparse.ArgumentTypeError(f"{text!r}: some of {','.join(known)}")
-        return chosen
-
-    return {"type": split, "default": known, "metavar": "NAME,..."}
-
-
 def options() -> argparse.ArgumentParser:
     """Describe the command line."""
     made = parser("jobs", __doc__, f"{QUICK[0]:,} rows, {QUICK[1]} times too small, one round")
     made.add_argument("--rows", type=int, help=f"of the tables; the other jobs are as large (default {FULL[0]})")
-    made.add_argument("--jobs", help="(default all)", **names(*tasks.JOBS))
-    made.add_argument("--parts", help="(default both)", **names("tight", "fits"))
+    made.add_argument("--jobs", help="(default all)", **names(tasks.JOBS))
+    made.add_argument("--parts", help="(default both)", **names(("tight", "fits")))
     made.add_argument("--rounds", type=int, help="when it fits (default 5; --quick: 1)")
     made.add_argument("--times", type=float, help=f"peak to limit (default {FULL[1]})")
     made.add_argument("--memory", help=f"of frontswap run, when larger (default {FULL[2]})")

@@ -374,3 +374,24 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+#: the command of this environment
+FRONTSWAP = str(Path(sys.executable).with_name("frontswap"))
+
+
+def same_under_run(memory: str, *program: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run a program under plain Python and under `frontswap run`: both end well and print the same; its statistics."""
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*command, *program], env=environment, capture_output=True, text=True, timeout=300 * PATIENCE, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    plain = run(sys.executable)
+    ours = run(FRONTSWAP, "run", "--memory", memory, "--threshold", "256K", "--summary", "json")
+    assert ours.stdout == plain.stdout
+    found: dict[str, Any] = json.loads(ours.stderr.splitlines()[-1])["frontswap"]
+    return found

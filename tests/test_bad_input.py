@@ -5,6 +5,7 @@ That nothing is left (no descriptor, no thread, no mapping) is looked at after e
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -176,28 +177,27 @@ def test_more_than_the_disk_has(small_disk: Path, new_memory: NewMemory) -> None
     del array
 
 
-def opened(fd: int) -> os.stat_result | None:
-    """What a descriptor is, if it is one still."""
-    try:
-        return os.fstat(fd)
-    except OSError:
-        return None
+def changed(disk: Path) -> list[int]:
+    """When each file of this disk that the process has open was changed last, in nanoseconds."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the directory itself is closed by now
+            found.append(os.fstat(int(name)))
+    return [file.st_ctime_ns for file in found if file.st_dev == disk.stat().st_dev]
 
 
 def test_refused_allocation_takes_nothing_from_the_disk(small_disk: Path, new_memory: NewMemory) -> None:
     memory = new_memory(swap=small_disk)
     array = memory.ones(20 << 20, "u1")
     before = os.statvfs(small_disk).f_bavail
-    device = os.stat(small_disk).st_dev
-    files = [found for name in os.listdir("/proc/self/fd") if (found := opened(int(name))) and found.st_dev == device]
+    files = changed(small_disk)
     assert len(files) == 1
     with pytest.raises(frontswap.OutOfMemoryError):
         memory.empty(100 << 20, "u1")
     # ext4 may keep a block of the file's extent tree.
     assert before - os.statvfs(small_disk).f_bavail <= 8
     # Nor for a moment: somebody else would have found a full disk.
-    now = [found for name in os.listdir("/proc/self/fd") if (found := opened(int(name))) and found.st_dev == device]
-    assert [file.st_ctime_ns for file in now] == [file.st_ctime_ns for file in files]
+    assert changed(small_disk) == files
     assert array.all()
     del array
 

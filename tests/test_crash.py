@@ -6,13 +6,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from groups import Group, memory_group
-from helpers import PATIENCE, MiB, wait_until
+from helpers import FRONTSWAP, PATIENCE, MiB, wait_until
 
 from frontswap.memory.ledger import FOLDER, PREFIX, Ledger
 
@@ -35,7 +34,7 @@ class Tree:
     ) -> None:
         self.folder = folder
         before = set(FOLDER.glob(f"{PREFIX}*"))
-        command = [str(Path(sys.executable).with_name("frontswap")), "run", "--memory", memory, "--threshold", "1M"]
+        command = [FRONTSWAP, "run", "--memory", memory, "--threshold", "1M"]
         command += ["--swap", str(swap), "--quiet", str(CRASHES), str(folder), str(depth), str(size), *ways]
         if group is not None:
             command = ["/bin/sh", "-c", f'echo $$ > {group.path}/cgroup.procs && exec "$@"', "sh", *command]

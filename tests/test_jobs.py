@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE
+from helpers import same_under_run
 from jobs import JOBS
 
 PROGRAM = str(Path(__file__).with_name("jobs.py"))
 PACKAGES = {"arrow": "pyarrow"}
-
-
-def output(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300 * PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.mark.slow
@@ -28,12 +18,7 @@ def output(*command: str) -> subprocess.CompletedProcess[str]:
 def test_the_same_results_in_less(name: str) -> None:
     if importlib.util.find_spec(PACKAGES.get(name, name)) is None:
         pytest.skip(f"needs {name}")
-    rows = "400000"
-    plain = output(sys.executable, PROGRAM, name, rows)
-    run = (str(Path(sys.executable).with_name("frontswap")), "run", "--memory", "32M", "--threshold", "256K")
-    ours = output(*run, "--summary", "json", PROGRAM, name, rows)
-    assert ours.stdout == plain.stdout
-    found = json.loads(ours.stderr.splitlines()[-1])["frontswap"]
+    found = same_under_run("32M", PROGRAM, name, "400000")
     # Its memory was ours, and more than there was.
     assert found["evicted_dirty"] > 1000, found
     assert found["refaults"] > 100, found

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import NewMemory
-from helpers import Clock, MiB, wait_until
+from helpers import FRONTSWAP, Clock, MiB, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -408,7 +408,7 @@ def test_run_makes_one_and_removes_it(tmp_path: Path) -> None:
         "print(install._followers[0].ledger.path, flush=True)\n"
         "subprocess.run([sys.executable, '-c', code], check=True)\n"
     )
-    command = [str(Path(sys.executable).with_name("frontswap")), "run", "--quiet", "--memory", "64M", str(script)]
+    command = [FRONTSWAP, "run", "--quiet", "--memory", "64M", str(script)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     path, lines = done.stdout.split()
     assert path.startswith(str(FOLDER / PREFIX))

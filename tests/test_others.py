@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE
+from helpers import FRONTSWAP, PATIENCE
 
 #: name: the packages whose suite it is, what pytest is told, the limit, and the seconds that it may take
 SUITES = {
@@ -73,8 +73,7 @@ def compare(name: str, folder: Path) -> None:
     package, options, limit, seconds = SUITES[name]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}: pip install {package.replace('sklearn', 'scikit-learn')}")
-    frontswap = str(Path(sys.executable).with_name("frontswap"))
-    ours = [frontswap, "run", "--memory", limit, "--threshold", THRESHOLD, "--summary", "json"]
+    ours = [FRONTSWAP, "run", "--memory", limit, "--threshold", THRESHOLD, "--summary", "json"]
     found = suite(ours, options, folder / "ours.xml", seconds)
     last = (folder / "ours.log").read_text(errors="replace").rstrip().splitlines()[-1]
     statistics = json.loads(last)["frontswap"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import NewMemory, c_library
 from groups import Group, memory_group
-from helpers import Clock, MiB, noise, run_child, same
+from helpers import FRONTSWAP, Clock, MiB, noise, run_child, same
 from tree import Tree
 
 from frontswap.memory.pressure import REST, SPARE, Follower, Step, auto_limit, look
@@ -334,7 +334,7 @@ def grow(group: Group, words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_run_makes_room_for_what_the_program_uses_beside(group: Group) -> None:
-    done = grow(group, [str(Path(sys.executable).with_name("frontswap")), "run"])
+    done = grow(group, [FRONTSWAP, "run"])
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
     assert group.kills == 0
 

@@ -181,6 +181,17 @@ assert set(bad) == {-1}, bad
     run_child(code, mode=PROTECTION).check()
 
 
+NO_FORK = """
+def no_fork():
+    try:
+        os.fork()
+    except OSError as error:
+        assert error.errno == errno.ENOMEM
+    else:
+        os._exit(3)
+"""
+
+
 # --- mappings ------------------------------------------------------------------------------------
 
 TAKE = """
@@ -309,7 +320,8 @@ same(np.array(array), source)
 def test_a_generation_without_mappings_is_refused() -> None:
     """A child of a child has the pieces of both. One that could have no more of them could bring nothing in."""
     code = (
-        TAKE
+        NO_FORK
+        + TAKE
         + """
 memory = frontswap.Memory("16M", page=4096)
 source = walk(3 << 20)
@@ -328,12 +340,7 @@ def check():
 def child():
     taken, size = take_all_mappings()
     libc.munmap(taken, 100 * 4096)
-    try:
-        os.fork()
-    except OSError as error:
-        assert error.errno == errno.ENOMEM
-    else:
-        os._exit(3)
+    no_fork()
     libc.munmap(taken, size)
     fork(check)
     check()
@@ -416,17 +423,13 @@ else:
         environment=PROTECTION.environment,
     ).check()
     code = (
-        MAKE
+        NO_FORK
+        + MAKE
         + "soak.become_ordinary_user()\n" * (os.geteuid() == 0)
         + """
 assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0
 same(np.array(array), source)
-try:
-    os.fork()
-except OSError as error:
-    assert error.errno == errno.ENOMEM
-else:
-    os._exit(3)
+no_fork()
 array[::100] += 1
 source[::100] += 1
 same(np.array(array), source)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import PATIENCE, forbidden, without_notice
+from helpers import FRONTSWAP, PATIENCE, forbidden, without_notice
 
 import frontswap
 from frontswap.memory.startup import VARIABLE, program_folder
@@ -36,9 +36,6 @@ def job(tmp_path: Path) -> Path:
     path = tmp_path / "job.py"
     path.write_text(JOB)
     return path
-
-
-FRONTSWAP = str(Path(sys.executable).parent / "frontswap")
 
 
 def run(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[str]:

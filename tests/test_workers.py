@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE
+from helpers import same_under_run
 
 # What all of them do: rows of an array that is larger than the budget, by several processes, and back.
 WORK = """
@@ -117,22 +114,7 @@ def test_the_same_results(name: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAMS[name])
 
-    def output(*command: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*command, str(program)],
-            capture_output=True,
-            text=True,
-            timeout=120 * PATIENCE,
-            check=False,
-            env={"PATH": "/usr/bin:/bin", "JOBLIB_TEMP_FOLDER": str(tmp_path)},
-        )
-        assert done.returncode == 0, done.stderr
-        return done
-
-    plain = output(sys.executable)
-    run = (str(Path(sys.executable).with_name("frontswap")), "run", "--memory", "48M", "--threshold", "256K")
-    ours = output(*run, "--summary", "json")
-    assert ours.stdout == plain.stdout
-    found = json.loads(ours.stderr.splitlines()[-1])["frontswap"]
+    environment = {"PATH": "/usr/bin:/bin", "JOBLIB_TEMP_FOLDER": str(tmp_path)}
+    found = same_under_run("48M", str(program), environment=environment)
     assert found["evicted_dirty"] > 0, found
     assert found["poisoned"] == 0
