@@ -7,6 +7,7 @@ with signals blocked (a handler of the program that faults must not find our loc
 import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
+from cython.cimports.frontswap.core.evict import huge_take
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
@@ -32,7 +33,6 @@ from cython.cimports.frontswap.core.uapi import (
     PROT_READ,
     PROT_WRITE,
     add64,
-    and32,
     block_signals,
     cas32,
     errno,
@@ -296,7 +296,6 @@ def array_end(pg, number, counted):
     """
     block: block_p = cython.address(pg.blocks[number])
     i: uint64_t
-    bit: uint32_t
     pager_zap(pg, block, block.first, block.pages, True)
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, False)
@@ -305,13 +304,7 @@ def array_end(pg, number, counted):
         marks_clear(pg, block)
     for i in range(block.chunk, block.chunk + block.chunks):
         store32(cython.address(pg.chunks[i]), 0)
-        bit = cython.cast(uint32_t, 1) << (i % 32)
-        if (
-            load64(cython.address(pg.huge_left))
-            and (load32(cython.address(pg.huge[i // 32])) & bit)
-            and (and32(cython.address(pg.huge[i // 32]), ~bit) & bit)
-            and add64(cython.address(pg.huge_left), -1) == 1
-        ):
+        if load64(cython.address(pg.huge_left)) and huge_take(pg, i) and add64(cython.address(pg.huge_left), -1) == 1:
             budget_apply(pg)
     add64(counted, -(cython.cast(int64_t, block.pages - block.dropped) << block.shift))
     extent_give(cython.address(pg.space), block.chunk, block.chunks)

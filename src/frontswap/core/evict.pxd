@@ -16,6 +16,7 @@ cdef void take_run(
 ) noexcept nogil
 cdef bint huge_own(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned) noexcept nogil
 cdef void huge_disown(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned) noexcept nogil
+cdef bint huge_take(pager_t *pg, uint64_t chunk) noexcept nogil
 cdef void huge_gone(pager_t *pg) noexcept nogil
 cdef int64_t let_go(pager_t *pg, uint32_t *pages, uint32_t *words, int n, bint drop) noexcept nogil
 cdef void put_back(pager_t *pg, const uint8_t *data, uint64_t address, uint32_t size) noexcept nogil

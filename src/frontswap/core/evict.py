@@ -329,6 +329,13 @@ def huge_disown(pg, first, n, owned):
             store32(cython.address(pg.pages[first + i].state), DIRTY)
 
 
+def huge_take(pg, chunk):
+    """True if a chunk is one huge page still. It is none any more then: of all who ask, one is told so."""
+    bit: uint32_t = cython.cast(uint32_t, 1) << (chunk % 32)
+    word: cython.pointer(uint32_t) = cython.address(pg.huge[chunk // 32])
+    return (load32(word) & bit) != 0 and (and32(word, ~bit) & bit) != 0
+
+
 def huge_gone(pg):
     """One of those that were leaving is none any more. What was set aside for them goes back with the last."""
     addi(cython.address(pg.huge_leaving), -1)
@@ -347,19 +354,15 @@ def evict_huge(pg, ctx, page, low, high):
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
     size: uint64_t = page_bytes(pg, page)
-    chunk: uint64_t = (at - pg.base) >> CHUNK_SHIFT
-    bit: uint32_t = cython.cast(uint32_t, 1) << (chunk % 32)
     first: uint32_t
     n: uint32_t = cython.cast(uint32_t, PAGE_TABLE // size)
     i: uint32_t
     gone: int64_t = 0
     kind: uint32_t
     data: bytes_p
-    if pg.huge_most == 0 or (load32(cython.address(pg.huge[chunk // 32])) & bit) == 0:
-        return 0
-    # Whoever clears the bit does it; if it cannot be done now it is done the ordinary way, for good: that splits it. A
-    # bit that stayed would hold what is set aside for huge pages until the array is freed.
-    if (and32(cython.address(pg.huge[chunk // 32]), ~bit) & bit) == 0:
+    # If it cannot be done now it is done the ordinary way, for good: that splits it. A bit that stayed would hold what
+    # is set aside for huge pages until the array is freed.
+    if pg.huge_most == 0 or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
         return 0
     first = block.first + cython.cast(uint32_t, (at - block.base) // size)
     if (
