@@ -6,6 +6,7 @@ tests/README.md has the list and how to run it.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import json
 import os
@@ -51,6 +52,7 @@ def suite(command: list[str], options: list[str], report: Path, seconds: float) 
         f"--junitxml={report}",
         *options,
     ]
+    faulthandler.cancel_dump_traceback_later()  # pytest's, of two minutes: a suite has its own
     # Without our own settings for tests: this is a user's process.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FRONTSWAP_")}
     with (report.with_suffix(".log")).open("w") as log:
