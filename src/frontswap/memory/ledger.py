@@ -13,7 +13,6 @@ import errno
 import fcntl
 import mmap
 import os
-import secrets
 import struct
 import time
 from collections.abc import Iterator
@@ -90,7 +89,7 @@ class Ledger:
                     Ledger(str(path), 0).remove_if_empty()
             except OSError:  # somebody else has been faster
                 continue
-        return str(FOLDER / f"{PREFIX}{os.getpid()}-{secrets.token_hex(6)}")
+        return str(FOLDER / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
 
     # --- reading and writing -------------------------------------------------------------------------
 
