@@ -49,12 +49,15 @@ def suite(command: list[str], options: list[str], report: Path, seconds: float) 
         "-q",
         "-W",
         "ignore",
+        "--continue-on-collection-errors",
         f"--junitxml={report}",
         *options,
     ]
     faulthandler.cancel_dump_traceback_later()  # pytest's, of two minutes: a suite has its own
     # Without our own settings for tests: this is a user's process.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FRONTSWAP_")}
+    # f2py's tests call meson, which is beside this Python; without it they cannot be collected.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with (report.with_suffix(".log")).open("w") as log:
         done = subprocess.run(
             line,

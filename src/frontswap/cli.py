@@ -1,24 +1,27 @@
 """The command `frontswap`: subcommands and their options, no logic.
 
-By click itself: typer imports pydantic, which takes as long as all the rest of the start of a job under `frontswap run`.
+By click itself: typer imports pydantic, which took a third of the time that `frontswap run` has to start.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import click
 
 from . import __version__
 from .errors import FrontswapError
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 CONTEXT: dict[str, Any] = {"max_content_width": 100}
 FOLDER = click.Path(path_type=Path)
 
 
-def swap_option(where: str) -> Any:
+def swap_option(where: str) -> Callable[[Command], Command]:
     """--swap, which says where the file goes, or would go."""
     return click.option("--swap", metavar="DIR", help=f"Where the swap file {where}. Default: TMPDIR or /var/tmp.")
 
