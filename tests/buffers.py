@@ -31,6 +31,7 @@ COUNTING = (  # what returns ssize_t, of what is called by way of ctypes
     "pwritev",
     "preadv2",
     "pwritev2",
+    "vmsplice",
     "recv",
     "send",
     "recvfrom",

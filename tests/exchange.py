@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -119,6 +120,68 @@ def streams(b: Buffers, family: int) -> Any:
         other.setblocking(True)
         seen.append(other.recv_into(room))
         return seen
+
+
+def row_vmsplice(b: Buffers) -> Any:
+    data, room = b.data(ODD), b.room(ODD)
+    seen: list[Any] = []
+    with pipe() as (r, w), scratch() as fd:
+        os.set_blocking(r, False)
+        for flags in (0, 2, 8):  # SPLICE_F_NONBLOCK, SPLICE_F_GIFT
+            for parts in ((data[:3000],), (data[5:9], data[:0], data[7:10_000]), (data[8000:],)):
+                seen.append(b.call("vmsplice", w, b.iovecs(*parts), len(parts), flags))
+                seen += [read_all_now(r, room), digest(room)]
+        seen += [b.call("vmsplice", w, b.iovecs(data), 1, 2), b.call("vmsplice", w, b.iovecs(data), 1, 2)]
+        seen += [b.call("vmsplice", r, b.iovecs(room[7:50_000], room[:7]), 2, 0), digest(room)]
+        seen += [b.call("vmsplice", r, b.iovecs(room), 1, 2), b.call("vmsplice", r, b.iovecs(room), 1, 2), digest(room)]
+        vector = b.iovecs(data[:10], data[20:30])
+        seen += [b.call("vmsplice", w, vector, count, 0) for count in (0, 1025)]
+        seen += [b.call("vmsplice", w, vector, 2, 0x80), b.call("vmsplice", fd, vector, 2, 0)]
+        seen += [b.call("vmsplice", -1, vector, 2, 0), b.call("vmsplice", w, None, 2, 0)]
+        os.set_blocking(r, True)
+        sent: list[Any] = []
+        with doing(lambda: sent.append(b.call("vmsplice", w, vector, 2, 0))):
+            seen.append(b.call("vmsplice", r, b.iovecs(room[500:]), 1, 0))
+        seen += sent
+    alone, nobody = os.pipe()
+    os.close(alone)
+    seen.append(b.call("vmsplice", nobody, vector, 2, 0))
+    os.close(nobody)
+    return seen, digest(room)
+
+
+def row_between_descriptors(b: Buffers) -> Any:
+    """What moves bytes without memory of the program: they come from it, and go back into it."""
+    data, room = b.data(ODD), b.room(ODD)
+    seen: list[Any] = []
+    with scratch() as one, scratch() as other, pair(socket.AF_UNIX, socket.SOCK_STREAM) as (near, far):
+
+        def arrived() -> None:
+            seen.append([read_all(other, room), digest(room)])
+            room[:] = 170
+            os.ftruncate(other, 0)
+            os.lseek(other, 0, os.SEEK_SET)
+
+        os.write(one, data)
+        seen.append([os.copy_file_range(one, other, ODD, 0, 0), os.lseek(other, 0, os.SEEK_SET)])
+        arrived()
+        seen.append([os.sendfile(other, one, 0, ODD), os.lseek(other, 0, os.SEEK_SET)])
+        arrived()
+        with pipe() as (r, w):
+            seen.append([os.splice(one, w, 50_000, 777), os.splice(r, other, 50_000)])
+        os.lseek(other, 0, os.SEEK_SET)
+        arrived()
+        with open(one, "rb", closefd=False) as source, doing(lambda: seen.append(near.sendfile(source))):
+            got = far.recv_into(room, ODD, socket.MSG_WAITALL)
+        seen += [got, digest(room)]
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        first, second = os.path.join(folder, "first"), os.path.join(folder, "second")
+        with open(first, "wb", buffering=0) as file:
+            file.write(data)
+        room[:] = 170
+        with open(shutil.copyfile(first, second), "rb", buffering=0) as file:
+            seen += [file.readinto(room), digest(room)]
+    return seen
 
 
 def row_unix_stream(b: Buffers) -> Any:

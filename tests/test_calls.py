@@ -15,7 +15,7 @@ import buffers
 import exchange
 import numpy as np
 import pytest
-from helpers import MODES, ROOT, run_child
+from helpers import MODES, ROOT, run_child, same
 
 NAMES = [f"{row} {state}" for row in exchange.ROWS for state in buffers.STATES[1:]]
 
@@ -222,6 +222,24 @@ def test_in_handlers_on_small_stacks_and_cancelled(tmp_path: Path, ordinary: boo
         folder.chmod(0o755)
     found = run_child(IN_C.format(library=str(library)), ordinary=ordinary).check().result
     assert found == {"handlers": 0, "small": 300_007, "same": True, "cancelled": 1, "after": 5}
+
+
+def test_a_pipe_keeps_what_it_was_given() -> None:
+    """vmsplice: what is written to the array before the pipe is read, and its eviction, change nothing there."""
+    b = buffers.Buffers("evicted")
+    try:
+        data, room = b.data(60_000), b.room(60_000)
+        before = data.copy()
+        with buffers.pipe() as (r, w):
+            assert b.call("vmsplice", w, b.iovecs(data), 1, 0) == (60_000, 0)
+            data[:] = 5
+            assert b.memory is not None
+            b.memory.advise(data, "cold")
+            assert buffers.read_all(r, room) == 60_000
+        same(room.copy(), before)
+        del data, room
+    finally:
+        b.close()
 
 
 # --- memory that is no array's ---------------------------------------------------------------------

@@ -23,6 +23,7 @@ cdef struct call_t:
     bint out                  # from memory
     int how
     bint uncapped             # stdio: more than MOST_BYTES
+    uint64_t kept             # the kernel keeps the buffer's pages, so many bytes at most: it is not used again
     int fd
     int flags
     int64_t offset

@@ -188,7 +188,7 @@ def move(c, region, vector, total):
     data: cython.pointer(uint8_t) = cython.cast(cython.pointer(uint8_t), region) + cython.sizeof(region_t)
     larger: cython.p_void = cython.NULL
     before: cython.int = errno
-    if size > PIECE:
+    if size > PIECE or c.kept > 0:
         how = how_to(c)
         if how == WHOLE:
             larger = map_bytes(size + UNALIGNED)
@@ -257,6 +257,6 @@ def transfer_vector(c, vector, count):
         return -1
     # A copy, as the kernel makes: what is read may be the vector itself.
     memcpy(region.vector, vector, cython.cast(uint64_t, count) * cython.sizeof(iovec))
-    result = move(c, region, region.vector, min(total, MOST_BYTES))
+    result = move(c, region, region.vector, min(cython.cast(uint64_t, total), c.kept if c.kept > 0 else MOST_BYTES))
     give_region(region)
     return result

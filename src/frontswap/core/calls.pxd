@@ -11,6 +11,7 @@ ctypedef ssize_t (*preadv_function)(int fd, const iovec *vector, int count, long
 ctypedef ssize_t (*preadv2_function)(int fd, const iovec *vector, int count, long offset, int flags) noexcept nogil
 ctypedef ssize_t (*getrandom_function)(void *buffer, size_t n, unsigned int flags) noexcept nogil
 ctypedef int (*getentropy_function)(void *buffer, size_t n) noexcept nogil
+ctypedef ssize_t (*vmsplice_function)(int fd, const iovec *vector, size_t count, unsigned int flags) noexcept nogil
 ctypedef size_t (*fread_function)(void *buffer, size_t size, size_t n, FILE *stream) noexcept nogil
 ctypedef size_t (*fwrite_function)(const void *buffer, size_t size, size_t n, FILE *stream) noexcept nogil
 ctypedef ssize_t (*read_chk_function)(int fd, void *buffer, size_t n, size_t room) noexcept nogil
@@ -28,6 +29,7 @@ cdef preadv_function real_preadv, real_preadv64, real_pwritev, real_pwritev64
 cdef preadv2_function real_preadv2, real_preadv64v2, real_pwritev2, real_pwritev64v2
 cdef getrandom_function real_getrandom
 cdef getentropy_function real_getentropy
+cdef vmsplice_function real_vmsplice
 cdef fread_function real_fread, real_fread_unlocked
 cdef fwrite_function real_fwrite, real_fwrite_unlocked
 cdef read_chk_function real_read_chk
@@ -41,6 +43,7 @@ cdef ssize_t one_pwrite(call_t *c, void *at, size_t n, uint64_t done) noexcept n
 cdef ssize_t one_preadv2(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_pwritev2(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_getrandom(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
+cdef ssize_t one_vmsplice(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_fread(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_fwrite(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 
@@ -82,6 +85,7 @@ cdef ssize_t our_pwritev2(int fd, const iovec *vector, int count, long offset, i
 cdef ssize_t our_pwritev64v2(int fd, const iovec *vector, int count, long offset, int flags) noexcept nogil
 cdef ssize_t our_getrandom(void *buffer, size_t n, unsigned int flags) noexcept nogil
 cdef int our_getentropy(void *buffer, size_t n) noexcept nogil
+cdef ssize_t our_vmsplice(int fd, const iovec *vector, size_t count, unsigned int flags) noexcept nogil
 cdef size_t our_fread(void *buffer, size_t size, size_t n, FILE *stream) noexcept nogil
 cdef size_t our_fread_unlocked(void *buffer, size_t size, size_t n, FILE *stream) noexcept nogil
 cdef size_t our_fwrite(const void *buffer, size_t size, size_t n, FILE *stream) noexcept nogil

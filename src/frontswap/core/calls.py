@@ -1,4 +1,4 @@
-"""Calls of libc that move bytes between descriptors and memory, for memory of an arena: files and stdio.
+"""Calls of libc that move bytes between descriptors and memory, for memory of an arena: files, pipes and stdio.
 
 Each our_NAME() takes the place of NAME (core/got.py). It looks first whether one of its buffers lies in an arena; if
 none does it is the real call, some nanoseconds later. Else it is made through a bounce buffer (core/bounce.py), and
@@ -10,6 +10,7 @@ import cython
 from cython.cimports.frontswap.core.bounce import (
     LOOP,
     PIECE,
+    WHOLE,
     bounce_setup,
     call_t,
     transfer,
@@ -17,7 +18,7 @@ from cython.cimports.frontswap.core.bounce import (
     vector_in_arena,
 )
 from cython.cimports.frontswap.core.got import got_add
-from cython.cimports.frontswap.core.posixio import with_stream_locked
+from cython.cimports.frontswap.core.posixio import pipe_room, with_stream_locked
 from cython.cimports.frontswap.core.seam import in_arena
 from cython.cimports.frontswap.core.uapi import iovec, uint64_t
 from cython.cimports.libc.string import memset
@@ -64,6 +65,14 @@ def one_pwritev2(c, at, n, done):
 def one_getrandom(c, at, n, done):
     """Short when a signal has come."""
     return real_getrandom(at, n, c.flags)
+
+
+def one_vmsplice(c, at, n, done):
+    """The pipe has the pages that it is given until they are read."""
+    vector: iovec
+    vector.iov_base = at
+    vector.iov_len = n
+    return real_vmsplice(c.fd, cython.address(vector), 1, cython.cast(cython.uint, c.flags))
 
 
 def one_fread(c, at, n, done):
@@ -265,6 +274,26 @@ def our_getentropy(buffer, n):
     return 0 if our_getrandom(buffer, n, 0) == cython.cast(cython.long, n) else -1
 
 
+def our_vmsplice(fd, vector, count, flags):
+    """vmsplice(2): the pipe gets the pages of a copy, for an array's may leave before they are read."""
+    c: call_t
+    room: cython.int
+    out: cython.int = 0
+    if not vector_in_arena(vector, count):
+        return real_vmsplice(fd, vector, count, flags)
+    memset(cython.address(c), 0, cython.sizeof(c))
+    room = pipe_room(fd, cython.address(out))
+    if room <= 0:
+        return real_vmsplice(fd, vector, count, flags)  # no pipe: an error, whatever the memory
+    c.one = one_vmsplice
+    c.out = out
+    c.how = WHOLE
+    c.kept = room
+    c.fd = fd
+    c.flags = cython.cast(cython.int, flags)
+    return transfer_vector(cython.address(c), vector, cython.cast(cython.int, count))
+
+
 # --- stdio -----------------------------------------------------------------------------------------
 
 
@@ -414,6 +443,9 @@ got_add(
     b"getentropy",
     cython.cast(cython.p_void, our_getentropy),
     cython.cast(cython.pp_void, cython.address(real_getentropy)),
+)
+got_add(
+    b"vmsplice", cython.cast(cython.p_void, our_vmsplice), cython.cast(cython.pp_void, cython.address(real_vmsplice))
 )
 got_add(b"fread", cython.cast(cython.p_void, our_fread), cython.cast(cython.pp_void, cython.address(real_fread)))
 got_add(

@@ -7,6 +7,7 @@ cdef extern from * nogil:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <fcntl.h>
     #include <limits.h>
     #include <netinet/in.h>
     #include <pthread.h>
@@ -34,6 +35,13 @@ cdef extern from * nogil:
         /* SCTP's streams have messages; 262 is MPTCP */
         return type == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP || protocol == 262)
             ? FS_STREAM : FS_RECORDS;
+    }
+
+    /* The bytes that a pipe holds at most; -1: it is none. `out`: it can be written to. */
+    static inline int fs_pipe_room(int fd, int *out) {
+        int flags = fcntl(fd, F_GETFL);
+        *out = (flags & O_ACCMODE) != O_RDONLY;
+        return flags < 0 ? -1 : fcntl(fd, F_GETPIPE_SZ);
     }
 
     /* A function that works on a stdio stream in several steps, while no other thread does. Unlocked if the thread is
@@ -68,6 +76,7 @@ cdef extern from * nogil:
         unsigned int msg_len
     const int FD_BAD "FS_BAD", FD_FILE "FS_FILE", FD_STREAM "FS_STREAM", FD_RECORDS "FS_RECORDS"
     int fd_kind "fs_fd_kind"(int fd)
+    int pipe_room "fs_pipe_room"(int fd, int *out)
     size_t with_stream_locked "fs_locked"(FILE *stream, size_t (*work)(void *) noexcept nogil, void *argument)
     const int MSG_PEEK, MSG_TRUNC, MSG_WAITALL, MSG_DONTWAIT, MSG_FASTOPEN, MSG_ZEROCOPY, MSG_WAITFORONE, MSG_OOB
     int pthread_key_create(pthread_key_t *key, void (*destructor)(void *) noexcept nogil)
