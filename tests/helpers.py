@@ -380,7 +380,9 @@ class Clock:
 FRONTSWAP = str(Path(sys.executable).with_name("frontswap"))
 
 
-def same_under_run(memory: str, *program: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def same_under_run(
+    memory: str, *program: str, environment: dict[str, str] | None = None, threshold: str = "256K"
+) -> dict[str, Any]:
     """Run a program under plain Python and under `frontswap run`: both end well and print the same; its statistics."""
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -391,7 +393,7 @@ def same_under_run(memory: str, *program: str, environment: dict[str, str] | Non
         return done
 
     plain = run(sys.executable)
-    ours = run(FRONTSWAP, "run", "--memory", memory, "--threshold", "256K", "--summary", "json")
+    ours = run(FRONTSWAP, "run", "--memory", memory, "--threshold", threshold, "--summary", "json")
     assert ours.stdout == plain.stdout
     found: dict[str, Any] = json.loads(ours.stderr.splitlines()[-1])["frontswap"]
     return found

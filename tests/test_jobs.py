@@ -6,10 +6,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from files import PROGRAMS
 from helpers import same_under_run
 from jobs import JOBS
 
 PROGRAM = str(Path(__file__).with_name("jobs.py"))
+FILES = str(Path(__file__).with_name("files.py"))
 PACKAGES = {"arrow": "pyarrow"}
 
 
@@ -22,4 +24,15 @@ def test_the_same_results_in_less(name: str) -> None:
     # Its memory was ours, and more than there was.
     assert found["evicted_dirty"] > 1000, found
     assert found["refaults"] > 100, found
+    assert found["poisoned"] == 0
+
+
+@pytest.mark.parametrize("rows", ["200000", pytest.param("2000000", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", list(PROGRAMS))
+def test_files_are_the_same(name: str, rows: str) -> None:
+    """With nearly all of the program's memory ours: what is read from files and written to them."""
+    if name != "kernel" and importlib.util.find_spec(name) is None:
+        pytest.skip(f"needs {name}")
+    found = same_under_run("16M", FILES, name, rows, threshold="4K")
+    assert found["evicted_dirty"] > 100, found
     assert found["poisoned"] == 0

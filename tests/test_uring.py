@@ -212,7 +212,7 @@ def test_registered_without_a_pin(moving: Mode, memory: frontswap.Memory, file: 
             try:
                 ring.register(room)
             except OSError as failed:
-                refused = failed.errno
+                refused = failed.errno or 0
             if refused:
                 assert (refused, state == "resident") == (errno.EFAULT, False)
                 same(room, first)
