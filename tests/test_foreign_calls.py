@@ -188,3 +188,55 @@ for array, number in ((evicted, 0), (pinned, 1)):
 """,
         mode=mode,
     ).check()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's struct aiocb")
+def test_aio_of_libc(mode: Mode) -> None:
+    """aio_read(3) and aio_write(3): libc's threads make the calls, past us. In a process of its own: they stay."""
+    run_child(
+        """
+import tempfile
+memory = frontswap.Memory(limit="16M")
+libc = ctypes.CDLL(None, use_errno=True)
+N = 100_000
+libc.aio_return.restype = ctypes.c_ssize_t
+def call(name, fd, array):
+    block = ctypes.create_string_buffer(168)
+    # fildes, buf, nbytes; SIGEV_NONE
+    struct.pack_into("iiiiQQ", block, 0, fd, 0, 0, 0, array.ctypes.data, N)
+    struct.pack_into("i", block, 44, 1)
+    assert getattr(libc, name)(block) == 0
+    while (failed := libc.aio_error(block)) == errno.EINPROGRESS:
+        libc.aio_suspend(ctypes.byref(ctypes.c_void_p(ctypes.addressof(block))), 1, None)
+    assert failed in (0, errno.EFAULT), failed
+    return max(libc.aio_return(block), 0)
+sent, back = noise(N, 1), noise(N, 2)
+array = memory.empty(N, "u1", page=4096)
+for state in ("evicted", "clean", "resident", "pinned"):
+    with tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file, contextlib.ExitStack() as stack:
+        def prepare():
+            if state != "resident":
+                memory.advise(array, "cold")
+            if state == "clean":
+                array[::4096].sum()
+        array[:] = sent
+        prepare()
+        if state == "pinned":
+            stack.enter_context(memory.pin(array))
+        n = call("aio_write", file.fileno(), array)
+        assert n == N or state != "pinned"
+        assert os.pread(file.fileno(), n, 0) == bytes(sent[:n])
+        same(array.copy(), sent)
+        os.pwrite(file.fileno(), back, 0)
+        if state != "pinned":
+            prepare()
+        n = call("aio_read", file.fileno(), array)
+        assert n == N or state != "pinned"
+    for _ in range(2):
+        same(array[:n].copy(), back[:n])
+        rest = array[n:].copy()
+        assert np.all((rest == sent[n:]) | (rest == back[n:]))
+        memory.advise(array, "cold")
+""",
+        mode=mode,
+    ).check()
