@@ -511,6 +511,36 @@ def row_small_stacks(b: Buffers) -> Any:
     return seen, digest(room)
 
 
+def row_queues(b: Buffers) -> Any:
+    """Message queues: a message is taken off its queue before it is copied."""
+    data, room, urgency = b.data(9000), b.room(8192), b.room(4)
+    name = f"/frontswap-test-{os.getpid()}".encode()
+    b.libc.mq_unlink(name)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
+    seen: list[Any] = []
+    fd, failed = b.call("mq_open", name, flags, 0o600, None)
+    if failed == 0:
+        b.libc.mq_unlink(name)
+        until = b.put(np.zeros(16, np.uint8))
+        seen += [b.call("mq_send", fd, data, 5000, 3), b.call("mq_timedsend", fd, data, 8000, 4, until)]
+        seen += [b.call("mq_send", fd, data, 9000, 3), b.call("mq_receive", fd, room, 100, urgency)]
+        seen += [b.call("mq_receive", fd, room, 8192, urgency), digest(room), digest(urgency)]
+        seen += [b.call("mq_timedreceive", fd, room, 8192, urgency, until), digest(room), digest(urgency)]
+        seen += [b.call("mq_receive", fd, room, 8192, None)]
+        os.close(fd)
+    data[:8] = np.frombuffer((7).to_bytes(8, sys.byteorder), np.uint8)
+    queue, failed = b.call("msgget", 0, 0o600)
+    if failed == 0:
+        try:
+            for n, room_for, how in ((5000, 8000, 0), (7992, 100, 0o10000), (300, 10, 0)):
+                seen.append(b.call("msgsnd", queue, data, n, 0o4000))
+                seen += [b.call("msgrcv", queue, room, room_for, 0, 0o4000 | how), digest(room)]
+            seen.append(b.call("msgrcv", queue, room, 8000, 5, 0o4000))
+        finally:
+            b.libc.msgctl(queue, 0, None)
+    return seen
+
+
 def row_one_buffer_twice(b: Buffers) -> Any:
     """A vector whose buffers overlap, and a read over the vector itself."""
     data = b.data(5000)

@@ -7,10 +7,10 @@ C declarations, a ``.pyi`` where Python calls it). What may not: configuration, 
 Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``;
 pager and reclaim reach the pages themselves by ``region -> uffd, protection``. ``plane`` (the memory door) and ``area``
 (swap areas) put them together for the control plane, on what ``hooks`` has for both; ``resize`` (another limit) stands
-on all of the path. Beside it: ``calls`` and ``sockets`` (system calls on arrays) ``-> bounce -> seam``, ``mappings``
-(calls that arrange memory) and ``arguments`` (what is used where it lies) ``-> seam``, ``heap`` (malloc) ``-> arena ->
-watch``, ``maps`` (memory that the program has mapped) ``-> arena, pager`` and ``locks`` (those in the heap) ``->
-pager``, put in place by ``got``.
+on all of the path. Beside it: ``calls``, ``sockets`` and ``queues`` (system calls on arrays) ``-> bounce -> seam``,
+``mappings`` (calls that arrange memory) and ``arguments`` (what is used where it lies) ``-> seam``, ``heap`` (malloc)
+``-> arena -> watch``, ``maps`` (memory that the program has mapped) ``-> arena, pager`` and ``locks`` (those in the
+heap) ``-> pager``, put in place by ``got``.
 """
 
 from importlib.machinery import EXTENSION_SUFFIXES

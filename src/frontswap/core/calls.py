@@ -3,7 +3,7 @@
 Each our_NAME() takes the place of NAME (core/got.py). It looks first whether one of its buffers lies in an arena; if
 none does it is the real call, some nanoseconds later. Else it is made through a bounce buffer (core/bounce.py), and
 means what it means on plain memory: counts, positions, errno, what is left in the descriptor. The calls of sockets are
-in core/sockets.py.
+in core/sockets.py, those of message queues in core/queues.py.
 """
 
 import cython

@@ -83,7 +83,9 @@ from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
 import frontswap.core.fork  # noqa: F401  its handlers are there before the first array
-from frontswap.core import arguments, calls, mappings, sockets  # noqa: F401  (being imported they take the place of libc's)
+
+# Being imported they take the place of libc's functions.
+from frontswap.core import arguments, calls, mappings, queues, sockets  # noqa: F401
 
 SIDES = {"sigbus": SIDE_SIGBUS, "thread": SIDE_THREAD, "sigsegv": SIDE_PROTECTION}
 WHAT_CATCHES = {"sigbus": "userfaultfd", "thread": "userfaultfd", "sigsegv": "/proc/self/mem"}

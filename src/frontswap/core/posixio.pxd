@@ -1,4 +1,4 @@
-# What core/bounce.py, core/calls.py and core/sockets.py need of libc.
+# What core/bounce.py, core/calls.py, core/sockets.py and core/queues.py need of libc.
 
 from frontswap.core.uapi cimport int64_t, iovec, uint8_t, uint32_t, uint64_t
 

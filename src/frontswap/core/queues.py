@@ -1,0 +1,163 @@
+"""Message queues of POSIX and System V, for memory of an arena: as core/calls.py.
+
+The kernel takes a message off its queue before it copies it out: one that cannot be copied is lost.
+"""
+
+import cython
+from cython.cimports.frontswap.core.bounce import WHOLE, transfer
+from cython.cimports.frontswap.core.got import got_add
+from cython.cimports.frontswap.core.posixio import ssize_t, timespec
+from cython.cimports.frontswap.core.seam import in_arena
+from cython.cimports.libc.string import memset
+
+# --- one call on plain memory ----------------------------------------------------------------------
+
+
+def one_mq_send(c, at, n, done):
+    """0 or -1."""
+    m: message_p = cython.cast(message_p, c.more)
+    if m.timed:
+        return real_mq_timedsend(c.fd, cython.cast(cython.p_char, at), n, m.priority, m.until)
+    return real_mq_send(c.fd, cython.cast(cython.p_char, at), n, m.priority)
+
+
+def one_mq_receive(c, at, n, done):
+    """The bytes of the message."""
+    m: message_p = cython.cast(message_p, c.more)
+    if m.timed:
+        return real_mq_timedreceive(c.fd, cython.cast(cython.p_char, at), n, cython.address(m.priority), m.until)
+    return real_mq_receive(c.fd, cython.cast(cython.p_char, at), n, cython.address(m.priority))
+
+
+def one_msgsnd(c, at, n, done):
+    """0 or -1."""
+    m: message_p = cython.cast(message_p, c.more)
+    return real_msgsnd(c.fd, at, n - TYPE_BYTES, m.flags)
+
+
+def one_msgrcv(c, at, n, done):
+    """The bytes of the message, and those of its type, which the kernel does not count."""
+    m: message_p = cython.cast(message_p, c.more)
+    got: ssize_t = real_msgrcv(c.fd, at, n - TYPE_BYTES, m.kind, m.flags)
+    return -1 if got < 0 else got + TYPE_BYTES
+
+
+# --- the functions ---------------------------------------------------------------------------------
+
+
+def message_call(m, fd, buffer, n):
+    """One message, by one call."""
+    m.call.fd = fd
+    m.call.how = WHOLE
+    m.call.more = m
+    return transfer(cython.address(m.call), buffer, n)
+
+
+def send_message(fd, buffer, n, priority, until, timed):
+    """mq_send(3) and mq_timedsend(3)."""
+    m: message_t
+    time: timespec
+    memset(cython.address(m), 0, cython.sizeof(m))
+    m.call.one = one_mq_send
+    m.call.out = True
+    m.priority = priority
+    m.timed = timed
+    if until != cython.NULL:
+        time = until[0]
+        m.until = cython.address(time)
+    return cython.cast(cython.int, message_call(cython.address(m), fd, buffer, n))
+
+
+def receive_message(fd, buffer, n, priority, until, timed):
+    """mq_receive(3) and mq_timedreceive(3)."""
+    m: message_t
+    time: timespec
+    got: ssize_t
+    memset(cython.address(m), 0, cython.sizeof(m))
+    m.call.one = one_mq_receive
+    m.timed = timed
+    if until != cython.NULL:
+        time = until[0]
+        m.until = cython.address(time)
+    got = message_call(cython.address(m), fd, buffer, n)
+    if got >= 0 and priority != cython.NULL:
+        priority[0] = m.priority
+    return got
+
+
+def our_mq_send(fd, buffer, n, priority):
+    """mq_send(3)."""
+    if not in_arena(buffer, n):
+        return real_mq_send(fd, buffer, n, priority)
+    return send_message(fd, buffer, n, priority, cython.NULL, False)
+
+
+def our_mq_timedsend(fd, buffer, n, priority, until):
+    """mq_timedsend(3)."""
+    if not in_arena(buffer, n) and not in_arena(until, cython.sizeof(timespec)):
+        return real_mq_timedsend(fd, buffer, n, priority, until)
+    return send_message(fd, buffer, n, priority, until, True)
+
+
+def our_mq_receive(fd, buffer, n, priority):
+    """mq_receive(3)."""
+    if not in_arena(buffer, n) and not in_arena(priority, cython.sizeof(cython.uint)):
+        return real_mq_receive(fd, buffer, n, priority)
+    return receive_message(fd, buffer, n, priority, cython.NULL, False)
+
+
+def our_mq_timedreceive(fd, buffer, n, priority, until):
+    """mq_timedreceive(3)."""
+    if (
+        not in_arena(buffer, n)
+        and not in_arena(priority, cython.sizeof(cython.uint))
+        and not in_arena(until, cython.sizeof(timespec))
+    ):
+        return real_mq_timedreceive(fd, buffer, n, priority, until)
+    return receive_message(fd, buffer, n, priority, until, True)
+
+
+def our_msgsnd(queue, message, n, flags):
+    """msgsnd(2)."""
+    m: message_t
+    if n >= MOST_MESSAGE or not in_arena(message, n + TYPE_BYTES):
+        return real_msgsnd(queue, message, n, flags)
+    memset(cython.address(m), 0, cython.sizeof(m))
+    m.call.one = one_msgsnd
+    m.call.out = True
+    m.flags = flags
+    return cython.cast(cython.int, message_call(cython.address(m), queue, message, n + TYPE_BYTES))
+
+
+def our_msgrcv(queue, message, n, kind, flags):
+    """msgrcv(2)."""
+    m: message_t
+    got: ssize_t
+    if n >= MOST_MESSAGE or not in_arena(message, n + TYPE_BYTES):
+        return real_msgrcv(queue, message, n, kind, flags)
+    memset(cython.address(m), 0, cython.sizeof(m))
+    m.call.one = one_msgrcv
+    m.kind = kind
+    m.flags = flags
+    got = message_call(cython.address(m), queue, message, n + TYPE_BYTES)
+    return -1 if got < 0 else got - TYPE_BYTES
+
+
+got_add(b"mq_send", cython.cast(cython.p_void, our_mq_send), cython.cast(cython.pp_void, cython.address(real_mq_send)))
+got_add(
+    b"mq_timedsend",
+    cython.cast(cython.p_void, our_mq_timedsend),
+    cython.cast(cython.pp_void, cython.address(real_mq_timedsend)),
+)
+got_add(
+    b"mq_receive",
+    cython.cast(cython.p_void, our_mq_receive),
+    cython.cast(cython.pp_void, cython.address(real_mq_receive)),
+)
+got_add(
+    b"mq_timedreceive",
+    cython.cast(cython.p_void, our_mq_timedreceive),
+    cython.cast(cython.pp_void, cython.address(real_mq_timedreceive)),
+)
+got_add(b"msgsnd", cython.cast(cython.p_void, our_msgsnd), cython.cast(cython.pp_void, cython.address(real_msgsnd)))
+got_add(b"msgrcv", cython.cast(cython.p_void, our_msgrcv), cython.cast(cython.pp_void, cython.address(real_msgrcv)))
