@@ -256,6 +256,7 @@ def test_a_child_without_room_goes_on(tmp_path: Path) -> None:
         (["run", "--memory", "16M"], "job.py='nothing': must be a script, -m MODULE or -c CODE"),
         (["run", "--memory", "16M", "/no/such.py"], "job.py='/no/such.py': must be a script that exists"),
         (["run", "--memory", "16M", "--threshold", "1", "-c", "1"], "threshold='1': must be at least 4 KiB"),
+        (["run", "--memory", "16M", "--page", "1", "-c", "1"], "page='1': must be "),
         (["run", "--memory", "16M", "--swap", "/no/such", "-c", "1"], "/no/such"),
         (["run", "--memory", "1M", "-c", "1"], "limit='1M': must be at least 16 MiB"),
         (["run", "--memory", "16M", "--backends", "zcache:codec=x", "-c", "1"], "backends='zcache:codec': 'x' must be"),
