@@ -103,10 +103,10 @@ def plain(name: str, rows: int) -> list[str]:
     return [sys.executable, str(PROGRAM), name, str(rows)]
 
 
-def ours(name: str, rows: int, memory: str, folder: Path) -> list[str]:
+def ours(name: str, rows: int, memory: str, page: str, folder: Path) -> list[str]:
     """The same under frontswap."""
-    run = [str(Path(sys.executable).with_name("frontswap")), "run", "--memory", memory, "--swap", str(folder)]
-    return [*run, "--summary", "json", *plain(name, rows)[1:]]
+    run = [str(Path(sys.executable).with_name("frontswap")), "run", "--memory", memory, "--page", page]
+    return [*run, "--swap", str(folder), "--summary", "json", *plain(name, rows)[1:]]
 
 
 class Bench:
@@ -142,15 +142,17 @@ class Bench:
         memory = self.chosen.memory
         if memory == "auto" and limit < LITTLE:
             memory = f"{limit // 2 // MIB}M"
-        done = self.run(f"{name}: frontswap, {limit // MIB} MiB", ours(name, rows, memory, self.folder), limit)
-        return Tight(name, limit, memory, free, without, done)
+        page = self.chosen.page
+        done = self.run(f"{name}: frontswap, {limit // MIB} MiB", ours(name, rows, memory, page, self.folder), limit)
+        told = memory if page == "auto" else f"{memory} --page {page}"
+        return Tight(name, limit, told, free, without, done)
 
     def fits(self, name: str) -> Fits:
         """A job that fits, in turn."""
         rows = self.chosen.rows
         # What is allocated counts until the limit is crossed, which may be much more than what is touched.
         size = f"{self.all // 2 // MIB}M"
-        sides = (plain(name, rows), ours(name, rows, size, self.folder))
+        sides = (plain(name, rows), ours(name, rows, size, self.chosen.page, self.folder))
         taken: tuple[list[Outcome], list[Outcome]] = ([], [])
         for turn in range(self.chosen.rounds):
             for side in (0, 1) if turn % 2 == 0 else (1, 0):
@@ -256,6 +258,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, help="when it fits (default 5; --quick: 1)")
     made.add_argument("--times", type=float, help=f"peak to limit (default {FULL[1]})")
     made.add_argument("--memory", help=f"of frontswap run, when larger (default {FULL[2]})")
+    made.add_argument("--page", default="auto", help="of frontswap run (default %(default)s)")
     made.add_argument("--timeout", type=float, default=1800, help="seconds for one process (default %(default)g)")
     made.add_argument("--dir", type=directory, default=Path("/var/tmp"), help="for swap files (default %(default)s)")
     return made

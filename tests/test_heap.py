@@ -352,11 +352,37 @@ del array
 
 
 @pytest.mark.parametrize(
+    ("page", "large", "mapped"), [("auto", 64, 64), ("4K", 4, 4), ("256K", 256, 128)], ids=["auto", "4K", "256K"]
+)
+def test_the_page_of_what_does_not_say(page: str, large: int, mapped: int) -> None:
+    """Of mappings, which may go in pieces of 4 KiB: 128 KiB at most."""
+    run_child(
+        f"""
+mem = frontswap.install("64M", page={page!r})
+page_at = mem._plane.page_of
+page_of = lambda array: page_at(array.ctypes.data)
+array = np.ones(4 * MiB, "u1")
+region = mmap.mmap(-1, 4 * MiB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+least = page_of(mem.empty(1, page=4096))      # larger where pages are protected
+assert page_of(array) == max({large} << 10, least)
+assert page_at(ctypes.addressof(ctypes.c_char.from_buffer(region))) == max({mapped} << 10, least)
+assert page_of(mem.empty(4 * MiB, "u1", page=16384)) == max(16384, least)
+with mem:
+    assert page_of(np.ones(4 * MiB, "u1")) == max({large} << 10, least)
+array.sort()
+assert array.sum() == 4 * MiB
+"""
+    ).check()
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"limit": "1M"}, "limit='1M': must be at least 16 MiB"),
         ({"limit": "16M", "threshold": "1K"}, "threshold='1K': must be at least 4 KiB"),
         ({"limit": "16M", "threshold": "x"}, "threshold='x'"),
+        ({"limit": "16M", "page": "5K"}, "page='5K'"),
+        ({"limit": "1G", "page": "2M"}, "page='2M': must be at most 256 KiB"),
         ({"limit": "16M", "swap": "/no/such"}, "/no/such"),
         ({"limit": "16M", "backends": "zcache:codec=x"}, "codec"),
     ],

@@ -134,7 +134,7 @@ class Family:
 
     def __init__(self) -> None:
         self.path = Ledger.new_path()
-        self.order = Order(0, str(BUDGET), "auto", "zcache", "1M", "none", None, self.path)
+        self.order = Order(0, str(BUDGET), "auto", "zcache", "1M", "auto", "none", None, self.path)
         self.workers: list[Worker] = []
 
     def worker(self) -> Worker:

@@ -578,7 +578,7 @@ def test_a_limit_is_raised_as_far_as_there_are_mappings(protection: None) -> Non
 
 def test_pages_go_with_the_budget_of_a_run(protection: None) -> None:
     """One of many processes begins with a share, and may come to have nearly all that the others do not need."""
-    settings = checked("64M", swap="auto", backends="zcache", threshold="1M", later=2048 * MiB)
+    settings = checked("64M", swap="auto", backends="zcache", threshold="1M", page="auto", later=2048 * MiB)
     space = Space(settings, "auto")
     assert space.limit_most() >= 2048 * MiB
     space.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,26 @@ def test_nothing_can_tell(name: str, tmp_path: Path) -> None:
     )
     ours = run("run", "--memory", "16M", "--quiet", script, "a", "--b", input="text", env=environment)
     assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+
+
+def test_a_core_dump_is_written_without_the_arena(tmp_path: Path) -> None:
+    """The kernel would ask for every page of a TiB, and would get none of those that are away."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+    if "/" in pattern or pattern.startswith("|"):
+        pytest.skip(f"core dumps do not go to the directory of the process here: {pattern}")
+    code = """
+import os, resource
+import numpy as np
+resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+array = np.random.default_rng(0).random(6 << 20)
+os.abort()
+"""
+    done = run("run", "--memory", "16M", "-c", code, cwd=tmp_path)
+    assert done.returncode == -signal.SIGABRT, done.stderr
+    (core,) = tmp_path.glob("core*")
+    assert core.read_bytes()[:4] == b"\x7fELF"
+    assert core.stat().st_size < 1 << 30
+    assert core.stat().st_blocks * 512 < 200 << 20
 
 
 def test_module_and_code(tmp_path: Path) -> None:
@@ -256,6 +277,7 @@ def test_a_child_without_room_goes_on(tmp_path: Path) -> None:
         (["run", "--memory", "16M"], "job.py='nothing': must be a script, -m MODULE or -c CODE"),
         (["run", "--memory", "16M", "/no/such.py"], "job.py='/no/such.py': must be a script that exists"),
         (["run", "--memory", "16M", "--threshold", "1", "-c", "1"], "threshold='1': must be at least 4 KiB"),
+        (["run", "--memory", "16M", "--page", "1", "-c", "1"], "page='1': must be "),
         (["run", "--memory", "16M", "--swap", "/no/such", "-c", "1"], "/no/such"),
         (["run", "--memory", "1M", "-c", "1"], "limit='1M': must be at least 16 MiB"),
         (["run", "--memory", "16M", "--backends", "zcache:codec=x", "-c", "1"], "backends='zcache:codec': 'x' must be"),

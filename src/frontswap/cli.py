@@ -96,6 +96,13 @@ def demo(limit: str | None, size: float, swap: str | None, out: Path) -> None:
     help="Allocations of so many bytes and more are ours.",
 )
 @click.option(
+    "--page",
+    metavar="SIZE",
+    default="auto",
+    show_default=True,
+    help="Unit of eviction, 4K to 256K. auto: 64K for what is large; 4K is better where a program jumps at random.",
+)
+@click.option(
     "--debugfs",
     metavar="DIR",
     type=FOLDER,
@@ -117,6 +124,7 @@ def run(
     swap: str | None,
     backends: str,
     threshold: str,
+    page: str,
     debugfs: Path | None,
     quiet: bool,
     summary: Literal["line", "json"],
@@ -135,6 +143,7 @@ def run(
         swap=swap,
         backends=backends,
         threshold=threshold,
+        page=page,
         module=module,
         code=code,
         debugfs=debugfs,

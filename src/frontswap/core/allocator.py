@@ -12,7 +12,7 @@ from cython.cimports.cpython.pycapsule import (
     PyCapsule_SetContext,
 )
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, PyObject
-from cython.cimports.frontswap.core.arena import ANY, arena_allocate, arena_find, arena_free, page_for
+from cython.cimports.frontswap.core.arena import ANY, arena_allocate, arena_find, arena_free, page_by_size, page_for
 from cython.cimports.frontswap.core.uapi import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy, strcpy
@@ -49,7 +49,10 @@ def take(face: cython.pointer(face_t), size: uint64_t, zeroed: cython.bint, alwa
     page: uint32_t
     if not usable(face) or size == 0 or (not hint_wanted and not always and size < face.threshold):
         return calloc(1, size if size else 1) if zeroed else malloc(size if size else 1)
-    page = hint_page if hint_wanted and hint_page else page_for(face.pg, size)
+    if hint_wanted:
+        page = hint_page if hint_page else page_by_size(face.pg, size)
+    else:
+        page = page_for(face.pg, size)
     address = arena_allocate(
         face.pg,
         size,

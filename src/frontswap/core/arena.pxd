@@ -17,6 +17,7 @@ cdef uint64_t arena_allocate(
     pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, int how, int *error
 ) noexcept nogil
 cdef bint arena_resize(pager_t *pg, uint64_t address, uint64_t bytes) noexcept nogil
+cdef uint32_t page_by_size(pager_t *pg, uint64_t size) noexcept nogil
 cdef uint32_t page_for(pager_t *pg, uint64_t size) noexcept nogil
 cdef void arena_trim(pager_t *pg) noexcept nogil
 cdef bint arena_free(pager_t *pg, uint64_t address) noexcept nogil

@@ -153,12 +153,17 @@ def extent_give(e, start, count):
 # --- arrays ---------------------------------------------------------------------------------------
 
 
-def page_for(pg, size):
+def page_by_size(pg, size):
     """Page size for an array of `size` bytes: large enough to be cheap, small beside array and limit."""
     page: uint32_t = 65536
     while page > 4096 and (size < 16 * cython.cast(uint64_t, page) or page > pg.limit // 512):
         page //= 2
     return page
+
+
+def page_for(pg, size):
+    """Page size for an array that does not say: the one that this Memory was made with, or one by its size."""
+    return pg.page if pg.page else page_by_size(pg, size)
 
 
 def counter(pg, how):

@@ -374,6 +374,7 @@ cdef struct pager_t:
     bint use_move
     bint use_poison
     uint32_t least_page       # bytes of the smallest page that an array may have
+    uint32_t page             # bytes of a page of whatever does not say; 0: by its size, see page_by_size()
     int64_t mappings_share    # SIDE_PROTECTION: that all arenas of this process may come to be split into
     int64_t mappings_most     # and this one: its claim
     int32_t inflight          # operations on pages that are on their way: see gate.py

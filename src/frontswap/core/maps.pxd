@@ -20,6 +20,7 @@ cdef bint is_mapped(uint64_t address, uint64_t n) noexcept nogil
 cdef int dontneed(pager_t *pg, uint64_t address, uint64_t n, bint zeros) noexcept nogil
 
 cdef uint64_t whole(uint64_t n) noexcept nogil
+cdef uint32_t page_of_map(uint64_t n) noexcept nogil
 cdef uint32_t next_map(uint64_t *at, uint64_t end, uint64_t *low, uint64_t *high) noexcept nogil
 cdef uint32_t piece_bits(block_t *block, uint64_t page, uint64_t low, uint64_t high, uint64_t *first) noexcept nogil
 cdef bint drop_part(uint32_t number, uint64_t low, uint64_t high) noexcept nogil

@@ -140,6 +140,7 @@ class Plane(Hooks):
         arena: int,
         segment: int,
         max_page: int,
+        page: int,
         contexts: int,
         file: int,
         direct: bool,
@@ -164,6 +165,7 @@ class Plane(Hooks):
         pg.size = arena
         pg.segment_bytes = segment
         pg.max_page = pg.page_most = max_page
+        pg.page = page
         pg.fault_contexts = contexts
         pg.direct = direct
         pg.allocate_most = allocate

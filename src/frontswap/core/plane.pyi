@@ -23,6 +23,7 @@ class Plane(Hooks):
         arena: int,
         segment: int,
         max_page: int,
+        page: int,
         contexts: int,
         file: int,
         direct: bool,

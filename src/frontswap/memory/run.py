@@ -25,6 +25,7 @@ def run(
     swap: str | None,
     backends: str,
     threshold: str,
+    page: str,
     module: str | None,
     code: str | None,
     debugfs: Path | None,
@@ -45,7 +46,7 @@ def run(
     swap = "auto" if swap in (None, "auto") else str(Path(swap).absolute())
     with warnings.catch_warnings():  # it will be said where the Memory is made
         warnings.simplefilter("ignore", RuntimeWarning)
-        checked(memory, swap=swap, backends=backends, threshold=threshold)
+        checked(memory, swap=swap, backends=backends, threshold=threshold, page=page)
     if not pth_is_there():
         raise KernelSupportError(
             0, f"frontswap_run.pth is not beside the packages of {sys.executable}: pip install frontswap there"
@@ -56,6 +57,7 @@ def run(
         swap,
         backends,
         threshold,
+        page,
         summary,
         None if debugfs is None else str(debugfs.absolute()),
         Ledger.new_path(),

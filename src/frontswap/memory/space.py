@@ -161,6 +161,7 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             arena=settings.arena,
             segment=settings.segment,
             max_page=settings.max_page,
+            page=settings.page,
             contexts=settings.contexts,
             file=-1 if swap is None else swap.fd,
             direct=swap is not None and swap.direct,

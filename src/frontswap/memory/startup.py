@@ -39,6 +39,7 @@ class Order:
     swap: str
     backends: str
     threshold: str
+    page: str
     summary: Literal["line", "json", "none"]
     debugfs: str | None
     ledger: str  #: the file in which all its processes share `memory`, "": each has it for itself
@@ -88,7 +89,12 @@ def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> No
         with warnings.catch_warnings(record=True) as said:  # a program's own filters, as errors, are not for them
             warnings.simplefilter("always")
             space = install_space(
-                order.memory, swap=order.swap, backends=order.backends, threshold=order.threshold, ledger=ledger
+                order.memory,
+                swap=order.swap,
+                backends=order.backends,
+                threshold=order.threshold,
+                page=order.page,
+                ledger=ledger,
             )
         notices = [str(one.message) for one in said]
         if first and order.summary == "line":
