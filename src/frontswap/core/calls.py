@@ -283,12 +283,10 @@ def our_vmsplice(fd, vector, count, flags):
         return real_vmsplice(fd, vector, count, flags)
     memset(cython.address(c), 0, cython.sizeof(c))
     room = pipe_room(fd, cython.address(out))
-    if room <= 0:
-        return real_vmsplice(fd, vector, count, flags)  # no pipe: an error, whatever the memory
     c.one = one_vmsplice
     c.out = out
     c.how = WHOLE
-    c.kept = room
+    c.kept = max(room, 1)  # no pipe: an error, whatever the bytes
     c.fd = fd
     c.flags = cython.cast(cython.int, flags)
     return transfer_vector(cython.address(c), vector, cython.cast(cython.int, count))
