@@ -212,11 +212,17 @@ def pool_share(pg):
     """What zcache may take of a Memory's limit.
 
     Pages that compress fill up to three quarters, or zcache:size=, before the coldest are written out; without a
-    swap file there is no other place for them.
+    swap file there is no other place for them. What balance.py has made of it stays the same part of it.
     """
+    before: int64_t = pg.pool_soft
     pg.pool_soft = pg.budget // 4 * 3 if pg.file >= 0 else pg.budget - pg.budget // 16
     if pg.pool_most and pg.pool_most < pg.pool_soft:
         pg.pool_soft = pg.pool_most
+    pg.pool_target = (
+        cython.cast(int64_t, cython.cast(cython.double, pg.pool_soft) * pg.pool_target / before)
+        if pg.pool_target < before
+        else pg.pool_soft
+    )
     pg.pool_hard = pg.pool_soft + (4 * cython.cast(int64_t, pg.segment_bytes) if pg.file >= 0 else 0)
 
 

@@ -210,7 +210,7 @@ class Hooks:
         """Make the pool of a zcache in front of swap areas: `size` bytes of RAM at most."""
         pg: pager_p = self.pg
         pg.limit = pg.budget = size
-        pg.pool_soft = size - size // 16
+        pg.pool_soft = pg.pool_target = size - size // 16
         pg.pool_hard = size
         pg.segment_bytes = cython.cast(uint32_t, segment)
         pg.ram_slots = cython.cast(uint32_t, size // segment) + 2

@@ -213,6 +213,7 @@ ctypedef struct segment_t:
     uint32_t stream
     uint32_t serial           # changes with every reuse of the number
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
+    int64_t hits              # bytes of pages loaded from it lately: see balance.py
     uint32_t older            # age list of sealed segments (0 ends it)
     uint32_t newer
 
@@ -236,6 +237,7 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     bint was_tried            # it has been tried to pack the page at hand, with or without success
     bint through              # the filter `latency` wants this page in its slot too
     bint from_slot            # the last load was answered by the slot
+    int source                # where it found the record: FROM_*, see balance.py
 
 ctypedef struct extents_t:    # free ranges, sorted, first fit
     uint64_t *start
@@ -454,6 +456,13 @@ cdef struct pager_t:
     uint32_t full_slots[2]    # those of them that are full and wait to be written, 0: none
     int64_t pool_bytes
     int64_t pool_soft         # writeback starts above
+    # balance.py: what its pool is kept to, and the evidence
+    int64_t pool_target       # writeback starts above this, too
+    int64_t pool_cold         # bytes of the pool that were cold at the last look
+    int64_t hits_usual        # of its segments then: bytes loaded per KiB of pages
+    int64_t hits_few          # what is not more is cold
+    int64_t back              # bytes of pages that have come back since then
+    int64_t back_soon         # those of them that had not been away for long
     int64_t pool_hard         # stores wait for it above
     int32_t writeback_event
     int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)

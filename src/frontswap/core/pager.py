@@ -4,6 +4,7 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import FROM_NOWHERE, balance_note, pool_has_room
 from cython.cimports.frontswap.core.contexts import context_give, context_take
 from cython.cimports.frontswap.core.evict import out_word, uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
@@ -290,6 +291,7 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
     size: uint32_t = page_bytes(pg, page)
     word: uint32_t = CLEAN
     kind: uint32_t = state & RECORD
+    away: uint32_t
     error: cython.int
     turn: cython.int = 0
     if (state & STATE) == NONE:
@@ -300,6 +302,7 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
         add64(cython.address(pg.counters[C_FIRST_TOUCHES]), 1)
     else:
         add64(cython.address(pg.counters[C_REFAULTS]), 1)
+        ctx.source = FROM_NOWHERE
         error = frontswap_load(pg, ctx, page, state, more)
         if error and ahead:
             uncharge(pg, size)
@@ -308,14 +311,20 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
         if error:
             return page_lost(pg, page, state, error)
         # Refault distance below what fits: it would have stayed with a little more room.
-        if ((out_word(pg, 0) >> HIGH_SHIFT) - (state >> HIGH_SHIFT)) & 0xFFFF <= 16:
+        away = ((out_word(pg, 0) >> HIGH_SHIFT) - (state >> HIGH_SHIFT)) & 0xFFFF
+        if away <= 16:
             word |= REF
+        balance_note(pg, ctx, size, away * pg.epoch_bytes)
         if not write and (kind & KIND) == RECORD_LOG:
             if ctx.from_slot:
                 # What a filter has refused as inactive and now is active must be offered again when it leaves.
                 write = (word & REF) != 0 and loadi(cython.address(pg.refaults_wanted)) != 0
-            if record_on_disk(pg, p.where) and swap_tight(pg):
-                write = True  # slots are short: the page gives its record up, as a written one would
+            if record_on_disk(pg, p.where) and (
+                swap_tight(pg) or ((word & REF) != 0 and not ctx.from_slot and pool_has_room(pg, size))
+            ):
+                # Slots are short, or it is in use and better off in the pool, where it has been before: the page gives
+                # its record up, as a written one would.
+                write = True
         if not write and not ctx.from_slot and loadi(cython.address(pg.exclusive)):
             write = True
         if write:

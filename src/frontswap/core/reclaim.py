@@ -53,6 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
+TURNS = cython.declare(cython.int, 1000)
 
 
 def queue_push(pg, page):
@@ -88,7 +89,22 @@ def queue_add(pg, page):
 
 
 def reclaim_batch(pg, ctx, want):
-    """Evict the next pages of the queue, about `want` bytes; the bytes freed (0: nothing would go)."""
+    """Evict the next pages of the queue, about `want` bytes; the bytes freed (0: nothing would go).
+
+    A second chance is not a refusal: who has had it goes in a later turn.
+    """
+    freed: int64_t = 0
+    chances: cython.int = 1
+    turns: cython.int = 0
+    while freed == 0 and chances != 0 and turns < TURNS:
+        chances = 0
+        freed = reclaim_some(pg, ctx, want, cython.address(chances))
+        turns += 1
+    return freed
+
+
+def reclaim_some(pg, ctx, want, chances):
+    """One turn of reclaim_batch(); `*chances` counts the pages that have had their second chance."""
     popped: uint32_t[64]
     clean: uint32_t[64]
     clean_states: uint32_t[64]
@@ -125,6 +141,7 @@ def reclaim_batch(pg, ctx, want):
             if (state & REF) != 0:
                 # Its second chance. A lost swap means that somebody uses it: the same answer.
                 cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
+                chances[0] += 1
             elif cas32(cython.address(p.state), state, BUSY):
                 if (state & STATE) == CLEAN:
                     clean[cleans] = page

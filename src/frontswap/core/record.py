@@ -5,6 +5,7 @@ not: where records lie (segments), and who keeps which page (the hooks).
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import FROM_DISK, note_hit
 from cython.cimports.frontswap.core.codec import CODEC_RAW, codec_checksum, codec_compress, codec_decompress
 from cython.cimports.frontswap.core.layout import (
     C_LOADS,
@@ -12,7 +13,6 @@ from cython.cimports.frontswap.core.layout import (
     HEADER,
     KIND,
     RECORD_SAME,
-    STREAM_POOL,
     block_p,
     const_record_p,
     length_of,
@@ -109,7 +109,6 @@ def log_load(pg, ctx, page, state, more):
     i: uint32_t
     error: cython.int
     in_ram: cython.bint
-    in_pool: cython.bint = False  # else the page is in its slot, or in RAM on its way there
     if (state & KIND) == RECORD_SAME:
         words = cython.cast(cython.pointer(uint64_t), ctx.into)
         for i in range(page_bytes(pg, page) // 8):
@@ -124,11 +123,12 @@ def log_load(pg, ctx, page, state, more):
         cython.cast(cython.p_char, got)
         < cython.cast(cython.p_char, pg.pool) + cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes
     )
+    ctx.source = FROM_DISK
     if in_ram:
-        in_pool = pg.segments[segment_of(where)].stream == STREAM_POOL
+        ctx.source = note_hit(pg, segment_of(where), page_bytes(pg, page))
         record_put(pg, where)
     if error == 0:
-        add64(cython.address(pg.counters[C_LOADS if in_pool else C_SLOT_LOADS]), 1)
+        add64(cython.address(pg.counters[C_SLOT_LOADS if ctx.source == FROM_DISK else C_LOADS]), 1)
     return error
 
 

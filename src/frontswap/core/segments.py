@@ -18,6 +18,7 @@ Races, and what prevents them:
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import coldest, note_seal
 from cython.cimports.frontswap.core.layout import (
     C_SLOT_ERRORS,
     C_WRITTEN_BACK_BYTES,
@@ -206,6 +207,7 @@ def segment_open(pg, stream):
     s.writers = 0
     s.unreadable = 0
     s.stream = stream
+    s.hits = 0
     s.older = s.newer = 0
     s.state = SEG_OPEN
     storep(cython.address(s.ram), pg.pool + cython.cast(uint64_t, s.ram_slot) * pg.segment_bytes)
@@ -223,6 +225,7 @@ def segment_seal(pg, number):
     s.state = SEG_SEALED
     if loadi(cython.address(s.live)) == 0:
         return segment_release(pg, number)
+    note_seal(pg, s)
     age_append(pg, number)
     return 0
 
@@ -531,10 +534,10 @@ def segment_write(pg, number, cleaning):
 
 
 def write_coldest(pg):
-    """Write the oldest segment of the pool to the swap file; 0, -1 if there is none, or an errno."""
+    """Write the coldest segment of the pool to the swap file; 0, -1 if there is none, or an errno."""
     number: uint32_t
     lock(cython.address(pg.log_lock))
-    number = pg.oldest
+    number = coldest(pg)
     if number == 0 or pg.file < 0:
         unlock(cython.address(pg.log_lock))
         return -1

@@ -5,6 +5,7 @@ segment's pages are decompressed and written to their slots, as zswap does it.
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import pool_wanted
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
@@ -153,7 +154,7 @@ def writeback_step(pg, ctx, idle):
     found: cython.int = -1
     if write_slot_stream(pg) == 0:
         working = True
-    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft):
+    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
         found = pool_lighten(pg, ctx)
     if found > 0 and pg.areas != cython.NULL and idle[0] < 8:
         idle[0] += 1  # that segment stays: the next one may not

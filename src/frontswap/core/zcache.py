@@ -6,6 +6,7 @@ Where records lie is the record log's business (segments), how they are made tha
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import pool_wanted
 from cython.cimports.frontswap.core.codec import codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
@@ -60,7 +61,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     need = HEADER + ctx.header.length
     if need > pg.segment_bytes:
         return REFUSED_POOL_FULL  # only where zcache:size= is small beside the page
-    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pg.pool_soft):
+    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
         wake(cython.address(pg.writeback_event))
     # The writeback thread has fallen behind: who fills the pool helps to empty it.
     for tries in range(4):
