@@ -40,6 +40,9 @@ from buffers import (
     scratch,
 )
 
+size_t = ctypes.c_size_t
+TOO_LONG = (64 * MiB, 1 << 31, 1 << 40, 2**63 - 8, 2**63 - 1, 2**64 - 1)  # bytes: no message is, and no memory of a row
+
 # --- rows ------------------------------------------------------------------------------------------
 
 
@@ -527,7 +530,12 @@ def row_queues(b: Buffers) -> Any:
         seen += [b.call("mq_receive", fd, room, 8192, urgency), digest(room), digest(urgency)]
         seen += [b.call("mq_timedreceive", fd, room, 8192, urgency, until), digest(room), digest(urgency)]
         seen += [b.call("mq_receive", fd, room, 8192, None)]
+        for n in TOO_LONG:
+            seen += [b.call("mq_send", fd, data, size_t(n), 3), b.call("mq_timedsend", fd, data, size_t(n), 3, until)]
+            seen += [b.call("mq_send", fd, data, 70, 3), b.call("mq_receive", fd, room, size_t(n), urgency)]
+            seen += [digest(room), digest(urgency)]
         os.close(fd)
+        seen += [b.call("mq_send", fd, data, 70, 3), b.call("mq_receive", fd, room, 8192, urgency)]
     data[:8] = np.frombuffer((7).to_bytes(8, sys.byteorder), np.uint8)
     queue, failed = b.call("msgget", 0, 0o600)
     if failed == 0:
@@ -536,6 +544,9 @@ def row_queues(b: Buffers) -> Any:
                 seen.append(b.call("msgsnd", queue, data, n, 0o4000))
                 seen += [b.call("msgrcv", queue, room, room_for, 0, 0o4000 | how), digest(room)]
             seen.append(b.call("msgrcv", queue, room, 8000, 5, 0o4000))
+            for n in TOO_LONG:
+                seen += [b.call("msgsnd", queue, data, size_t(n), 0o4000), b.call("msgsnd", queue, data, 70, 0o4000)]
+                seen += [b.call("msgrcv", queue, room, size_t(n), 0, 0o4000), digest(room)]
         finally:
             b.libc.msgctl(queue, 0, None)
     return seen

@@ -32,6 +32,8 @@ cdef struct call_t:
 ctypedef struct region_t:     # one a thread
     int32_t busy              # by the call that this thread has been interrupted in
     int32_t temporary
+    void *larger              # what the transfer has mapped besides, while it lasts
+    uint64_t larger_bytes
     iovec vector[MOST_VECTOR]
 
 ctypedef region_t *region_p

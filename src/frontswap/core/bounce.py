@@ -7,8 +7,7 @@ consumed a message already.
 
 Nothing here takes a lock, and all of it may run in a signal handler, on a small stack, and in a thread that is
 cancelled in the call. A handler that interrupts a transfer gets a buffer of its own. (Who leaves a transfer by
-siglongjmp leaves the thread's buffer taken: its next transfers map one each. Who is cancelled in a transfer that
-needed a larger buffer leaves that mapped.)
+siglongjmp leaves the thread's buffer taken: its next transfers map one each.)
 """
 
 import cython
@@ -67,7 +66,10 @@ def map_bytes(n):
 
 
 def drop_region(region):
-    """The thread ends."""
+    """The thread ends; it may have been cancelled in a transfer."""
+    r: region_p = cython.cast(region_p, region)
+    if r.larger_bytes > 0:
+        munmap(r.larger, r.larger_bytes)
     munmap(region, cython.sizeof(region_t) + UNALIGNED + PIECE)
 
 
@@ -195,6 +197,8 @@ def move(c, region, vector, total):
             if larger == cython.NULL:
                 set_errno(ENOMEM)
                 return -1
+            region.larger = larger
+            region.larger_bytes = size + UNALIGNED
             data = cython.cast(cython.pointer(uint8_t), larger)
         else:
             size = PIECE
@@ -222,6 +226,7 @@ def move(c, region, vector, total):
         if cython.cast(uint64_t, got) < part or how != LOOP or done >= total:
             break
     if larger != cython.NULL:
+        region.larger_bytes = 0
         munmap(larger, size + UNALIGNED)
     set_errno(before)
     # What has been moved is never lost: the error comes with the next call, as from the kernel.

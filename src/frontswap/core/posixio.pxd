@@ -9,11 +9,14 @@ cdef extern from * nogil:
     #endif
     #include <fcntl.h>
     #include <limits.h>
+    #include <mqueue.h>
     #include <netinet/in.h>
     #include <pthread.h>
     #include <stdio.h>
+    #include <sys/msg.h>
     #include <sys/socket.h>
     #include <sys/stat.h>
+    #include <sys/syscall.h>
     #include <sys/sysmacros.h>
     #include <unistd.h>
 
@@ -42,6 +45,19 @@ cdef extern from * nogil:
         int flags = fcntl(fd, F_GETFL);
         *out = (flags & O_ACCMODE) != O_RDONLY;
         return flags < 0 ? -1 : fcntl(fd, F_GETPIPE_SZ);
+    }
+
+    /* The bytes of the longest message that mq_send() takes; -1: it is no queue. Not by mq_getattr(): that may be in
+       librt. */
+    static inline long fs_mq_longest(int fd) {
+        struct mq_attr attributes;
+        return syscall(SYS_mq_getsetattr, fd, NULL, &attributes) == 0 ? attributes.mq_msgsize : -1;
+    }
+
+    /* The bytes of the longest message that msgsnd() takes now; INT_MAX, which is the most there can be: not told. */
+    static inline long fs_msg_longest(void) {
+        struct msginfo limits;
+        return msgctl(0, IPC_INFO, (struct msqid_ds *)&limits) >= 0 ? limits.msgmax : INT_MAX;
     }
 
     /* A function that works on a stdio stream in several steps, while no other thread does. Unlocked if the thread is
@@ -77,6 +93,8 @@ cdef extern from * nogil:
     const int FD_BAD "FS_BAD", FD_FILE "FS_FILE", FD_STREAM "FS_STREAM", FD_RECORDS "FS_RECORDS"
     int fd_kind "fs_fd_kind"(int fd)
     int pipe_room "fs_pipe_room"(int fd, int *out)
+    long mq_longest "fs_mq_longest"(int fd)
+    long msg_longest "fs_msg_longest"()
     size_t with_stream_locked "fs_locked"(FILE *stream, size_t (*work)(void *) noexcept nogil, void *argument)
     const int MSG_PEEK, MSG_TRUNC, MSG_WAITALL, MSG_DONTWAIT, MSG_FASTOPEN, MSG_ZEROCOPY, MSG_WAITFORONE, MSG_OOB
     int pthread_key_create(pthread_key_t *key, void (*destructor)(void *) noexcept nogil)

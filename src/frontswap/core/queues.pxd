@@ -4,7 +4,7 @@ from frontswap.core.uapi cimport uint64_t
 
 cdef enum:
     TYPE_BYTES = 8            # of msgbuf.mtype, in front of the message
-    MOST_MESSAGE = 1 << 30    # bytes: the kernel refuses it
+    MOST_MESSAGE = 0x7FFFF000 # bytes: no message is longer, whatever room there is said to be
 
 ctypedef int (*mq_send_function)(int fd, const char *buffer, size_t n, unsigned int priority) noexcept nogil
 ctypedef int (*mq_timedsend_function)(
@@ -36,6 +36,7 @@ cdef ssize_t one_mq_send(call_t *c, void *at, size_t n, uint64_t done) noexcept 
 cdef ssize_t one_mq_receive(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_msgsnd(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_msgrcv(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
+cdef bint has_message(const void *buffer, size_t n) noexcept nogil
 cdef ssize_t message_call(message_t *m, int fd, const void *buffer, size_t n) noexcept nogil
 cdef int send_message(
     int fd, const char *buffer, size_t n, unsigned int priority, const timespec *until, bint timed) noexcept nogil

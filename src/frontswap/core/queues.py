@@ -6,8 +6,9 @@ The kernel takes a message off its queue before it copies it out: one that canno
 import cython
 from cython.cimports.frontswap.core.bounce import WHOLE, transfer
 from cython.cimports.frontswap.core.got import got_add
-from cython.cimports.frontswap.core.posixio import ssize_t, timespec
+from cython.cimports.frontswap.core.posixio import mq_longest, msg_longest, ssize_t, timespec
 from cython.cimports.frontswap.core.seam import in_arena
+from cython.cimports.frontswap.core.uapi import EINVAL, set_errno
 from cython.cimports.libc.string import memset
 
 # --- one call on plain memory ----------------------------------------------------------------------
@@ -45,6 +46,11 @@ def one_msgrcv(c, at, n, done):
 # --- the functions ---------------------------------------------------------------------------------
 
 
+def has_message(buffer, n):
+    """True if some bytes of a message lie in an arena. Programs say more room than they have: not all is looked at."""
+    return in_arena(buffer, min(n, MOST_MESSAGE))
+
+
 def message_call(m, fd, buffer, n):
     """One message, by one call."""
     m.call.fd = fd
@@ -60,11 +66,16 @@ def send_message(fd, buffer, n, priority, until, timed):
     memset(cython.address(m), 0, cython.sizeof(m))
     m.call.one = one_mq_send
     m.call.out = True
+    m.call.fd = fd
+    m.call.more = cython.address(m)
     m.priority = priority
     m.timed = timed
     if until != cython.NULL:
         time = until[0]
         m.until = cython.address(time)
+    if cython.cast(cython.long, n) < 0 or cython.cast(cython.long, n) > mq_longest(fd):
+        # Refused by its length alone: the memory may end before the message does, so it is not copied.
+        return cython.cast(cython.int, one_mq_send(cython.address(m.call), cython.cast(cython.p_void, buffer), n, 0))
     return cython.cast(cython.int, message_call(cython.address(m), fd, buffer, n))
 
 
@@ -87,21 +98,21 @@ def receive_message(fd, buffer, n, priority, until, timed):
 
 def our_mq_send(fd, buffer, n, priority):
     """mq_send(3)."""
-    if not in_arena(buffer, n):
+    if not has_message(buffer, n):
         return real_mq_send(fd, buffer, n, priority)
     return send_message(fd, buffer, n, priority, cython.NULL, False)
 
 
 def our_mq_timedsend(fd, buffer, n, priority, until):
     """mq_timedsend(3)."""
-    if not in_arena(buffer, n) and not in_arena(until, cython.sizeof(timespec)):
+    if not has_message(buffer, n) and not in_arena(until, cython.sizeof(timespec)):
         return real_mq_timedsend(fd, buffer, n, priority, until)
     return send_message(fd, buffer, n, priority, until, True)
 
 
 def our_mq_receive(fd, buffer, n, priority):
     """mq_receive(3)."""
-    if not in_arena(buffer, n) and not in_arena(priority, cython.sizeof(cython.uint)):
+    if not has_message(buffer, n) and not in_arena(priority, cython.sizeof(cython.uint)):
         return real_mq_receive(fd, buffer, n, priority)
     return receive_message(fd, buffer, n, priority, cython.NULL, False)
 
@@ -109,7 +120,7 @@ def our_mq_receive(fd, buffer, n, priority):
 def our_mq_timedreceive(fd, buffer, n, priority, until):
     """mq_timedreceive(3)."""
     if (
-        not in_arena(buffer, n)
+        not has_message(buffer, n)
         and not in_arena(priority, cython.sizeof(cython.uint))
         and not in_arena(until, cython.sizeof(timespec))
     ):
@@ -120,8 +131,12 @@ def our_mq_timedreceive(fd, buffer, n, priority, until):
 def our_msgsnd(queue, message, n, flags):
     """msgsnd(2)."""
     m: message_t
-    if n >= MOST_MESSAGE or not in_arena(message, n + TYPE_BYTES):
+    if not has_message(message, min(n, MOST_MESSAGE - TYPE_BYTES) + TYPE_BYTES):
         return real_msgsnd(queue, message, n, flags)
+    if cython.cast(cython.long, n) < 0 or cython.cast(cython.long, n) > msg_longest():
+        # As the kernel refuses it, by its length alone: the memory may end before the message does.
+        set_errno(EINVAL)
+        return -1
     memset(cython.address(m), 0, cython.sizeof(m))
     m.call.one = one_msgsnd
     m.call.out = True
@@ -133,7 +148,10 @@ def our_msgrcv(queue, message, n, kind, flags):
     """msgrcv(2)."""
     m: message_t
     got: ssize_t
-    if n >= MOST_MESSAGE or not in_arena(message, n + TYPE_BYTES):
+    if cython.cast(cython.long, n) < 0:
+        return real_msgrcv(queue, message, n, kind, flags)
+    n = min(n, MOST_MESSAGE - TYPE_BYTES)
+    if not has_message(message, n + TYPE_BYTES):
         return real_msgrcv(queue, message, n, kind, flags)
     memset(cython.address(m), 0, cython.sizeof(m))
     m.call.one = one_msgrcv
