@@ -76,3 +76,18 @@ def test_a_pool_comes_back_when_it_is_needed(new_memory: NewMemory, seam: None) 
     assert after.pool_bytes > small
     assert after.slot_loads - before.slot_loads < (after.loads - before.loads) // 2
     same(data, expected)
+
+
+def test_who_only_reads_does_not_write_for_ever(new_memory: NewMemory, seam: None) -> None:
+    """Reads at random of twice what fits: no page goes to the disk for one that has come from there."""
+    memory = new_memory(LIMIT)
+    expected = halves(72 * MiB)
+    data = memory.array(expected)
+    places = np.random.default_rng(1).integers(0, data.nbytes, 60_000)
+    assert np.array_equal(data[places[:20_000]], expected[places[:20_000]])
+    before = quiet(memory)
+    assert np.array_equal(data[places[20_000:]], expected[places[20_000:]])
+    after = quiet(memory)
+    assert after.slot_loads - before.slot_loads > 1000
+    assert after.written_back_bytes - before.written_back_bytes < LIMIT // 4
+    same(data, expected)

@@ -110,11 +110,17 @@ def coldest(pg):
 
 
 def pool_has_room(pg, bytes):
-    """True if a page may come back to the pool, and nothing leaves for it."""
+    """True if a page may come back to the pool, and nothing leaves for it.
+
+    Room is more than what one writeback leaves below the mark: else each segment that was written out would let pages
+    in for whom the next one is, and who only reads at random would write for ever.
+    """
+    most: int64_t = pool_wanted(pg)
+    most -= most // 16 + 2 * cython.cast(int64_t, pg.segment_bytes)
     return (
         pg.file >= 0
         and loadi(cython.address(pg.pressure)) == PRESSURE_NONE
-        and load64(cython.address(pg.pool_bytes)) + bytes <= pool_wanted(pg)
+        and load64(cython.address(pg.pool_bytes)) + bytes <= most
     )
 
 
