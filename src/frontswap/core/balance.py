@@ -1,6 +1,6 @@
 """Balance: how much of the limit the compressed pool gets, and how much is left for resident pages.
 
-Each segment of the pool counts what is loaded from it (`hits`, which fade by a quarter with every look). Where that is
+Each segment of the pool counts what is loaded from it (`hits`, which fade by an eighth with every look). Where that is
 less than an eighth of what is usual, it is cold. When pages come back soon, before as much has left after them as the
 pool has in cold segments (the refault distance of mm/workingset.c), they would have stayed if those were on the disk:
 so the pool becomes smaller, by its coldest segments. When nothing of it is cold it may grow again, up to what it began
@@ -27,6 +27,8 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     wake,
 )
+
+LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
 
 
 def note_hit(pg, number, bytes):
@@ -78,7 +80,11 @@ def balance_note(pg, ctx, bytes, away):
 
 
 def look(pg):
-    """What is cold: bytes of it in the pool. Hits fade."""
+    """What is cold: bytes of it in the pool.
+
+    Hits fade slowly enough that who reads twice what fits in turn comes round before they are few: by a quarter, what
+    such a scan had just read was cold before its next turn, and the pool could not grow again.
+    """
     i: uint32_t
     s: segment_p
     hits: int64_t = 0
@@ -96,7 +102,7 @@ def look(pg):
         if s.stream == STREAM_POOL and (s.state == SEG_SEALED or s.state == SEG_OPEN):
             if s.state == SEG_SEALED and density(s) <= load64(cython.address(pg.hits_few)):
                 cold += s.fill
-            add64(cython.address(s.hits), -(load64(cython.address(s.hits)) >> 2))
+            add64(cython.address(s.hits), -(load64(cython.address(s.hits)) >> 3))
     store64(cython.address(pg.pool_cold), cold)
     return cold
 
@@ -104,9 +110,14 @@ def look(pg):
 def coldest(pg):
     """The segment that leaves next: the oldest one that is cold, or the oldest one. The caller holds log_lock."""
     number: uint32_t = pg.oldest
-    while number and density(cython.address(pg.segments[number])) > load64(cython.address(pg.hits_few)):
+    i: cython.int
+    for i in range(LOOK):
+        if number == 0:
+            break
+        if density(cython.address(pg.segments[number])) <= load64(cython.address(pg.hits_few)):
+            return number
         number = pg.segments[number].newer
-    return number if number else pg.oldest
+    return pg.oldest
 
 
 def pool_has_room(pg, bytes):
