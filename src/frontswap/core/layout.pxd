@@ -458,11 +458,12 @@ cdef struct pager_t:
     int64_t pool_soft         # writeback starts above
     # balance.py: what its pool is kept to, and the evidence
     int64_t pool_target       # writeback starts above this, too
-    int64_t pool_cold         # bytes of the pool that were cold at the last look
-    int64_t hits_usual        # of its segments then: bytes loaded per KiB of pages
-    int64_t hits_few          # what is not more is cold
+    int64_t hits_usual        # of its segments at the last look: bytes loaded per KiB of pages
+    int64_t hits_few          # of the coldest quarter of them, at most
     int64_t back              # bytes of pages that have come back since then
-    int64_t back_soon         # those of them that had not been away for long
+    int64_t back_soon         # those of them that had not been away for long, by their cost
+    int64_t back_disk         # those that came from the disk, and have been in the pool
+    int64_t pool_grows        # looks for which it grows, whatever they see
     int64_t pool_hard         # stores wait for it above
     int32_t writeback_event
     int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)
