@@ -56,6 +56,29 @@ def test_a_pool_that_is_in_use_keeps_its_share(new_memory: NewMemory, seam: None
     same(data, expected)
 
 
+def test_a_small_pool_grows_for_what_would_be_read_from_the_disk(new_memory: NewMemory, seam: None) -> None:
+    """It has become small, and what is in use is on the disk: larger than what can be resident, but not compressed."""
+    memory = new_memory(LIMIT)
+    expected = halves(36 * MiB)
+    data = memory.array(expected)
+    cold = memory.array(halves(16 * MiB))  # what is left in the pool is of this
+    hot = memory.array(noise(20 * MiB))
+    for _ in range(60):
+        sweep(hot)
+    small = quiet(memory)
+    del hot
+    places = np.random.default_rng(2).integers(0, data.nbytes, 30_000)
+    assert np.array_equal(data[places], expected[places])
+    before = quiet(memory)
+    assert np.array_equal(data[places[:5000]], expected[places[:5000]])
+    after = quiet(memory)
+    assert small.pool_bytes < LIMIT // 4
+    assert after.pool_bytes > small.pool_bytes
+    assert after.slot_loads - before.slot_loads < (after.refaults - before.refaults) // 4
+    same(data, expected)
+    same(cold, halves(16 * MiB))
+
+
 def test_a_pool_comes_back_when_it_is_needed(new_memory: NewMemory, seam: None) -> None:
     """First what is resident is all that is wanted, then something larger that fits when it is compressed."""
     memory = new_memory(LIMIT)

@@ -106,8 +106,8 @@ def look(pg):
     i: uint32_t
     s: segment_p
     place: cython.int
-    least: int64_t
-    few: int64_t = 0
+    rest: int64_t
+    few: int64_t
     held: int64_t = 0
     left: int64_t
     raw: int64_t = 0
@@ -119,9 +119,9 @@ def look(pg):
         if s.stream != STREAM_POOL or (s.state != SEG_SEALED and s.state != SEG_OPEN):
             continue
         place = 0
-        least = density(s)
-        while least > 0:
-            least >>= 1
+        rest = density(s)
+        while rest > 0:
+            rest >>= 1
             place += 1
         fill[place] += s.fill
         hits[place] += load64(cython.address(s.hits)) >> 3
