@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from conftest import NewMemory
 from helpers import Array, MiB, noise, quiet, same
 
@@ -101,6 +102,7 @@ def test_a_pool_comes_back_when_it_is_needed(new_memory: NewMemory, seam: None) 
     same(data, expected)
 
 
+@pytest.mark.slow
 def test_who_only_reads_does_not_write_for_ever(new_memory: NewMemory, seam: None) -> None:
     """Reads at random of twice what fits: no page goes to the disk for one that has come from there."""
     memory = new_memory(LIMIT)

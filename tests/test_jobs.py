@@ -27,8 +27,10 @@ def test_the_same_results_in_less(name: str) -> None:
     assert found["poisoned"] == 0
 
 
-@pytest.mark.parametrize("rows", ["200000", pytest.param("1000000", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", list(PROGRAMS))
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("kernel", "200000"), *(pytest.param(name, "1000000", marks=pytest.mark.slow) for name in PROGRAMS)],
+)
 def test_files_are_the_same(name: str, rows: str) -> None:
     """With nearly all of the program's memory ours: what is read from files and written to them."""
     if name != "kernel" and importlib.util.find_spec(name) is None:

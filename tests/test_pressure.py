@@ -333,6 +333,7 @@ def grow(group: Group, words: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_run_makes_room_for_what_the_program_uses_beside(group: Group) -> None:
     done = grow(group, [FRONTSWAP, "run"])
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr
