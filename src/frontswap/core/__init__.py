@@ -4,7 +4,8 @@ What may enter this folder: code that a page fault, a reclaim thread or the swap
 Python object may be touched (Cython in pure Python mode: a ``.py`` with the code, a ``.pxd`` with its
 C declarations, a ``.pyi`` where Python calls it). What may not: configuration, policy settings, text.
 
-Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``;
+Imports point one way: ``pager -> reclaim -> frontswap -> filters -> zcache -> record -> segments -> swapfile -> uapi``,
+and most of these ``-> balance`` (what has been asked for, by which the pool becomes larger or smaller);
 pager and reclaim reach the pages themselves by ``region -> uffd, protection``. ``plane`` (the memory door) and ``area``
 (swap areas) put them together for the control plane, on what ``hooks`` has for both; ``resize`` (another limit) stands
 on all of the path. Beside it: ``calls``, ``sockets`` and ``queues`` (system calls on arrays) ``-> bounce -> seam``,
