@@ -18,7 +18,7 @@ from .errors import FrontswapError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CONTEXT: dict[str, Any] = {"max_content_width": 100}
-FOLDER = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 
 def swap_option(where: str) -> Callable[[Command], Command]:
@@ -50,7 +50,7 @@ def app() -> None:
 @click.option(
     "--out",
     metavar="FILE",
-    type=FOLDER,
+    type=PATH,
     default=Path("frontswap-demo.png"),
     show_default=True,
     help="The picture to write.",
@@ -105,7 +105,7 @@ def demo(limit: str | None, size: float, swap: str | None, out: Path) -> None:
 @click.option(
     "--debugfs",
     metavar="DIR",
-    type=FOLDER,
+    type=PATH,
     help="Keep files as in /sys/kernel/debug/frontswap there up to date; `frontswap stats` shows them.",
 )
 @click.option("--quiet", is_flag=True, help="No summary line at the end.")
@@ -152,7 +152,7 @@ def run(
 
 
 @app.command(short_help="Show the counters of a process.")
-@click.argument("directory", metavar="[DIR]", type=FOLDER, required=False)
+@click.argument("directory", metavar="[DIR]", type=PATH, required=False)
 @click.option("--debugfs", is_flag=True, help="The names and numbers of /sys/kernel/debug/frontswap alone.")
 @click.option("--json", is_flag=True, help="Everything, as JSON.")
 def stats(directory: Path | None, debugfs: bool, json: bool) -> None:

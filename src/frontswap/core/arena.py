@@ -12,6 +12,7 @@ from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     CHUNK_SHIFT,
+    MOST_MAP_PAGE,
     SIDE_PROTECTION,
     SIDE_THREAD,
     SPARE_ARRAY,
@@ -214,6 +215,8 @@ def place(pg, bytes, page, how, error):
         return 0
     if page > pg.page_most:
         page = pg.page_most  # the limit is lower than when it was chosen
+    if how & MAPPED and page > MOST_MAP_PAGE:
+        page = MOST_MAP_PAGE
     while (cython.cast(uint32_t, 1) << shift) < page:
         shift += 1
     pages = (bytes + page - 1) >> shift

@@ -81,6 +81,7 @@ cdef enum:
     MAX_PAGE = 2 << 20
     PAGE_TABLE = 2 << 20      # bytes that one page table maps
     MIN_PAGE = 4096
+    MOST_MAP_PAGE = 128 << 10 # of what a program maps: the pieces of a page are bits of one word, see maps.py
     QUEUE_END = 0xFFFFFFFF
 
 cdef enum:
@@ -456,6 +457,7 @@ cdef struct pager_t:
     uint32_t full_slots[2]    # those of them that are full and wait to be written, 0: none
     int64_t pool_bytes
     int64_t pool_soft         # writeback starts above
+    int64_t pool_hard         # stores wait for it above
     # balance.py: what its pool is kept to, and the evidence
     int64_t pool_target       # writeback starts above this, too
     int64_t hits_usual        # of its segments at the last look: bytes loaded per KiB of pages
@@ -464,7 +466,6 @@ cdef struct pager_t:
     int64_t back_soon         # those of them that had not been away for long, by their cost
     int64_t back_disk         # those that came from the disk, and have been in the pool
     int64_t pool_grows        # looks for which it grows, whatever they see
-    int64_t pool_hard         # stores wait for it above
     int32_t writeback_event
     int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)
     int32_t cleaning          # 1: somebody is at clean_disk(), with clean_buffer and STREAM_CLEAN

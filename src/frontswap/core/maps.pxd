@@ -3,7 +3,6 @@ from frontswap.core.uapi cimport lock_t, uint32_t, uint64_t
 
 cdef enum:
     PIECE = 4096              # mappings are made of these
-    MOST_PAGE = 128 << 10     # the pieces of a page are bits of one word
     MAP_LEAST = 1 << 20       # and more: CPython's arenas of small objects have just so many, and are its own affair
     MREMAP_MAYMOVE = 1
 
@@ -20,7 +19,6 @@ cdef bint is_mapped(uint64_t address, uint64_t n) noexcept nogil
 cdef int dontneed(pager_t *pg, uint64_t address, uint64_t n, bint zeros) noexcept nogil
 
 cdef uint64_t whole(uint64_t n) noexcept nogil
-cdef uint32_t page_of_map(uint64_t n) noexcept nogil
 cdef uint32_t next_map(uint64_t *at, uint64_t end, uint64_t *low, uint64_t *high) noexcept nogil
 cdef uint32_t piece_bits(block_t *block, uint64_t page, uint64_t low, uint64_t high, uint64_t *first) noexcept nogil
 cdef bint drop_part(uint32_t number, uint64_t low, uint64_t high) noexcept nogil

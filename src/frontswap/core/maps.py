@@ -34,6 +34,7 @@ from cython.cimports.frontswap.core.layout import (
     CHUNK_SHIFT,
     CLEAN,
     KIND,
+    MOST_MAP_PAGE,
     NONE,
     OUT,
     RECORD_SAME,
@@ -100,11 +101,6 @@ def map_wanted(n, protection, flags):
     return is_plain(protection, flags) and n > MAP_LEAST and is_large(n)
 
 
-def page_of_map(n):
-    """Page size for a mapping."""
-    return min(page_for(heap, n), cython.cast(uint32_t, MOST_PAGE))
-
-
 def map_take(n, flags, elsewhere):
     """mmap(2); NULL when it is refused. `*elsewhere`: the arena has no addresses left, or none with pages small enough,
     the kernel may have.
@@ -113,10 +109,10 @@ def map_take(n, flags, elsewhere):
     how: cython.int = MAPPED | (LOOSE if flags & MAP_NORESERVE else 0)
     size: uint64_t = whole(n)
     address: uint64_t
-    if heap.least_page > MOST_PAGE:
+    if heap.least_page > MOST_MAP_PAGE:
         elsewhere[0] = True
         return cython.NULL
-    address = arena_allocate(heap, size, page_of_map(size), 0, AUTO, how, cython.address(error))
+    address = arena_allocate(heap, size, page_for(heap, size), 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     return cython.cast(cython.p_void, address)
 
@@ -591,9 +587,9 @@ def map_move(address, old, new, flags, error):
     if (flags & MREMAP_MAYMOVE) == 0:
         return cython.NULL
     how = MAPPED | (LOOSE if block.loose else 0)
-    moved = arena_allocate(heap, new, page_of_map(new), 0, AUTO, how | GROWING, error)
+    moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how | GROWING, error)
     if moved == 0 and error[0] == NO_ADDRESSES:
-        moved = arena_allocate(heap, new, page_of_map(new), 0, AUTO, how, error)
+        moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how, error)
     if moved == 0:
         error[0] = ENOMEM
         return cython.NULL

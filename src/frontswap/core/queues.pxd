@@ -1,4 +1,4 @@
-from frontswap.core.bounce cimport call_t
+from frontswap.core.bounce cimport call_t, one_function
 from frontswap.core.posixio cimport ssize_t, timespec
 from frontswap.core.uapi cimport uint64_t
 
@@ -37,7 +37,7 @@ cdef ssize_t one_mq_receive(call_t *c, void *at, size_t n, uint64_t done) noexce
 cdef ssize_t one_msgsnd(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef ssize_t one_msgrcv(call_t *c, void *at, size_t n, uint64_t done) noexcept nogil
 cdef bint has_message(const void *buffer, size_t n) noexcept nogil
-cdef ssize_t message_call(message_t *m, int fd, const void *buffer, size_t n) noexcept nogil
+cdef void message_begin(message_t *m, one_function one, int fd) noexcept nogil
 cdef int send_message(
     int fd, const char *buffer, size_t n, unsigned int priority, const timespec *until, bint timed) noexcept nogil
 cdef ssize_t receive_message(

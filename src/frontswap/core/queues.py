@@ -51,23 +51,21 @@ def has_message(buffer, n):
     return in_arena(buffer, min(n, MOST_MESSAGE))
 
 
-def message_call(m, fd, buffer, n):
+def message_begin(m, one, fd):
     """One message, by one call."""
+    memset(m, 0, cython.sizeof(m[0]))
+    m.call.one = one
     m.call.fd = fd
     m.call.how = WHOLE
     m.call.more = m
-    return transfer(cython.address(m.call), buffer, n)
 
 
 def send_message(fd, buffer, n, priority, until, timed):
     """mq_send(3) and mq_timedsend(3)."""
     m: message_t
     time: timespec
-    memset(cython.address(m), 0, cython.sizeof(m))
-    m.call.one = one_mq_send
+    message_begin(cython.address(m), one_mq_send, fd)
     m.call.out = True
-    m.call.fd = fd
-    m.call.more = cython.address(m)
     m.priority = priority
     m.timed = timed
     if until != cython.NULL:
@@ -76,7 +74,7 @@ def send_message(fd, buffer, n, priority, until, timed):
     if cython.cast(cython.long, n) < 0 or cython.cast(cython.long, n) > mq_longest(fd):
         # Refused by its length alone: the memory may end before the message does, so it is not copied.
         return cython.cast(cython.int, one_mq_send(cython.address(m.call), cython.cast(cython.p_void, buffer), n, 0))
-    return cython.cast(cython.int, message_call(cython.address(m), fd, buffer, n))
+    return cython.cast(cython.int, transfer(cython.address(m.call), buffer, n))
 
 
 def receive_message(fd, buffer, n, priority, until, timed):
@@ -84,13 +82,12 @@ def receive_message(fd, buffer, n, priority, until, timed):
     m: message_t
     time: timespec
     got: ssize_t
-    memset(cython.address(m), 0, cython.sizeof(m))
-    m.call.one = one_mq_receive
+    message_begin(cython.address(m), one_mq_receive, fd)
     m.timed = timed
     if until != cython.NULL:
         time = until[0]
         m.until = cython.address(time)
-    got = message_call(cython.address(m), fd, buffer, n)
+    got = transfer(cython.address(m.call), buffer, n)
     if got >= 0 and priority != cython.NULL:
         priority[0] = m.priority
     return got
@@ -137,11 +134,10 @@ def our_msgsnd(queue, message, n, flags):
         # As the kernel refuses it, by its length alone: the memory may end before the message does.
         set_errno(EINVAL)
         return -1
-    memset(cython.address(m), 0, cython.sizeof(m))
-    m.call.one = one_msgsnd
+    message_begin(cython.address(m), one_msgsnd, queue)
     m.call.out = True
     m.flags = flags
-    return cython.cast(cython.int, message_call(cython.address(m), queue, message, n + TYPE_BYTES))
+    return cython.cast(cython.int, transfer(cython.address(m.call), message, n + TYPE_BYTES))
 
 
 def our_msgrcv(queue, message, n, kind, flags):
@@ -153,11 +149,10 @@ def our_msgrcv(queue, message, n, kind, flags):
     n = min(n, MOST_MESSAGE - TYPE_BYTES)
     if not has_message(message, n + TYPE_BYTES):
         return real_msgrcv(queue, message, n, kind, flags)
-    memset(cython.address(m), 0, cython.sizeof(m))
-    m.call.one = one_msgrcv
+    message_begin(cython.address(m), one_msgrcv, queue)
     m.kind = kind
     m.flags = flags
-    got = message_call(cython.address(m), queue, message, n + TYPE_BYTES)
+    got = transfer(cython.address(m.call), message, n + TYPE_BYTES)
     return -1 if got < 0 else got - TYPE_BYTES
 
 

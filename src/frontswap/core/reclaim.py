@@ -53,7 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
-TURNS = cython.declare(cython.int, 1000)
+TURNS = cython.declare(cython.int, 1000)  # of second chances, before it says that nothing would go
 
 
 def queue_push(pg, page):
