@@ -120,6 +120,16 @@ def same(found: Array, expected: Array) -> None:
         assert found.tobytes() == expected.tobytes()
 
 
+OLD = 170  # what is in memory before something is read into it
+
+
+def right_bytes(room: Array, n: int, data: Array) -> None:
+    """Fail unless the first n bytes are those of the data; what a short count does not count may have come too."""
+    same(room[:n].copy(), data[:n])
+    rest = room[n:].copy()
+    assert np.all((rest == OLD) | (rest == data[n:]))
+
+
 # --- a disk that fills up ----------------------------------------------------------------------
 
 

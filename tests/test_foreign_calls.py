@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from buffers import Iovec, scratch
-from helpers import Mode, noise, run_child, same
+from helpers import OLD, Mode, noise, right_bytes, run_child, same
 
 import frontswap
 
@@ -56,7 +56,7 @@ def back_and_forth(
         same(found[:n], sent[:n])
         assert n == N or state != "pinned"
         same(room.copy(), sent)
-        room[:] = 170
+        room[:] = OLD
         in_state(memory, room, state)
         n = into(room, back)
         assert n == N or state != "pinned"
@@ -69,9 +69,7 @@ def back_and_forth(
     else:
         n = both()
     for _ in range(2):
-        same(room[:n].copy(), back[:n])
-        rest = room[n:].copy()
-        assert np.all((rest == 170) | (rest == back[n:]))
+        right_bytes(room, n, back)
         memory.advise(room, "cold")
 
 

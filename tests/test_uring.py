@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import uring
-from buffers import scratch
+from buffers import doing, scratch
 from conftest import use
-from helpers import MODES, Mode, noise, same
+from helpers import MODES, OLD, Mode, noise, right_bytes, same
 
 import frontswap
 
 N = 40 * 4096
 Bytes = Any
-OLD = 170
 #: how calls are made: the operations that read and write, the ring's flags, and the call's
 PLAIN = (uring.READ, uring.WRITE)
 VECTOR = (uring.READV, uring.WRITEV)
@@ -71,13 +70,11 @@ def meanwhile(work: Any) -> Iterator[None]:
         while not stop.wait(0.0003):
             work()
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    with doing(go_on):
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 def moved(result: int) -> int:
@@ -98,10 +95,7 @@ def right_in_file(fd: int, result: int, data: Bytes, *, all_of_it: bool = False)
 
 
 def right_in_memory(room: Bytes, result: int, data: Bytes) -> None:
-    n = moved(result)
-    same(room[:n].copy(), data[:n])
-    rest = room[n:].copy()
-    assert np.all((rest == OLD) | (rest == data[n:]))
+    right_bytes(room, moved(result), data)
 
 
 # --- under a pin -----------------------------------------------------------------------------------
