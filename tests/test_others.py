@@ -26,6 +26,12 @@ SUITES = {
     "scikit-learn": ("sklearn", ["--pyargs", "sklearn.decomposition", "sklearn.ensemble"], "128M", 7200),
 }
 THRESHOLD = "4K"
+#: They count the references to the integer 1 twice, all that the process has (CPython before 3.12). Any thread of
+#: Python code changes that between: 10 of 3,000 rounds fail without us beside a thread that makes lists.
+COUNT_ONE = (
+    "test_regression.TestRegression::test_refcount_vdot",
+    "test_regression.TestRegression::test_refcount_vectorize",
+)
 
 
 def outcomes(report: Path) -> dict[str, str]:
@@ -91,7 +97,7 @@ def compare(name: str, folder: Path) -> None:
     if failed:
         plain = suite([sys.executable], [*options, "--last-failed"], folder / "plain.xml", seconds)
         assert failed <= set(plain)
-        assert {test for test in failed if plain[test] == "passed"} == set()
+        assert {test for test in failed if plain[test] == "passed" and not test.endswith(COUNT_ONE)} == set()
 
 
 @pytest.mark.slow
