@@ -126,8 +126,8 @@ def use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
 
 
 # Each of their tests is a process or more: what differs with who catches the fault is in the others too, in a second.
-SLOW_WITH_THREADS = {"test_descriptors", "test_fork", "test_fork_beside", "test_heap", "test_map_parts", "test_maps"}
-SLOW_WITH_THREADS |= {"test_registration", "test_resize"}
+SLOW_WITH_THREADS = {"test_arguments", "test_descriptors", "test_fork", "test_fork_beside", "test_heap"}
+SLOW_WITH_THREADS |= {"test_map_parts", "test_maps", "test_registration", "test_resize", "test_signals"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,7 +140,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("protection") is not None and not config.getoption("forbid_userfaultfd"):
             item.add_marker(pytest.mark.slow)
         callspec = getattr(item, "callspec", None)
-        seam = callspec.params.get("seam") if callspec is not None else None
+        chosen = {} if callspec is None else callspec.params
+        seam = chosen["mode"].faults if "mode" in chosen else chosen.get("seam")
         if seam == "thread" and item.path.stem in SLOW_WITH_THREADS:
             item.add_marker(pytest.mark.slow)
 
