@@ -149,6 +149,22 @@ for low in range(0, 60, 20):
 
 
 @exact
+def test_charged_while_everything_fits_again(seam: Mode) -> None:
+    """Nobody looks then, so what the last look found says nothing of what is touched from then on."""
+    loose(
+        """
+at = take(n, NORESERVE)
+view(at, n)[: 10 << 20] = 1
+assert not registered() and mem._plane.charged() < 256 * MiB
+mem.resize("2G")
+view(at, n)[: 600 << 20] = 2
+assert not registered() and mem._plane.charged() >= mem._plane.present() >= 600 * MiB
+""",
+        seam,
+    )
+
+
+@exact
 def test_forked_children(seam: Mode) -> None:
     """A child has what was there, and a thread of its own; so has its parent still."""
     loose(

@@ -284,13 +284,17 @@ class Plane(Hooks):
 
     def charged(self) -> int:
         """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated, and of
-        mappings without a reservation what was there when somebody looked.
+        mappings without a reservation what was there when somebody looked. All of them while everything fits: nobody
+        looks again then.
         """
         pg: pager_p = self.pager()
         if loadi(cython.address(pg.registered)):
             return load64(cython.address(pg.used)) + pg.limit - pg.budget
-        there: int64_t = min(pg.loose, pg.loose_there) if pg.loose_looked else pg.loose
-        return load64(cython.address(pg.allocated)) + there + pg.spare_bytes
+        beside: int64_t = load64(cython.address(pg.allocated)) + pg.spare_bytes
+        there: int64_t = pg.loose
+        if pg.loose_looked and beside + there > pg.budget:
+            there = min(there, pg.loose_there)
+        return beside + there
 
     def wanted(self) -> int:
         """Bytes of RAM that would be of use: for all that is allocated, and the reserve."""
