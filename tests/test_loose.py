@@ -264,6 +264,31 @@ for low in range(0, 300, 20):
     )
 
 
+def test_the_thread_goes_on_beside_registrations_that_fail(tmp_path: Path) -> None:
+    """Each allocation that is refused has tried by itself: while it does, the arena is registered, and is not after."""
+    loose(
+        """
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # it is late then, and finds another attempt begun
+n = 700 << 20
+at = take(n, NORESERVE)
+low, high = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, high))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+array = view(at, n)
+array[: 300 << 20] = 7
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    assert malloc(2 * MiB) is None
+resource.setrlimit(resource.RLIMIT_FSIZE, (low, high))
+wait_until(registered, "the registration")
+for low in range(0, 300, 20):
+    assert (array[low << 20 : low + 20 << 20] == 7).all()
+""",
+        limit="128M",
+        swap=str(tmp_path),
+    )
+
+
 @exact
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
 def test_pyarrow_in_less_than_it_reserves() -> None:

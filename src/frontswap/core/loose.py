@@ -118,8 +118,11 @@ def loose_thread(argument):
     full: cython.bint
     looked: cython.bint = False
     told: cython.bint = False
-    while not loadi(cython.address(pg.loose_end)) and loadi(cython.address(pg.registered)) == 0:
+    while not loadi(cython.address(pg.loose_end)):
         gate_enter(pg)
+        if loadi(cython.address(pg.registered)):  # inside: a registration that fails after all has taken it back
+            gate_leave(pg)
+            break
         lock(cython.address(pg.arena_lock))
         rest = pg.budget // 16
         beside = load64(cython.address(pg.allocated)) + pg.spare_bytes
@@ -162,12 +165,16 @@ def loose_resume(pg):
     due: int64_t
     signals: sigset_t
     error: cython.int
-    if pg.loose_looked == 0 or loadi(cython.address(pg.registered)):
+    if pg.loose_looked == 0:
         return
     block_signals(cython.address(signals))
     gate_enter(pg)
     lock(cython.address(pg.arena_lock))
-    short = load64(cython.address(pg.allocated)) + pg.spare_bytes + pg.loose > pg.budget
+    short = False
+    if loadi(cython.address(pg.registered)):
+        pg.loose_looked = 0  # for good, as we are inside: nobody has to come here again
+    else:
+        short = load64(cython.address(pg.allocated)) + pg.spare_bytes + pg.loose > pg.budget
     due = clock_ns() + loose_left(pg) // pg.touch_rate
     unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
