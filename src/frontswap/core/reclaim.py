@@ -53,6 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
+MOST = cython.declare(int64_t, 1 << 62)
 
 
 def queue_push(pg, page):
@@ -198,6 +199,7 @@ def charge(pg, ctx, bytes, patience):
     used: int64_t
     wanted: int64_t
     most: int64_t
+    least: int64_t = MOST
     idle: cython.int = 0
     turns: cython.int = 0  # of areas only
     direct: cython.bint = False
@@ -209,6 +211,10 @@ def charge(pg, ctx, bytes, patience):
                     wake(cython.address(pg.reclaim_event))
                 return 0
             continue
+        if used <= least - 65536:
+            # Others make room, though not for us yet: a lower limit may need as much of the file cleaned first.
+            least = used
+            idle = 0
         if ctx[0] == cython.NULL:
             ctx[0] = context_take(pg)
         if not direct:
