@@ -180,6 +180,7 @@ touch(9)
     )
 
 
+@pytest.mark.slow
 def test_forks_and_mappings_beside_the_thread(seam: Mode) -> None:
     """It looks while others map, touch, unmap and fork, and registers the arena in the middle of that."""
     loose(
