@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from frontswap import DrainError, Memory
-from frontswap.core.plane import kernel_features, protection_access
+from frontswap.causes import without_userfaultfd
+from frontswap.core.plane import kernel_access, kernel_features, protection_access
 from frontswap.sizes import format_size, parse_size
 
 from . import container, forks, hammer
@@ -70,6 +71,8 @@ class Cell:
         """Why it cannot run here, or ""."""
         if self.user == "root" and os.geteuid() != 0:
             return "needs root"
+        if not self.forbidden and without_userfaultfd(kernel_access()[0]):
+            return "userfaultfd is forbidden here"
         if self.evict == "move" and not kernel_features()["move"]:
             return "this kernel has no UFFDIO_MOVE (6.8+)"
         if self.forbidden and protection_access():
