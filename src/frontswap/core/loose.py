@@ -44,7 +44,6 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.frontswap.core.uffd import say
 
-MOST = cython.declare(int64_t, 8)  # times the limit
 LONG = cython.declare(int64_t, 1000000000000)  # nanoseconds in which any memory is full
 KEPT = cython.declare(int64_t, 128 << 20)  # as a limit of "auto" keeps, at least
 LOOKS = cython.declare(cython.int, 3)
@@ -57,17 +56,17 @@ def kept(pg):
     """Bytes of the limit for what is touched while the thread gets no processor, and until the arena is registered.
 
     16 threads that do nothing but touch, on two processors with a load of 20, were faster by 75 to 400 MiB; a program
-    that computes what it writes is not. What cannot spare as much counts whole.
+    that computes what it writes is not. And so much that a look, half a millisecond for each GiB, is twenty times
+    shorter than the pause before the next one. What cannot spare as much counts whole.
     """
-    return max(pg.budget // 8, KEPT)
+    return max(pg.budget // 8, KEPT, pg.loose * pg.touch_rate // 50)
 
 
 def loose_counted(pg):
     """Bytes that they count as, under arena_lock: what was there at the last look, with what may be by now, and the
-    rest that is kept. Or all: if nobody has looked, or there are so many that to look takes too long (half a
-    millisecond for each GiB).
+    rest that is kept. Or all, if nobody has looked.
     """
-    if pg.loose_looked == 0 or pg.loose > MOST * pg.budget:
+    if pg.loose_looked == 0:
         return pg.loose
     return min(
         pg.loose,
@@ -138,7 +137,7 @@ def loose_thread(argument):
         beside = load64(cython.address(pg.allocated)) + pg.spare_bytes
         left = loose_left(pg)
         # By what was seen alone: we may have got no processor since. (A lower limit may have made it too many.)
-        full = looked and (beside + min(pg.loose, pg.loose_there) + rest > pg.budget or pg.loose > MOST * pg.budget)
+        full = looked and beside + min(pg.loose, pg.loose_there) + rest > pg.budget
         if beside + pg.loose <= pg.budget:
             left = FOREVER  # all of it fits again: who maps more wakes us
             store64(cython.address(pg.loose_due), NEVER)

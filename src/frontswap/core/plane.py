@@ -168,7 +168,8 @@ class Plane(Hooks):
         pg.max_page = pg.page_most = max_page
         pg.page = page
         pg.fault_contexts = contexts
-        pg.touch_rate = 4 * (os.cpu_count() or 1)  # what a processor clears is less, but for huge pages
+        # What a processor clears is less, but for huge pages, and many of them are kept up by the memory.
+        pg.touch_rate = 4 * min(len(os.sched_getaffinity(0)), 4)
         pg.direct = direct
         pg.allocate_most = allocate
         pg.overcommit = overcommit
