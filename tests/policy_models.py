@@ -1,0 +1,244 @@
+"""The reclaim policies in plain Python, written from their papers: what those of frontswap must do, page by page.
+
+``access(page)`` is one reference as the papers have it: the page that leaves for it, or None; ``page in model`` tells
+before whether it will hit. ``remove(page)`` frees a page; those that the papers say nothing about (ARC) have none.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+Queue = OrderedDict[int, int]  # from the oldest to the newest
+
+
+def first(queue: Queue) -> int:
+    return next(iter(queue))
+
+
+class Fifo:
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.queue: Queue = OrderedDict()
+
+    def __contains__(self, page: int) -> bool:
+        return page in self.queue
+
+    def access(self, page: int) -> int | None:
+        if page in self.queue:
+            self.hit(page)
+            return None
+        victim = self.evict() if len(self.queue) == self.capacity else None
+        self.queue[page] = 0
+        return victim
+
+    def hit(self, page: int) -> None:
+        pass
+
+    def evict(self) -> int:
+        return self.queue.popitem(last=False)[0]
+
+    def remove(self, page: int) -> None:
+        self.queue.pop(page, None)
+
+
+class Lru(Fifo):
+    def hit(self, page: int) -> None:
+        self.queue.move_to_end(page)
+
+
+class Clock(Fifo):
+    def hit(self, page: int) -> None:
+        self.queue[page] = 1
+
+    def evict(self) -> int:
+        while self.queue[page := first(self.queue)]:
+            self.queue[page] = 0
+            self.queue.move_to_end(page)
+        return super().evict()
+
+
+class Sieve(Fifo):
+    """Figure 1 of the paper: the hand is at an object, which it looks at next; at none, it begins at the tail."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.hand: int | None = None
+
+    def hit(self, page: int) -> None:
+        self.queue[page] = 1
+
+    def newer(self, page: int) -> int | None:
+        pages = list(self.queue)
+        at = pages.index(page) + 1
+        return pages[at] if at < len(pages) else None
+
+    def evict(self) -> int:
+        page = first(self.queue) if self.hand is None else self.hand
+        while self.queue[page]:
+            self.queue[page] = 0
+            after = self.newer(page)
+            page = first(self.queue) if after is None else after
+        self.hand = self.newer(page)
+        del self.queue[page]
+        return page
+
+    def remove(self, page: int) -> None:
+        if page in self.queue and page == self.hand:
+            self.hand = self.newer(page)
+        super().remove(page)
+
+
+class S3Fifo:
+    """Algorithm 1 of the paper. ``as_libcachesim``: two details in which libCacheSim 0.3.5 does other than it.
+
+    It looks for a ghost before it evicts (the paper after), and while nothing was evicted yet, new pages for which the
+    small queue has no room go to the main one (the paper's small queue is longer then).
+    """
+
+    as_libcachesim: ClassVar[bool] = False
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.room_small = max(1, capacity // 10)
+        self.room_ghosts = max(1, capacity * 9 // 10)
+        self.small: Queue = OrderedDict()
+        self.main: Queue = OrderedDict()
+        self.ghosts: Queue = OrderedDict()
+        self.filling = True
+
+    def __contains__(self, page: int) -> bool:
+        return page in self.small or page in self.main
+
+    def access(self, page: int) -> int | None:
+        for queue in (self.small, self.main):
+            if page in queue:
+                queue[page] = min(queue[page] + 1, 3)
+                return None
+        known = self.as_libcachesim and self.ghosts.pop(page, None) is not None
+        victim = None
+        if len(self.small) + len(self.main) == self.capacity:
+            self.filling = False
+            victim = self.evict()
+        known = known or self.ghosts.pop(page, None) is not None
+        early = self.as_libcachesim and self.filling and len(self.small) >= self.room_small
+        (self.main if known or early else self.small)[page] = 0
+        return victim
+
+    def evict(self) -> int:
+        if len(self.main) <= self.capacity - self.room_small:
+            while self.small:
+                page, uses = self.small.popitem(last=False)
+                if uses > 1:
+                    self.main[page] = 0
+                    continue
+                while len(self.ghosts) >= self.room_ghosts:
+                    self.ghosts.popitem(last=False)
+                self.ghosts[page] = 0
+                return page
+        while self.main[page := first(self.main)]:
+            self.main[page] -= 1
+            self.main.move_to_end(page)
+        del self.main[page]
+        return page
+
+    def remove(self, page: int) -> None:
+        for queue in (self.small, self.main, self.ghosts):
+            queue.pop(page, None)
+
+
+class S3FifoOfLibcachesim(S3Fifo):
+    as_libcachesim = True
+
+
+class Arc:
+    """Figure 4 of the paper, case by case."""
+
+    def __init__(self, capacity: int) -> None:
+        self.c = capacity
+        self.p = 0.0
+        self.t1: Queue = OrderedDict()
+        self.t2: Queue = OrderedDict()
+        self.b1: Queue = OrderedDict()
+        self.b2: Queue = OrderedDict()
+
+    def __contains__(self, page: int) -> bool:
+        return page in self.t1 or page in self.t2
+
+    def access(self, page: int) -> int | None:
+        victim = None
+        if page in self:  # case I
+            self.t1.pop(page, None)
+            self.t2.pop(page, None)
+            self.t2[page] = 0
+        elif page in self.b1:  # case II
+            self.p = min(float(self.c), self.p + max(len(self.b2) / len(self.b1), 1.0))
+            victim = self.replace(page)
+            del self.b1[page]
+            self.t2[page] = 0
+        elif page in self.b2:  # case III
+            self.p = max(0.0, self.p - max(len(self.b1) / len(self.b2), 1.0))
+            victim = self.replace(page)
+            del self.b2[page]
+            self.t2[page] = 0
+        else:  # case IV
+            one, all_lists = len(self.t1) + len(self.b1), sum(map(len, (self.t1, self.t2, self.b1, self.b2)))
+            if one == self.c:
+                if len(self.t1) < self.c:
+                    self.b1.popitem(last=False)
+                    victim = self.replace(page)
+                else:
+                    victim = self.t1.popitem(last=False)[0]
+            elif all_lists >= self.c:
+                if all_lists == 2 * self.c:
+                    self.b2.popitem(last=False)
+                victim = self.replace(page)
+            self.t1[page] = 0
+        return victim
+
+    def replace(self, page: int) -> int:
+        one = len(self.t1)
+        if one >= 1 and ((page in self.b2 and one == self.p) or one > self.p):
+            victim = self.t1.popitem(last=False)[0]
+            self.b1[victim] = 0
+        else:
+            victim = self.t2.popitem(last=False)[0]
+            self.b2[victim] = 0
+        return victim
+
+
+def belady(trace: list[int], removed: list[bool], capacity: int) -> int:
+    """The misses of the optimum: of those held, the one leaves whose next use is farthest."""
+
+    def next_use(page: int, now: int) -> float:
+        for at in range(now, len(trace)):
+            if trace[at] == page:
+                return float("inf") if removed[at] else at
+        return float("inf")
+
+    held: set[int] = set()
+    misses = 0
+    for now, page in enumerate(trace):
+        if removed[now]:
+            held.discard(page)
+        elif page not in held:
+            misses += 1
+            if len(held) == capacity:
+                held.remove(max(held, key=lambda one: next_use(one, now)))
+            held.add(page)
+    return misses
+
+
+def stack_distances(trace: list[int]) -> list[int | None]:
+    """How many pages were used since the last use of the same page, itself included; None: it is the first."""
+    stack: list[int] = []  # the last used first
+    found: list[int | None] = []
+    for page in trace:
+        found.append(stack.index(page) + 1 if page in stack else None)
+        if page in stack:
+            stack.remove(page)
+        stack.insert(0, page)
+    return found
+
+
+MODELS: dict[str, Any] = {"fifo": Fifo, "clock": Clock, "lru": Lru, "sieve": Sieve, "s3fifo": S3Fifo, "arc": Arc}
