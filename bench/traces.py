@@ -46,6 +46,12 @@ def phases(pages: int, count: int, seed: int = 1) -> Pages:
     return np.concatenate([zipf(part, length, seed + 10 * phase) + np.uint32(part * phase) for phase in range(3)])
 
 
+def late_loop(pages: int, count: int, seed: int = 1) -> Pages:
+    """A quarter is zipf over half of the pages, all the rest a loop over the other half."""
+    part, length = pages // 2, count // 4
+    return np.concatenate([zipf(part, length, seed), loop(pages - part, count - length) + np.uint32(part)])
+
+
 def uniform(pages: int, count: int, seed: int = 1) -> Pages:
     """Each page as often as any other, at random."""
     return (noise(count, seed) % np.uint64(pages)).astype(np.uint32)
@@ -56,5 +62,6 @@ TRACES: dict[str, Callable[[int, int], Pages]] = {
     "loop": loop,
     "scan with a hot set": scan,
     "phase change": phases,
+    "loop after zipf": late_loop,
     "random": uniform,
 }

@@ -7,7 +7,7 @@ before whether it will hit. ``remove(page)`` frees a page; those that the papers
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import Any
 
 Queue = OrderedDict[int, int]  # from the oldest to the newest
 
@@ -90,13 +90,11 @@ class Sieve(Fifo):
 
 
 class S3Fifo:
-    """Algorithm 1 of the paper. ``as_libcachesim``: two details in which libCacheSim 0.3.5 does other than it.
+    """Algorithm 1 of the paper, and two things as its authors' libCacheSim 0.3.5 has them.
 
-    It looks for a ghost before it evicts (the paper after), and while nothing was evicted yet, new pages for which the
+    It looks for a ghost before it evicts (the paper after); and while nothing was evicted yet, new pages for which the
     small queue has no room go to the main one (the paper's small queue is longer then).
     """
-
-    as_libcachesim: ClassVar[bool] = False
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -115,13 +113,12 @@ class S3Fifo:
             if page in queue:
                 queue[page] = min(queue[page] + 1, 3)
                 return None
-        known = self.as_libcachesim and self.ghosts.pop(page, None) is not None
+        known = self.ghosts.pop(page, None) is not None
         victim = None
         if len(self.small) + len(self.main) == self.capacity:
             self.filling = False
             victim = self.evict()
-        known = known or self.ghosts.pop(page, None) is not None
-        early = self.as_libcachesim and self.filling and len(self.small) >= self.room_small
+        early = self.filling and len(self.small) >= self.room_small
         (self.main if known or early else self.small)[page] = 0
         return victim
 
@@ -145,10 +142,6 @@ class S3Fifo:
     def remove(self, page: int) -> None:
         for queue in (self.small, self.main, self.ghosts):
             queue.pop(page, None)
-
-
-class S3FifoOfLibcachesim(S3Fifo):
-    as_libcachesim = True
 
 
 class Arc:
