@@ -126,7 +126,7 @@ def use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
 
 
 # Each of their tests is a process or more: what differs with who catches the fault is in the others too, in a second.
-SLOW_WITH_THREADS = {"test_arguments", "test_descriptors", "test_fork", "test_fork_beside", "test_heap"}
+SLOW_WITH_THREADS = {"test_arguments", "test_descriptors", "test_fork", "test_fork_beside", "test_heap", "test_loose"}
 SLOW_WITH_THREADS |= {"test_map_parts", "test_maps", "test_registration", "test_resize", "test_signals"}
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import ROOT, run_child, same, walk
+from helpers import DUMPABLE, ORDINARY, ROOT, forbidden, run_child, same, walk
 
 import frontswap
 
@@ -266,15 +266,13 @@ def test_data_frames(library: str, ordinary: bool, folder: Path) -> None:
     run_child(
         f"""
 import tempfile, {library}
-from frontswap.testing.soak import become_ordinary_user
 def work(array, expected, cold):
     folder = tempfile.mkdtemp(dir={str(folder)!r})
     os.chdir(folder)
 {textwrap.indent(FRAMES[library], "    ")}
 # once before, on ordinary memory: what they import late may be root's alone
 work(walk(70_000), walk(70_000), lambda: None)
-if {ordinary and ROOT}:
-    become_ordinary_user()
+{ORDINARY * (ordinary and ROOT)}{DUMPABLE * (ordinary and forbidden())}
 memory = frontswap.Memory(limit="16M")
 expected = walk({N})
 array = memory.asarray(expected)

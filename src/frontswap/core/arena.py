@@ -20,8 +20,9 @@ from cython.cimports.frontswap.core.layout import (
     SPARES,
     block_p,
 )
+from cython.cimports.frontswap.core.loose import crossing, loose_counted, loose_resume
 from cython.cimports.frontswap.core.region import region_close
-from cython.cimports.frontswap.core.registration import arena_register, block_huge, threads_resume
+from cython.cimports.frontswap.core.registration import block_huge, threads_resume
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTDUMP,
@@ -175,7 +176,7 @@ def counter(pg, how):
 def backing(pg, allocated, budget):
     """0 if so many bytes can be backed beside so much RAM, under the lock; CROSSING, or an errno of the swap file."""
     error: cython.int
-    if loadi(cython.address(pg.registered)) == 0 and allocated + pg.loose + pg.spare_bytes <= budget:
+    if loadi(cython.address(pg.registered)) == 0 and allocated + loose_counted(pg) + pg.spare_bytes <= budget:
         return 0
     error = swap_reserve(pg, allocated, budget)
     return CROSSING if error == 0 and loadi(cython.address(pg.registered)) == 0 else error
@@ -332,6 +333,7 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
     number: uint32_t
     failed: cython.int = 0
     again: cython.bint
+    looked: cython.int = 0
     page = max(page, pg.least_page)
     if how == ANY:
         address = spare_begin(pg, bytes, page, typesize, kind)
@@ -355,12 +357,13 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
         if error[0] != CROSSING:
             break
         # From outside of the gate, which it closes; somebody may have been faster, or have freed meanwhile.
-        failed = arena_register(pg)
+        failed = crossing(pg, cython.address(looked))
         if failed:
             error[0] = NO_REGISTRATION | failed
             break
     threads_resume(pg)  # a forked child, of a C library say; without them it works, too
     restore_signals(cython.address(signals))
+    loose_resume(pg)
     watch_look(pg)
     return address
 
@@ -377,6 +380,7 @@ def arena_resize(pg, address, bytes):
     old: uint32_t
     how: cython.int
     grown: int64_t
+    looked: cython.int = 0
     error: cython.int = CROSSING
     if number == 0 or block.base != address or load32(cython.address(block.live)) != 1:
         return False
@@ -406,9 +410,10 @@ def arena_resize(pg, address, bytes):
                 block_huge(pg, block, True)
         unlock(cython.address(pg.arena_lock))
         gate_leave(pg)
-        if error == CROSSING and arena_register(pg) != 0:
+        if error == CROSSING and crossing(pg, cython.address(looked)) != 0:
             break
     restore_signals(cython.address(signals))
+    loose_resume(pg)
     watch_look(pg)
     return error == 0
 

@@ -28,6 +28,7 @@ from cython.cimports.frontswap.core.layout import (
     STATE,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
+from cython.cimports.frontswap.core.loose import loose_forked
 from cython.cimports.frontswap.core.maps import protect_lock
 from cython.cimports.frontswap.core.protection import protection_room
 from cython.cimports.frontswap.core.region import region_keep, region_open, region_register
@@ -276,6 +277,7 @@ def child_one(pg):
     storei(cython.address(pg.inflight), 0)
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
+    loose_forked(pg)
     if pg.fd >= 0:
         unguard(pg.fd)
         pg.fd = -1

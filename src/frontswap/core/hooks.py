@@ -31,6 +31,7 @@ from cython.cimports.frontswap.core.layout import (
     pager_t,
     segment_t,
 )
+from cython.cimports.frontswap.core.loose import loose_stop
 from cython.cimports.frontswap.core.registration import thread_start, threads_stop
 from cython.cimports.frontswap.core.seam import seam_closing
 from cython.cimports.frontswap.core.segments import segment_close
@@ -172,6 +173,7 @@ class Hooks:
         turn: cython.int = 0
         with cython.nogil:
             seam_closing(pg)
+            loose_stop(pg)
             threads_stop(pg)
             while loadi(cython.address(pg.inflight)) != 0:
                 backoff(turn)

@@ -357,7 +357,15 @@ cdef struct pager_t:
     extents_t ids
     lock_t arena_lock
     int64_t allocated         # what must be backed. Atomic: added to first, see backed()
-    int64_t loose             # bytes of mappings without a reservation
+    int64_t loose             # bytes of mappings without a reservation. Before the registration, see core/loose.py:
+    int64_t loose_there       # so many of them were in RAM at the last look
+    int64_t loose_looked      # which began then (clock_ns()); 0: all of them count
+    int64_t touch_rate        # bytes per nanosecond that may be touched
+    int64_t loose_due         # when the thread that looks will do so, at the latest
+    pthread_t loose_id
+    int32_t loose_asking      # 1: that thread is there
+    int32_t loose_event
+    int32_t loose_end
     int64_t watch_from        # allocated bytes at which somebody is called, 0: nobody (core/watch.py)
     uint32_t *gone            # a bit for each 4 KiB of the arena: unmapped, while the rest of its array is not
     uint32_t *fixed           # and: the program has protected it. Its page is pinned

@@ -38,6 +38,7 @@ from cython.cimports.frontswap.core.layout import (
     pager_p,
     segment_p,
 )
+from cython.cimports.frontswap.core.loose import loose_resume
 from cython.cimports.frontswap.core.pager import (
     NO_MEMORY,
     pager_pin,
@@ -167,6 +168,7 @@ class Plane(Hooks):
         pg.max_page = pg.page_most = max_page
         pg.page = page
         pg.fault_contexts = contexts
+        pg.touch_rate = 4 * (os.cpu_count() or 1)  # what a processor clears is less, but for huge pages
         pg.direct = direct
         pg.allocate_most = allocate
         pg.overcommit = overcommit
@@ -281,11 +283,14 @@ class Plane(Hooks):
         watch_begin(self.pager(), allocated, call)
 
     def charged(self) -> int:
-        """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated."""
+        """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated, and of
+        mappings without a reservation what was there when somebody looked.
+        """
         pg: pager_p = self.pager()
         if loadi(cython.address(pg.registered)):
             return load64(cython.address(pg.used)) + pg.limit - pg.budget
-        return load64(cython.address(pg.allocated)) + pg.loose + pg.spare_bytes
+        there: int64_t = min(pg.loose, pg.loose_there) if pg.loose_looked else pg.loose
+        return load64(cython.address(pg.allocated)) + there + pg.spare_bytes
 
     def wanted(self) -> int:
         """Bytes of RAM that would be of use: for all that is allocated, and the reserve."""
@@ -533,6 +538,7 @@ class Plane(Hooks):
             self.pg = cython.NULL
             return False
         threads_resume(self.pg)
+        loose_resume(self.pg)
         return True
 
     def close(self) -> None:

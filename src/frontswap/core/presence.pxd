@@ -26,6 +26,7 @@ cdef void presence_open(presence_t *s, int way, bint swapped) noexcept nogil
 cdef void presence_close(presence_t *s) noexcept nogil
 cdef void presence_range(presence_t *s, uint64_t start, uint64_t end) noexcept nogil
 cdef region_t *presence_next(presence_t *s) noexcept nogil
+cdef uint64_t presence_bytes(presence_t *s, uint64_t start, uint64_t end) noexcept nogil
 
 cdef bint look(presence_t *s) noexcept nogil
 cdef bint scan(presence_t *s) noexcept nogil

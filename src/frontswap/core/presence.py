@@ -68,6 +68,19 @@ def presence_next(s):
     return cython.address(s.found[s.next - 1])
 
 
+def presence_bytes(s, start, end):
+    """Bytes of [start, end), whole small pages, that are in RAM, without the page of zeros where the kernel tells."""
+    total: uint64_t = 0
+    presence_range(s, start, end)
+    while True:
+        region = presence_next(s)
+        if region == cython.NULL:
+            return total
+        # No category: nothing is known.
+        if region.categories == 0 or (region.categories & (PAGE_IS_PRESENT | PAGE_IS_PFNZERO)) == PAGE_IS_PRESENT:
+            total += region.end - region.start
+
+
 def look(s):
     """Fill `found` from `at` on and move `at`; False: not this way."""
     if s.way == BY_SCAN:

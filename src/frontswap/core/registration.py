@@ -26,6 +26,7 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.pager import readahead_thread
 from cython.cimports.frontswap.core.presence import (
     BY_SCAN,
+    presence_bytes,
     presence_close,
     presence_next,
     presence_open,
@@ -43,7 +44,6 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_NOHUGEPAGE,
     PAGE_IS_HUGE,
     PAGE_IS_PFNZERO,
-    PAGE_IS_PRESENT,
     SYS_write,
     add64,
     block_signals,
@@ -360,13 +360,9 @@ def arena_present(pg):
             chunk += 1
             continue
         block = cython.address(pg.blocks[number])
-        presence_range(cython.address(s), block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift))
-        while True:
-            region = presence_next(cython.address(s))
-            if region == cython.NULL:
-                break
-            if (region.categories & (PAGE_IS_PRESENT | PAGE_IS_PFNZERO)) == PAGE_IS_PRESENT:
-                total += region.end - region.start
+        total += presence_bytes(
+            cython.address(s), block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift)
+        )
         chunk += block.chunks
     unlock(cython.address(pg.arena_lock))
     presence_close(cython.address(s))

@@ -12,8 +12,9 @@ from cython.cimports.frontswap.core.arena import CROSSING, NO_REGISTRATION, aren
 from cython.cimports.frontswap.core.contexts import limit_apply, reserve_bytes, work_enter, work_leave
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import FRAME, context_p
+from cython.cimports.frontswap.core.loose import crossing, loose_resume
 from cython.cimports.frontswap.core.reclaim import PATIENCE, reclaim_batch
-from cython.cimports.frontswap.core.registration import arena_register, threads_resume
+from cython.cimports.frontswap.core.registration import threads_resume
 from cython.cimports.frontswap.core.segments import write_coldest
 from cython.cimports.frontswap.core.uapi import (
     backoff,
@@ -63,6 +64,7 @@ def limit_change(pg, limit, page_most, allocate):
     error: cython.int
     failed: cython.int
     spares: cython.bint
+    looked: cython.int = 0
     while True:
         gate_enter(pg)
         lock(cython.address(pg.arena_lock))
@@ -76,12 +78,13 @@ def limit_change(pg, limit, page_most, allocate):
         if (error == CROSSING or error == LIMIT_ALLOCATED) and spares:
             arena_trim(pg)  # it may be they that do not fit
         elif error == CROSSING:
-            failed = arena_register(pg)
+            failed = crossing(pg, cython.address(looked))
             if failed:
                 return NO_REGISTRATION | failed
         else:
             break
     threads_resume(pg)
+    loose_resume(pg)
     wake(cython.address(pg.reclaim_event))
     wake(cython.address(pg.writeback_event))
     return error

@@ -4,8 +4,8 @@
 write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, and those of SIGSEGV under a filter that forbids
 userfaultfd, as a container's does. Each is a process of its own: 8 threads on
 arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays
-of their own; one takes backends out from behind them and puts others there; one forks (``forks``). Exit
-status 1 after any wrong byte, hang or death, also of a forked process.
+of their own; one takes backends out from behind them and puts others there; one lowers and raises the limit; one forks
+(``forks``). Exit status 1 after any wrong byte, hang or death, also of a forked process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from frontswap import DrainError, Memory
-from frontswap.core.plane import kernel_features, protection_access
+from frontswap.causes import without_userfaultfd
+from frontswap.core.plane import kernel_access, kernel_features, protection_access
 from frontswap.sizes import format_size, parse_size
 
 from . import container, forks, hammer
@@ -42,6 +43,7 @@ USERS = ("root", "user")
 PAGES = ("4K", "64K", "2M")
 HAMMERS = 6
 CHURNERS = 2
+RAISED = 1.25  #: times the limit, now and then
 NOBODY = 65534
 #: what comes and goes behind the arrays
 BACKENDS = (
@@ -69,6 +71,8 @@ class Cell:
         """Why it cannot run here, or ""."""
         if self.user == "root" and os.geteuid() != 0:
             return "needs root"
+        if not self.forbidden and without_userfaultfd(kernel_access()[0]):
+            return "userfaultfd is forbidden here"
         if self.evict == "move" and not kernel_features()["move"]:
             return "this kernel has no UFFDIO_MOVE (6.8+)"
         if self.forbidden and protection_access():
@@ -106,6 +110,7 @@ class Shared:
         self.salt = salt
         self.operations = 0
         self.processes = 0
+        self.limits = 0
         self.problems: list[str] = []
         hammer.fill(self.array.ctypes.data, self.granules, salt)
 
@@ -198,6 +203,21 @@ def change_backends(memory: Memory, shared: Shared, seed: int) -> None:
             memory.backends.shrink(0, deadline=0.2)
 
 
+def change_limit(memory: Memory, shared: Shared, limit: int, page: int, seed: int) -> None:
+    """The limit goes up and down, from a half, or what the largest pages need, to RAISED times."""
+    rng = random.Random(seed)
+    least = max(limit // 2, page * 128)
+    while not shared.stop.value:
+        time.sleep(rng.random())
+        chosen = rng.randrange(least, int(limit * RAISED) + 1)
+        memory.resize(chosen)
+        shared.limits += 1
+        now = memory.statistics()
+        used = now.used_bytes + now.reserve_bytes
+        if used > chosen + now.reserve_bytes // 2 and not now.overshoots:
+            shared.problems.append(f"the limit was set to {chosen}, and {used} is used after that")
+
+
 def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float = 1) -> dict[str, Any]:
     """Run one cell in this process (which has the cell's user and environment already)."""
     faulthandler.dump_traceback_later((seconds * 4 + 120) * patience, exit=True)
@@ -208,6 +228,7 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
     work: list[tuple[Any, ...]] = [(shared.run, t, seed * 100 + t) for t in range(HAMMERS)]
     work += [(churn, memory, shared, limit // 4, page, seed * 100 + 50 + t) for t in range(CHURNERS)]
     work.append((change_backends, memory, shared, seed * 100 + 99))
+    work.append((change_limit, memory, shared, limit, page, seed * 100 + 97))
     work.append((shared.fork, memory, seed * 100 + 98, patience))
     threads = [threading.Thread(target=shared.watch, args=one) for one in work]
     for thread in threads:
@@ -222,8 +243,8 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
         thread.join()
     _compare(shared)
     found = memory.statistics()
-    if most > limit + found.reserve_bytes // 2 and not found.overshoots:
-        shared.problems.append(f"the limit of {limit} was exceeded: {most}")
+    if most > limit * RAISED + found.reserve_bytes // 2 and not found.overshoots:
+        shared.problems.append(f"the largest limit, {RAISED} times {limit}, was exceeded: {most}")
     if found.poisoned or found.overshoots:
         shared.problems.append(f"poisoned {found.poisoned}, overshoots {found.overshoots}")
     array, shared.array = shared.array, np.zeros(0, "u8")
@@ -236,7 +257,9 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
         "cell": str(cell),
         "operations": shared.operations,
         "processes": shared.processes,
+        "limits": shared.limits,
         "most": most,
+        "limit": int(limit * RAISED),
         "problems": shared.problems,
         "statistics": asdict(found),
     }
@@ -286,9 +309,9 @@ def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tu
     counts = found["statistics"]
     line = (
         f"{cell}: seed {seed}: {found['operations']:,} operations, {found['processes']:,} children, "
-        f"{counts['faults']:,} faults, "
+        f"{found['limits']:,} limits, {counts['faults']:,} faults, "
         f"{counts['evicted_dirty']:,} + {counts['evicted_clean']:,} evictions, {counts['slot_loads']:,} from disk, "
-        f"at most {format_size(found['most'])} of {format_size(counts['limit_bytes'])}"
+        f"at most {format_size(found['most'])} of {format_size(found['limit'])}"
     )
     if found["problems"]:
         return False, f"{line}\n  " + "\n  ".join(found["problems"])

@@ -1,0 +1,273 @@
+"""Mappings without a reservation, before the registration: they count as what is there of them, and in time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from heaps import MAPS, START
+from helpers import FRONTSWAP, PATIENCE, Mode, run_child
+
+LATE = {"FRONTSWAP_REGISTER": "late"}
+#: asserts that nothing is registered: who gets no processor for long looks too late to know
+exact = pytest.mark.skipif(PATIENCE > 1, reason="an emulated machine is too slow to see what is not there in time")
+MORE = """
+def threads():
+    return len(os.listdir("/proc/self/task"))
+def registered():
+    return mem.statistics().registered
+before = threads()
+n = 1 << 30
+"""
+
+
+def loose(
+    code: str, mode: Mode | None = None, *, limit: str = "256M", swap: str = "auto", timeout: float = 120
+) -> None:
+    """Run a snippet in a process with a heap of that limit, which nothing has been registered for."""
+    start = START.format(swap=swap).replace('"16M"', repr(limit))
+    run_child(start + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout).check()
+
+
+@exact
+def test_what_is_not_there_does_not_count(seam: Mode) -> None:
+    """Addresses for 16 times the limit; who looks is a thread, from then on."""
+    loose(
+        """
+at = take(n, NORESERVE)
+assert ours(at) and not registered()
+assert threads() == before + 1
+array = view(at, n)
+data = noise(10 * MiB)
+array[5 << 20 : 15 << 20] = data
+array[100 << 20 : 120 << 20] = 2
+other = malloc(10 * MiB)
+view(other, 10 * MiB)[:] = data
+time.sleep(0.3)
+assert not registered() and threads() == before + 1
+assert np.array_equal(array[5 << 20 : 15 << 20], data)
+array[500 << 20 : 740 << 20] = 3
+wait_until(registered, "the registration")
+assert np.array_equal(array[5 << 20 : 15 << 20], data) and np.array_equal(view(other, 10 * MiB), data)
+for low in range(500, 740, 20):
+    assert (array[low << 20 : low + 20 << 20] == 3).all()
+libc.free(other)
+assert munmap(at, n) == 0
+assert left(data) == 0
+""",
+        seam,
+    )
+
+
+@exact
+def test_what_is_reserved_counts_whole(seam: Mode) -> None:
+    """Beside them, whether it is there or not; a sixteenth of the limit is kept."""
+    loose(
+        """
+at = take(n, NORESERVE)
+view(at, n)[: 40 << 20] = 1
+first = malloc(60 * MiB)
+assert not registered()
+second = malloc(140 * MiB)
+assert registered()
+""",
+        seam,
+    )
+
+
+def test_it_is_found_without_an_allocation(seam: Mode) -> None:
+    """Page by page, by several threads: whoever looks finds it before all of it is there."""
+    loose(
+        """
+at = take(n, NORESERVE)
+array = view(at, n).reshape(-1, 4096)
+PAGES = 20000
+def touch(number):
+    for page in range(PAGES):
+        array[number * 40000 + page] = (page + number) % 251
+tasks = [threading.Thread(target=touch, args=(number,)) for number in range(4)]
+for task in tasks:
+    task.start()
+for task in tasks:
+    task.join()
+wait_until(registered, "the registration")
+for number in range(4):
+    for page in range(PAGES):
+        assert (array[number * 40000 + page] == (page + number) % 251).all()
+wait_until(lambda: mem.statistics().used_bytes <= 256 * MiB, "what is above the limit leaves")
+assert mem.statistics().poisoned == 0
+""",
+        seam,
+    )
+
+
+@exact
+def test_it_fits_again(seam: Mode) -> None:
+    """What has been unmapped, and emptied, is not there; who maps it anew has the thread go on."""
+    loose(
+        """
+for turn in range(3):
+    at = take(n, NORESERVE)
+    view(at, n)[: 130 << 20] = 1
+    assert madvise(at, 130 << 20, DONTNEED) == 0
+    time.sleep(0.05)
+    view(at, n)[200 << 20 : 330 << 20] = 1
+    time.sleep(0.05)
+    assert not registered() and threads() == before + 1
+    assert munmap(at, n) == 0
+at = take(n, NORESERVE)
+view(at, n)[: 300 << 20] = 7
+wait_until(registered, "the registration")
+for low in range(0, 300, 20):
+    assert (view(at, n)[low << 20 : low + 20 << 20] == 7).all()
+""",
+        seam,
+    )
+
+
+@exact
+def test_a_lower_limit(seam: Mode) -> None:
+    loose(
+        """
+at = take(n, NORESERVE)
+view(at, n)[: 60 << 20] = 5
+time.sleep(0.05)
+mem.resize("200M")
+assert not registered()
+mem.resize("48M")
+assert registered()
+for low in range(0, 60, 20):
+    assert (view(at, n)[low << 20 : low + 20 << 20] == 5).all()
+""",
+        seam,
+    )
+
+
+@exact
+def test_forked_children(seam: Mode) -> None:
+    """A child has what was there, and a thread of its own; so has its parent still."""
+    loose(
+        """
+at = take(n, NORESERVE)
+array = view(at, n)
+array[: 20 << 20] = 3
+def touch(value):
+    array[200 << 20 : 460 << 20] = value
+    wait_until(registered, "the registration")
+    assert (array[: 20 << 20] == 3).all()
+    for low in range(200, 460, 20):
+        assert (array[low << 20 : low + 20 << 20] == value).all()
+for turn in range(3):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            assert not registered()
+            touch(turn)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not registered() and (array[: 20 << 20] == 3).all()
+touch(9)
+""",
+        seam,
+    )
+
+
+@pytest.mark.slow
+def test_forks_and_mappings_beside_the_thread(seam: Mode) -> None:
+    """It looks while others map, touch, unmap and fork, and registers the arena in the middle of that."""
+    loose(
+        """
+import random
+end = time.monotonic() + 4
+wrong = []
+def work(seed):
+    rng = random.Random(seed)
+    while time.monotonic() < end:
+        size = rng.randrange(8, 256) * MiB
+        at = take(size, NORESERVE if rng.random() < 0.8 else 0) if size > 64 * MiB else take(size, NORESERVE)
+        if at == FAILED:
+            continue
+        array = view(at, size).reshape(-1, 4096)
+        pages = rng.sample(range(len(array)), rng.randrange(1, 16000 if time.monotonic() > end - 3 else 300))
+        for page in pages:
+            array[page, :8] = page % 251
+        for page in pages:
+            if not (array[page, :8] == page % 251).all() or array[page, 8:].any():
+                wrong.append((seed, page))
+        assert munmap(at, size) == 0
+def fork():
+    while time.monotonic() < end:
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(0.01)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+tasks = [threading.Thread(target=work, args=(seed,)) for seed in range(4)] + [threading.Thread(target=fork)]
+for task in tasks:
+    task.start()
+for task in tasks:
+    task.join()
+assert not wrong, wrong[:3]
+assert mem.statistics().poisoned == 0
+assert left() == 0
+""",
+        seam,
+    )
+
+
+@exact
+def test_a_registration_that_fails(tmp_path: Path) -> None:
+    """It is said, and tried again; the next allocation is refused."""
+    loose(
+        """
+at = take(n, NORESERVE)
+low, high = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, high))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+array = view(at, n)
+read, write = os.pipe()
+saved = os.dup(2)
+os.dup2(write, 2)
+array[: 300 << 20] = 7
+assert b"cannot be evicted" in os.read(read, 4096)
+os.dup2(saved, 2)
+assert not registered() and malloc(8 * MiB) is None
+resource.setrlimit(resource.RLIMIT_FSIZE, (low, high))
+wait_until(registered, "the registration")
+for low in range(0, 300, 20):
+    assert (array[low << 20 : low + 20 << 20] == 7).all()
+""",
+        swap=str(tmp_path),
+    )
+
+
+@exact
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_pyarrow_in_less_than_it_reserves() -> None:
+    """Its mimalloc reserves 1 GiB with the first allocation."""
+    code = """
+import pyarrow, pyarrow.compute
+assert pyarrow.default_memory_pool().backend_name == "mimalloc"
+words = pyarrow.array([f"word {number}" for number in range(200_000)])
+joined = pyarrow.compute.binary_join_element_wise(words, words, "-")
+assert joined[7].as_py() == "word 7-word 7"
+"""
+    done = subprocess.run(
+        [FRONTSWAP, "run", "--memory", "256M", "--summary", "json", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+        cwd=Path(sys.executable).parent,
+        env={**os.environ, **LATE},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stderr.splitlines()[-1])["frontswap"]["registered"] is False
