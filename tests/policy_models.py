@@ -200,6 +200,68 @@ class Arc:
         return victim
 
 
+class Lirs:
+    """Section 3 of the paper: the stack S, the queue Q, and LIR pages; a hundredth of the room is for HIR pages."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.room_lir = max(1, capacity - max(1, capacity // 100))
+        self.stack: Queue = OrderedDict()  # from the bottom to the top
+        self.lir: set[int] = set()
+        self.queue: Queue = OrderedDict()  # resident HIR pages
+        self.ghosts: Queue = OrderedDict()  # HIR pages that are not resident
+
+    def __contains__(self, page: int) -> bool:
+        return page in self.lir or page in self.queue
+
+    def access(self, page: int) -> int | None:
+        victim = None
+        if page not in self and len(self.lir) + len(self.queue) == self.capacity:
+            victim = self.evict()
+        ghost = self.ghosts.pop(page, None) is not None
+        if page in self.lir:
+            pass
+        elif ghost or (page in self.queue and page in self.stack):
+            self.queue.pop(page, None)
+            self.lir.add(page)
+            self.stack.pop(page)
+            if len(self.lir) > self.room_lir:
+                last = first(self.stack)
+                del self.stack[last]
+                self.lir.remove(last)
+                self.queue[last] = 0
+        elif page in self.queue:
+            self.queue.move_to_end(page)
+        elif len(self.lir) < self.room_lir:
+            self.lir.add(page)
+        else:
+            self.queue[page] = 0
+        self.stack[page] = 0
+        self.stack.move_to_end(page)
+        self.prune()
+        return victim
+
+    def evict(self) -> int:
+        if not self.queue:
+            victim = first(self.stack)
+            self.remove(victim)
+            return victim
+        victim = self.queue.popitem(last=False)[0]
+        if victim in self.stack:
+            self.ghosts[victim] = 0
+        return victim
+
+    def prune(self) -> None:
+        while self.stack and first(self.stack) not in self.lir:
+            self.ghosts.pop(self.stack.popitem(last=False)[0], None)
+
+    def remove(self, page: int) -> None:
+        self.lir.discard(page)
+        for queue in (self.stack, self.queue, self.ghosts):
+            queue.pop(page, None)
+        self.prune()
+
+
 def belady(trace: list[int], removed: list[bool], capacity: int) -> int:
     """The misses of the optimum: of those held, the one leaves whose next use is farthest."""
 
@@ -234,4 +296,12 @@ def stack_distances(trace: list[int]) -> list[int | None]:
     return found
 
 
-MODELS: dict[str, Any] = {"fifo": Fifo, "clock": Clock, "lru": Lru, "sieve": Sieve, "s3fifo": S3Fifo, "arc": Arc}
+MODELS: dict[str, Any] = {
+    "fifo": Fifo,
+    "clock": Clock,
+    "lru": Lru,
+    "sieve": Sieve,
+    "s3fifo": S3Fifo,
+    "arc": Arc,
+    "lirs": Lirs,
+}

@@ -240,7 +240,7 @@ def test_arrays_that_are_no_trace() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(ParameterError, match="policy='mru': must be one of fifo, clock, lru, sieve, s3fifo, arc, bel"):
+    with pytest.raises(ParameterError, match="policy='mru': must be one of fifo, clock, lru, sieve, s3fifo, arc, lirs"):
         find("mru")
 
 
@@ -255,6 +255,7 @@ GOLDEN: dict[str, dict[str, tuple[int, int]]] = {
         "sieve": (12416, 4795),
         "s3fifo": (12562, 4848),
         "arc": (13101, 5082),
+        "lirs": (13200, 4885),
         "belady": (8977, 2846),
     },
     "loop": {
@@ -264,6 +265,7 @@ GOLDEN: dict[str, dict[str, tuple[int, int]]] = {
         "sieve": (40000, 40000),
         "s3fifo": (36580, 22900),
         "arc": (40000, 40000),
+        "lirs": (36238, 21190),
         "belady": (36200, 21000),
     },
     "scan with a hot set": {
@@ -273,6 +275,7 @@ GOLDEN: dict[str, dict[str, tuple[int, int]]] = {
         "sieve": (21091, 20203),
         "s3fifo": (22181, 13114),
         "arc": (20508, 20203),
+        "lirs": (20528, 12110),
         "belady": (20216, 12000),
     },
     "phase change": {
@@ -282,6 +285,7 @@ GOLDEN: dict[str, dict[str, tuple[int, int]]] = {
         "sieve": (9116, 2873),
         "s3fifo": (8962, 2825),
         "arc": (9400, 2143),
+        "lirs": (9030, 2857),
         "belady": (5159, 1972),
     },
     "loop after zipf": {
@@ -291,6 +295,7 @@ GOLDEN: dict[str, dict[str, tuple[int, int]]] = {
         "sieve": (32609, 30909),
         "s3fifo": (32626, 3453),
         "arc": (32721, 2779),
+        "lirs": (27130, 2828),
         "belady": (25909, 1909),
     },
     "random": {
@@ -300,6 +305,7 @@ GOLDEN: dict[str, dict[str, tuple[int, int]]] = {
         "sieve": (36019, 20259),
         "s3fifo": (36036, 20429),
         "arc": (35970, 20432),
+        "lirs": (35939, 20460),
         "belady": (24048, 8590),
     },
 }
@@ -327,7 +333,16 @@ def test_nobody_beats_the_optimum_or_the_first_use(trace: str) -> None:
 
 # --- beside libCacheSim --------------------------------------------------------------------------
 
-THEIRS = dict(zip(names(), ("FIFO", "Clock", "LRU", "Sieve", "S3FIFO", "ARC", "Belady"), strict=True))
+# not its LIRS, which bounds the ghosts and in some rooms misses one or two in a hundred more or less
+THEIRS = {
+    "fifo": "FIFO",
+    "clock": "Clock",
+    "lru": "LRU",
+    "sieve": "Sieve",
+    "s3fifo": "S3FIFO",
+    "arc": "ARC",
+    "belady": "Belady",
+}
 ORACLE = np.dtype([("time", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
 
 

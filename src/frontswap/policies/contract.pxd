@@ -4,11 +4,9 @@ from frontswap.policies.arrays cimport octets, words
 
 cdef uint8_t OUT
 
-cdef class Policy:
+cdef class Lists:
     cdef readonly uint32_t pages
-    cdef readonly uint32_t capacity
-    cdef uint32_t count           # pages held
-    cdef uint32_t nobody          # no page: one past the last
+    cdef uint32_t count           # pages held: in lists that are none of ghosts
     cdef uint8_t ghosts           # the number of the first list of ghosts
     cdef uint8_t *place           # of each page: its list, or OUT
     cdef uint32_t *older          # of each page in a list, and of the end of each list (pages + its number)
@@ -16,14 +14,16 @@ cdef class Policy:
     cdef uint32_t *length         # of each list
     cdef object kept              # the arrays behind the pointers
 
-    # what a policy is
-    cdef void on_hit(self, uint32_t page) noexcept nogil
-    cdef void on_insert(self, uint32_t page) noexcept nogil
-    cdef uint32_t on_victim(self, uint32_t coming) noexcept nogil
-    cdef void on_remove(self, uint32_t page) noexcept nogil
-
-    # what most are made of
     cdef bint holds(self, uint32_t page) noexcept nogil
     cdef void push(self, uint8_t number, uint32_t page) noexcept nogil
     cdef void unlink(self, uint32_t page) noexcept nogil
     cdef uint32_t oldest(self, uint8_t number) noexcept nogil
+
+cdef class Policy(Lists):
+    cdef readonly uint32_t capacity
+    cdef uint32_t nobody          # no page: one past the last
+
+    cdef void on_hit(self, uint32_t page) noexcept nogil
+    cdef void on_insert(self, uint32_t page) noexcept nogil
+    cdef uint32_t on_victim(self, uint32_t coming) noexcept nogil
+    cdef void on_remove(self, uint32_t page) noexcept nogil

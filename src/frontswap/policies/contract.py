@@ -5,7 +5,7 @@ A page is a number, ``0 <= page < pages``. Whoever holds the pages (a simulator,
 happens to them, and asks it which one leaves. The policy touches no page and knows no bytes.
 
 Everything that is kept for a page lies in arrays (a list is two words for each page, its neighbours), so what a policy
-takes follows from ``pages`` alone: 9 to 10 bytes a page, Belady's 13, and nothing is allocated after it was made.
+takes follows from ``pages`` alone: 9 to 18 bytes a page, and nothing is allocated after it was made.
 """
 
 from __future__ import annotations
@@ -24,27 +24,15 @@ MOST_PAGES = 2**31 - 256  # two of them can be added in 32 bits
 OUT = 0  # the place of a page that is in no list
 
 
-class Policy:
-    """Which of the pages that are held leaves next.
+class Lists:
+    """Lists of pages, each of which is in one of them or in none. Numbered from 1; the pages from 0 to ``pages - 1``.
 
-    ``pages``: how many there are, from 1 to 2**31 - 256. ``capacity``: how many can be held, as many; policies that
-    divide their room or remember who has left measure both by it. ``len(policy)``: how many are held.
-    ``page in policy``: is it?
-
-    ``hit insert victim remove`` check what they are given: ParameterError. Compiled callers use ``on_hit`` and its
-    like, which check nothing, need no GIL, and are what a policy implements.
+    ``lists`` are of pages that are held (0: they are in something else), those behind them of ``ghosts``, who were.
     """
 
-    def __init__(self, pages: int, capacity: int, lists: int = 1, ghosts: int = 0) -> None:
-        """``lists`` of pages that are held (0: not in lists), and lists of ``ghosts``, who were. Numbered from 1."""
-        if not 1 <= pages <= MOST_PAGES:
-            raise ParameterError("pages", pages, f"a number of pages from 1 to {MOST_PAGES}")
-        if not 1 <= capacity <= MOST_PAGES:
-            raise ParameterError("capacity", capacity, f"a number of pages from 1 to {MOST_PAGES}")
+    def __init__(self, pages: int, lists: int, ghosts: int) -> None:
         self.pages = pages
-        self.capacity = capacity
         self.count = 0
-        self.nobody = pages
         self.ghosts = max(lists, 1) + 1
         ends = lists + ghosts + 1
         linked = pages + ends if lists else 1
@@ -57,6 +45,60 @@ class Policy:
         self.older = words(older)
         self.newer = words(newer)
         self.length = words(length)
+
+    def holds(self, page: int) -> bool:
+        """True for a page in a list that is none of ghosts."""
+        return OUT < self.place[page] < self.ghosts
+
+    def push(self, number: int, page: int) -> None:
+        """Put a page that is in no list into one, as its newest."""
+        end = self.pages + number
+        before = self.older[end]
+        self.older[page] = before
+        self.newer[page] = end
+        self.newer[before] = page
+        self.older[end] = page
+        self.place[page] = number
+        self.length[number] += 1
+        if number < self.ghosts:
+            self.count += 1
+
+    def unlink(self, page: int) -> None:
+        """Take a page out of the list that it is in."""
+        number = self.place[page]
+        before = self.older[page]
+        after = self.newer[page]
+        self.newer[before] = after
+        self.older[after] = before
+        self.place[page] = OUT
+        self.length[number] -= 1
+        if number < self.ghosts:
+            self.count -= 1
+
+    def oldest(self, number: int) -> int:
+        """The page that was put into a list before all others there. The list is not empty."""
+        return self.newer[self.pages + number]
+
+
+class Policy(Lists):
+    """Which of the pages that are held leaves next.
+
+    ``pages``: how many there are, from 1 to 2**31 - 256. ``capacity``: how many can be held, as many; policies that
+    divide their room or remember who has left measure both by it. ``len(policy)``: how many are held.
+    ``page in policy``: is it?
+
+    ``hit insert victim remove`` check what they are given: ParameterError. Compiled callers use ``on_hit`` and its
+    like, which check nothing, need no GIL, and are what a policy implements.
+    """
+
+    def __init__(self, pages: int, capacity: int, lists: int = 1, ghosts: int = 0) -> None:
+        if not 1 <= pages <= MOST_PAGES:
+            raise ParameterError("pages", pages, f"a number of pages from 1 to {MOST_PAGES}")
+        if not 1 <= capacity <= MOST_PAGES:
+            raise ParameterError("capacity", capacity, f"a number of pages from 1 to {MOST_PAGES}")
+        super().__init__(pages, lists, ghosts)
+        self.capacity = capacity
+        self.nobody = pages
 
     # --- for Python: with checks ------------------------------------------------------------------------------
 
@@ -123,38 +165,3 @@ class Policy:
         """Forget a page, held or not."""
         if self.place[page] != OUT:
             self.unlink(page)
-
-    # --- what most are made of --------------------------------------------------------------------------------
-
-    def holds(self, page: int) -> bool:
-        """True for a page in a list that is none of ghosts."""
-        return OUT < self.place[page] < self.ghosts
-
-    def push(self, number: int, page: int) -> None:
-        """Put a page that is in no list into one, as its newest."""
-        end = self.pages + number
-        before = self.older[end]
-        self.older[page] = before
-        self.newer[page] = end
-        self.newer[before] = page
-        self.older[end] = page
-        self.place[page] = number
-        self.length[number] += 1
-        if number < self.ghosts:
-            self.count += 1
-
-    def unlink(self, page: int) -> None:
-        """Take a page out of the list that it is in."""
-        number = self.place[page]
-        before = self.older[page]
-        after = self.newer[page]
-        self.newer[before] = after
-        self.older[after] = before
-        self.place[page] = OUT
-        self.length[number] -= 1
-        if number < self.ghosts:
-            self.count -= 1
-
-    def oldest(self, number: int) -> int:
-        """The page that was put into a list before all others there. The list is not empty."""
-        return self.newer[self.pages + number]

@@ -14,6 +14,7 @@ OURS = {
     "sieve": "Sieve",
     "s3fifo": "S3Fifo",
     "arc": "Arc",
+    "lirs": "Lirs",
     "belady": "Belady",
 }
 

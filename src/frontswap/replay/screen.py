@@ -33,7 +33,7 @@ def title(found: Replay) -> Text:
 
 def curves(found: Replay) -> Table:
     """A row for each size, a column for each policy."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, padding=0)
     made.add_column("pages", justify="right")
     made.add_column("of all", justify="right")
     for name in found.misses:
@@ -47,7 +47,7 @@ def curves(found: Replay) -> Table:
 
 def comparison(found: Replay) -> Table:
     """A row for each policy: how near it comes to the optimum, and whether it is ever worse than LRU."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    made = Table(box=SIMPLE_HEAD, padding=0)
     made.add_column("")
     made.add_column(f"hits, least % of {OPTIMUM}'s", justify="right")
     made.add_column("mean %", justify="right")
