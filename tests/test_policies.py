@@ -333,7 +333,7 @@ def test_nobody_beats_the_optimum_or_the_first_use(trace: str) -> None:
 
 # --- beside libCacheSim --------------------------------------------------------------------------
 
-# not its LIRS, which bounds the ghosts and in some rooms misses one or two in a hundred more or less
+# not its LIRS, which forgets ghosts: docs/replay.md
 THEIRS = {
     "fifo": "FIFO",
     "clock": "Clock",
