@@ -51,7 +51,7 @@ class Lirs(Policy):
 
     def on_victim(self, coming: int) -> int:
         """The first of the cold pages, which is a ghost from now on if its last use is in the stack."""
-        if self.length[COLD] == 0:  # they were removed
+        if self.length[COLD] == 0:  # they were removed, or the room is one page
             page = self.stack.oldest(STACK)
             self.forget(page)
             self.prune()
