@@ -6,7 +6,7 @@ from helpers import Mode, run_child
 
 # malloc() of ctypes is what dlsym() says: ours. 1 MiB and more is large.
 START = """
-mem = frontswap.install("16M", swap={swap!r})
+mem = frontswap.install("16M", swap={swap!r}, page={page!r})
 libc = ctypes.CDLL(None, use_errno=True)
 P, N = ctypes.c_void_p, ctypes.c_size_t
 def declare(name, *arguments):
@@ -30,7 +30,7 @@ def view(at, n):
 
 def child(code: str, mode: Mode | None = None, *, swap: str = "auto", ordinary: bool = False) -> None:
     """Run a snippet after START."""
-    run_child(START.format(swap=swap) + code, mode=mode, ordinary=ordinary).check()
+    run_child(START.format(swap=swap, page="auto") + code, mode=mode, ordinary=ordinary).check()
 
 
 # mmap() and the others of ctypes are what dlsym() says: ours.
@@ -69,6 +69,8 @@ def left(*arrays):
 """
 
 
-def maps(code: str, mode: Mode | None = None, environment: dict[str, str] | None = None) -> None:
+def maps(
+    code: str, mode: Mode | None = None, environment: dict[str, str] | None = None, *, page: str | int = "auto"
+) -> None:
     """Run a snippet after START and MAPS."""
-    run_child(START.format(swap="auto") + MAPS + code, mode=mode, environment=environment).check()
+    run_child(START.format(swap="auto", page=page) + MAPS + code, mode=mode, environment=environment).check()

@@ -73,7 +73,7 @@ MUTATIONS = [
     Mutation(11, f"{CORE}/filters.py", "        return REFUSED_INJECTED", "        return REFUSED_LIMIT", "rule_11"),
     # 12: not used costs nothing
     Mutation(12, f"{CORE}/frontswap.py", "    if load64(cython.address(pg.order)) != 0:\n        if area", "    if True:\n        if area", "rule_12"),
-    Mutation(12, f"{CORE}/arena.py", "    if loadi(cython.address(pg.registered)) == 0 and allocated + pg.loose + pg.spare_bytes <= budget:", "    if False:", "rule_12", REGISTRATION),
+    Mutation(12, f"{CORE}/arena.py", "    if loadi(cython.address(pg.registered)) == 0 and allocated + loose_counted(pg) + pg.spare_bytes <= budget:", "    if False:", "rule_12", REGISTRATION),
     Mutation(12, f"{CORE}/zap.py", "    if loadi(cython.address(pg.registered)) == 0:", "    if False:", "freed_array", REGISTRATION),
     Mutation(12, f"{CORE}/registration.py", "DIRTY if whole and pg.side != SIDE_PROTECTION else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
     Mutation(12, f"{CORE}/evict.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),

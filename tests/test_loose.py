@@ -30,7 +30,7 @@ def loose(
     code: str, mode: Mode | None = None, *, limit: str = "256M", swap: str = "auto", timeout: float = 120
 ) -> None:
     """Run a snippet in a process with a heap of that limit, which nothing has been registered for."""
-    start = START.format(swap=swap).replace('"16M"', repr(limit))
+    start = START.format(page="auto", swap=swap).replace('"16M"', repr(limit))
     run_child(start + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout).check()
 
 

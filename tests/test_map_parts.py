@@ -79,6 +79,32 @@ assert munmap(at, n) == 0 and left(data) == 0
     )
 
 
+def test_whole_pages_of_the_largest_size(seam: Mode) -> None:
+    """128 KiB are 32 pieces: all bits of a word, and once none. Protected, such a page was pinned for ever, and nobody
+    let its writers in again; unmapped, it stayed.
+    """
+    maps(
+        """
+n, page = 4 * MiB, 128 << 10
+at = take(n)
+view(at, n)[:] = data = noise(n)
+assert mprotect(at, MiB, READ) == 0 and mem._plane.page_of(at) == page
+push()
+assert mem.statistics().pinned_bytes == MiB
+assert mprotect(at, MiB, RW) == 0 and mem.statistics().pinned_bytes == 0
+view(at, MiB)[:] = data[:MiB] = noise(MiB, 1)
+push()
+assert np.array_equal(view(at, n), data)
+for i in range(n // page - 1):
+    assert munmap(at + i * page, page) == 0
+assert left(data) == page and refused(take(page, FIXED, RW, at), errno.ENOMEM)
+assert munmap(at + n - page, page) == 0 and left(data) == 0
+""",
+        seam,
+        page=128 << 10,
+    )
+
+
 def test_advice_to_the_end_of_what_malloc_gave() -> None:
     """malloc_usable_size() is more than what was asked for: the rest of the last page is not dropped with it."""
     maps(

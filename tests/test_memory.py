@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, Mode, walk
+from helpers import Array, MiB, Mode, noise, same, walk
 
 import frontswap
 
@@ -239,3 +239,14 @@ def test_without_a_swap_file(new_memory: NewMemory) -> None:
     array = memory.array(source)
     assert np.array_equal(array, source)
     assert memory.statistics().swap_reserved_bytes == 0
+
+
+def test_without_a_swap_file_what_does_not_shrink_is_in_nobodys_way(new_memory: NewMemory) -> None:
+    """It waits in front of what does: each of its pages is asked, and then those behind them."""
+    memory = new_memory("160M", swap=None, allocate="320M", page=64 << 10)
+    memory.advise(memory.empty(1, "u1"), "cold")  # followed from here on, so that they wait in this order
+    source = noise(96 * MiB)
+    first = memory.array(source)
+    then = memory.full(128 * MiB, 3, "u1")
+    assert (then[::4096] == 3).all()
+    same(first, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import threading
@@ -239,6 +240,34 @@ def test_pins_are_kept(new_memory: NewMemory) -> None:
     memory.resize("24M")
     fits(memory)
     same(array, walk(4 << 20))
+
+
+def resident(memory: frontswap.Memory, n: int) -> Array:
+    """`n` bytes that shrink to one half, written once they were followed."""
+    array = memory.empty(n, "u1", page=4096)
+    array[:] = noise(n) & 15
+    return array
+
+
+@pytest.mark.parametrize("between", ["freed", "pinned"])
+def test_who_stands_first_in_the_queue_and_cannot_leave(new_memory: NewMemory, between: str) -> None:
+    """Thousands of pages that are gone already, or pinned: those behind them leave, and the pool's stay in RAM."""
+    memory = new_memory("64M", page=4096)
+    first = resident(memory, 4 * MiB)
+    memory.advise(first, "cold")
+    aside = resident(memory, 8 * MiB)
+    after = resident(memory, 4096)  # so that the next array cannot have its pages
+    with memory.pin(aside) if between == "pinned" else contextlib.nullcontext():
+        del aside
+        last = resident(memory, 36 * MiB)
+        before = fits(memory)
+        memory.resize("40M")
+        now = fits(memory)
+    assert before.pool_bytes > MiB
+    assert now.resident_bytes < before.resident_bytes
+    assert now.written_back_bytes == 0
+    for array in (first, after, last):
+        same(array, noise(len(array)) & 15)
 
 
 @pytest.mark.parametrize("limit", ["15M", 0, "1023G", "much", None, -5])

@@ -163,7 +163,9 @@ def piece_bits(block, page, low, high, first):
     start: uint64_t = block.base + (page << block.shift)
     count: uint64_t = (min(high, start + (cython.cast(uint64_t, 1) << block.shift)) - max(low, start)) // PIECE
     first[0] = (start - heap_base) // PIECE
-    return ((cython.cast(uint32_t, 1) << count) - 1) << ((max(low, start) - heap_base) // PIECE % 32)
+    # All 32 of them may be meant, and 1 << 32 is more than the word holds.
+    bits: uint64_t = ((cython.cast(uint64_t, 1) << count) - 1) << ((max(low, start) - heap_base) // PIECE % 32)
+    return cython.cast(uint32_t, bits)
 
 
 def drop_part(number, low, high):

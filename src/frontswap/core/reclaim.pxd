@@ -13,4 +13,4 @@ cdef int charge(pager_t *pg, context_t **ctx, int64_t bytes, int patience) noexc
 cdef void *reclaim_thread(void *argument) noexcept nogil
 
 cdef uint32_t queue_pop(pager_t *pg) noexcept nogil
-cdef int64_t reclaim_some(pager_t *pg, context_t *ctx, int64_t want, int *chances) noexcept nogil
+cdef int64_t reclaim_some(pager_t *pg, context_t *ctx, int64_t want, int *passed) noexcept nogil

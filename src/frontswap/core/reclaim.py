@@ -53,7 +53,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
-TURNS = cython.declare(cython.int, 1000)  # of second chances, before it says that nothing would go
+MOST = cython.declare(int64_t, 1 << 62)
 
 
 def queue_push(pg, page):
@@ -91,20 +91,24 @@ def queue_add(pg, page):
 def reclaim_batch(pg, ctx, want):
     """Evict the next pages of the queue, about `want` bytes; the bytes freed (0: nothing would go).
 
-    A second chance is not a refusal: who has had it goes in a later turn.
+    Pages that were not asked say nothing of those behind them: who is told 0 writes a segment of the pool out, or ends
+    the process where there is no swap file. So it goes on to the end of the queue, and once more for who has had a
+    second chance by then.
     """
     freed: int64_t = 0
-    chances: cython.int = 1
-    turns: cython.int = 0
-    while freed == 0 and chances != 0 and turns < TURNS:
-        chances = 0
-        freed = reclaim_some(pg, ctx, want, cython.address(chances))
-        turns += 1
+    passed: cython.int = 1
+    left: int64_t = 2 * cython.cast(int64_t, load32(cython.address(pg.queued)))
+    while freed == 0 and passed != 0 and left >= 0:
+        passed = 0
+        freed = reclaim_some(pg, ctx, want, cython.address(passed))
+        left -= passed
     return freed
 
 
-def reclaim_some(pg, ctx, want, chances):
-    """One turn of reclaim_batch(); `*chances` counts the pages that have had their second chance."""
+def reclaim_some(pg, ctx, want, passed):
+    """One turn of reclaim_batch(); `*passed` counts the pages that were not asked: those that had gone already, are
+    pinned, or have a second chance.
+    """
     popped: uint32_t[64]
     clean: uint32_t[64]
     clean_states: uint32_t[64]
@@ -136,12 +140,15 @@ def reclaim_some(pg, ctx, want, chances):
         p = cython.address(pg.pages[page])
         state = load32(cython.address(p.state))
         if (state & STATE) in (NONE, OUT, POISON):
+            passed[0] += 1
             continue  # freed, or evicted by advice
-        if (state & STATE) != BUSY and (state >> HIGH_SHIFT) == 0:
-            if (state & REF) != 0:
+        if (state & STATE) != BUSY:
+            if (state >> HIGH_SHIFT) != 0:
+                passed[0] += 1
+            elif (state & REF) != 0:
                 # Its second chance. A lost swap means that somebody uses it: the same answer.
                 cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
-                chances[0] += 1
+                passed[0] += 1
             elif cas32(cython.address(p.state), state, BUSY):
                 if (state & STATE) == CLEAN:
                     clean[cleans] = page
@@ -191,6 +198,8 @@ def charge(pg, ctx, bytes, patience):
     """
     used: int64_t
     wanted: int64_t
+    most: int64_t
+    least: int64_t = MOST
     idle: cython.int = 0
     turns: cython.int = 0  # of areas only
     direct: cython.bint = False
@@ -202,6 +211,10 @@ def charge(pg, ctx, bytes, patience):
                     wake(cython.address(pg.reclaim_event))
                 return 0
             continue
+        if used <= least - 65536:
+            # Others make room, though not for us yet: a lower limit may need as much of the file cleaned first.
+            least = used
+            idle = 0
         if ctx[0] == cython.NULL:
             ctx[0] = context_take(pg)
         if not direct:
@@ -221,7 +234,11 @@ def charge(pg, ctx, bytes, patience):
         # The pool may be what is in the way: of pinned pages, or of data that does not compress.
         if pg.file >= 0 and write_coldest(pg) == 0:
             continue
-        if idle > (PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50):
+        most = PATIENCE if loadi(cython.address(pg.disk_error)) == 0 else PATIENCE // 50
+        if pg.file < 0:
+            # Each time it was pages that do not shrink, maybe: others will, so all are asked before the process ends.
+            most += load64(cython.address(pg.resident)) // 65536
+        if idle > most:
             if pg.file < 0:
                 return -1
             # Everything is pinned, or the disk does not take it. Stopping here would be a hang.
@@ -229,7 +246,7 @@ def charge(pg, ctx, bytes, patience):
             add64(cython.address(pg.used), bytes)
             return 1
         wake(cython.address(pg.writeback_event))
-        backoff(idle)
+        backoff(idle if idle <= PATIENCE else 0)
 
 
 def reclaim_thread(argument):
