@@ -7,6 +7,7 @@ cdef void loose_resume(pager_t *pg) noexcept nogil
 cdef void loose_stop(pager_t *pg) noexcept nogil
 cdef void loose_forked(pager_t *pg) noexcept nogil
 
+cdef int64_t kept(pager_t *pg) noexcept nogil
 cdef int64_t loose_left(pager_t *pg) noexcept nogil
 cdef bint loose_look(pager_t *pg) noexcept nogil
 cdef void *loose_thread(void *argument) noexcept nogil
