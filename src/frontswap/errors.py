@@ -6,6 +6,7 @@
     ├── ParameterError(ValueError)         a parameter is wrong; nothing has happened yet
     │   ├── DtypeError(TypeError)          an array's dtype cannot live in swappable memory
     │   └── SpecError                      a part of a stack of backends is wrong
+    ├── TraceError(ValueError)             a file is not the trace that it should be
     ├── OutOfMemoryError(MemoryError)      neither the limit nor the disk can back an allocation
     ├── PinError(MemoryError)              so much pinned memory does not fit in the limit
     ├── InUseError(RuntimeError)           closing while arrays still live in the memory
@@ -15,6 +16,7 @@
     ├── ExclusiveLoadError(LookupError)    the page was taken by an exclusive load
     ├── SlotError(OSError)                 the slot of a page cannot be written or read
     ├── SwapDirectoryError(OSError)        the swap file cannot be where it was asked to be
+    ├── MissingPackageError(ImportError)   a package is not installed that only a part of this one needs
     └── KernelSupportError(OSError)        the kernel has no userfaultfd, or does not let us use it
 
 Each keeps the builtin base that callers of NumPy and of the standard library already catch. A page that is
@@ -56,6 +58,20 @@ class SpecError(ParameterError):
     def __str__(self) -> str:
         given = "" if self.given == self.part else f"{self.given!r} "
         return f"backends={self.part!r}: {given}must be {self.allowed}"
+
+
+class TraceError(FrontswapError, ValueError):
+    """A file is not the trace that it should be. Says which file, where in it, what is there and what is allowed."""
+
+    def __init__(self, path: str, where: str, given: object, allowed: str) -> None:
+        super().__init__(path, where, given, allowed)
+        self.path = path
+        self.where = where
+        self.given = given
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.where}: {self.given!r} must be {self.allowed}"
 
 
 class OutOfMemoryError(FrontswapError, MemoryError):
@@ -103,3 +119,7 @@ class SwapDirectoryError(FrontswapError, OSError):
 
 class KernelSupportError(FrontswapError, OSError):
     """The kernel has no userfaultfd, or this process may not use it. Says what can be done about it."""
+
+
+class MissingPackageError(FrontswapError, ImportError):
+    """A package that only a part of this one needs is not installed. Says what to install."""

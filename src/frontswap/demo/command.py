@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..extras import check_picture
 from .meter import PeakRss
-from .picture import check_output, draw
+from .picture import draw
 from .run import run
 from .screen import Screen
 
@@ -14,7 +15,7 @@ from .screen import Screen
 def demonstrate(limit: str | None, size: float, swap: str | None, out: Path) -> int:
     """Run, draw and show; 1 if a result is wrong."""
     began = time.perf_counter()
-    check_output(out)
+    check_picture(out, "out", "demo")
     screen = Screen(Console())
     peak = PeakRss()
     report = run(screen.watch, limit=limit, size=size, swap=swap)

