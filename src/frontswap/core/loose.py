@@ -136,7 +136,7 @@ def loose_thread(argument):
         rest = kept(pg)
         beside = load64(cython.address(pg.allocated)) + pg.spare_bytes
         left = loose_left(pg)
-        # By what was seen alone: we may have got no processor since. (A lower limit may have made it too many.)
+        # By what was seen alone: we may have got no processor since.
         full = looked and beside + min(pg.loose, pg.loose_there) + rest > pg.budget
         if beside + pg.loose <= pg.budget:
             left = FOREVER  # all of it fits again: who maps more wakes us
