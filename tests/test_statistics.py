@@ -235,7 +235,6 @@ def test_who_writes_faster_than_pages_leave_helps(new_memory: NewMemory) -> None
     others = set(os.listdir("/proc/self/task"))
     memory = new_memory(page=PAGE)
     source = noise(6 * 8 * MiB)
-    array = memory.array(source)
     # Whether the reclaim thread is overtaken is the scheduler's choice: here it may run where nobody else wants to.
     allowed = os.sched_getaffinity(0)
     here = {min(allowed)}
@@ -245,6 +244,8 @@ def test_who_writes_faster_than_pages_leave_helps(new_memory: NewMemory) -> None
             os.sched_setaffinity(int(thread), here)
             os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
         for _ in range(20):
+            # A new one: who reads pages from the disk sleeps meanwhile, and lets the others run.
+            array = memory.empty(len(source), source.dtype)
             array[:] = source
             if memory.statistics().direct_reclaims:
                 break
