@@ -9,10 +9,9 @@ from rich.console import Console
 
 from bench.environment import environment
 from bench.traces import TRACES, zipf
-from frontswap.policies import Simulation, find, names, next_uses
-from frontswap.policies.belady import Belady
+from frontswap.policies import Simulation, names, next_uses
 from frontswap.replay import Replay, Trace, replay
-from frontswap.replay.curves import MEASURE, OPTIMUM, parse_sizes
+from frontswap.replay.curves import MEASURE, OPTIMUM, make_policy, parse_sizes
 from frontswap.replay.picture import draw
 
 PAGES, RECORDS = 40_000, 800_000
@@ -44,7 +43,7 @@ def speed(name: str, pages: int, records: int) -> float:
     took = []
     for _ in range(ROUNDS):
         room = pages // 10
-        simulation = Simulation(Belady(pages, room, uses) if name == OPTIMUM else find(name)(pages, room))
+        simulation = Simulation(make_policy(name, pages, room, uses))
         began = time.thread_time()
         simulation.feed(trace)
         took.append(time.thread_time() - began)

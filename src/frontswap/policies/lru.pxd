@@ -1,8 +1,6 @@
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 
-from frontswap.policies.contract cimport Policy
+from frontswap.policies.fifo cimport Fifo
 
-cdef uint8_t QUEUE
-
-cdef class Lru(Policy):
+cdef class Lru(Fifo):
     pass

@@ -1,14 +1,12 @@
 # cython: annotation_typing=False, infer_types=True
-"""LRU: who was not used for longest leaves."""
+"""LRU: who was not used for longest leaves. A FIFO in which a use is a new arrival."""
 
 from __future__ import annotations
 
-from .contract import Policy
-
-QUEUE = 1
+from .fifo import Fifo
 
 
-class Lru(Policy):
+class Lru(Fifo):
     """Least recently used.
 
     Source: Mattson, Gecsei, Slutz, Traiger, "Evaluation techniques for storage hierarchies", IBM Systems Journal 9
@@ -17,16 +15,6 @@ class Lru(Policy):
     """
 
     def on_hit(self, page: int) -> None:
-        """Used last."""
+        """Last in the queue, as if it came now."""
         self.unlink(page)
-        self.push(QUEUE, page)
-
-    def on_insert(self, page: int) -> None:
-        """Used last."""
-        self.push(QUEUE, page)
-
-    def on_victim(self, coming: int) -> int:
-        """The one that was not used for longest."""
-        page = self.oldest(QUEUE)
-        self.unlink(page)
-        return page
+        self.on_insert(page)

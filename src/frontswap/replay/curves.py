@@ -82,7 +82,7 @@ def replay(trace: Trace, policies: Sequence[str], sizes: Sequence[int], watch: W
     stop = threading.Event()
 
     def run(name: str, size: int) -> tuple[int, int, int]:
-        simulation = Simulation(_policy(name, trace, size, uses))
+        simulation = Simulation(make_policy(name, trace.count, size, uses))
         for at in range(0, len(trace.pages), PART):
             if stop.is_set():
                 break
@@ -109,7 +109,6 @@ def replay(trace: Trace, policies: Sequence[str], sizes: Sequence[int], watch: W
     )
 
 
-def _policy(name: str, trace: Trace, size: int, uses: Any) -> Policy:
-    if name == OPTIMUM:
-        return Belady(trace.count, size, uses)  # it alone knows what comes
-    return find(name)(trace.count, size)
+def make_policy(name: str, pages: int, size: int, uses: Any) -> Policy:
+    """A policy with room for ``size`` of ``pages``. ``uses``: next_uses() of the trace, for the optimum alone."""
+    return Belady(pages, size, uses) if name == OPTIMUM else find(name)(pages, size)
