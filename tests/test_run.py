@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import c_library
 from helpers import FRONTSWAP, PATIENCE, forbidden, without_notice
 
 import frontswap
@@ -314,3 +315,67 @@ def test_debugfs_needs_a_time_and_a_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(frontswap.ParameterError, match="debugfs"):
         DebugFS(tmp_path / "file")
+
+
+# Blocks one behind the other in what it maps, 8 MiB at a time. jemalloc, tcmalloc and mimalloc map as much.
+ALLOCATOR = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static char *at, *end;
+static void *take(size_t align, size_t n) {
+    size_t room = n + align + 32;
+    char *found;
+    pthread_mutex_lock(&mutex);
+    if (end - at < (long)room) {
+        size_t more = room > (8 << 20) ? (room + 4095) & ~4095UL : 8 << 20;
+        at = mmap(NULL, more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        end = at + more;
+    }
+    found = (char *)(((uintptr_t)at + 16 + align - 1) & -align);
+    at = found + n;
+    pthread_mutex_unlock(&mutex);
+    ((size_t *)found)[-1] = n;
+    return found;
+}
+void *malloc(size_t n) { return take(16, n); }
+void free(void *p) {}
+size_t malloc_usable_size(void *p) { return p ? ((size_t *)p)[-1] : 0; }
+void *calloc(size_t k, size_t n) { return memset(take(16, k * n), 0, k * n); }
+void *realloc(void *p, size_t n) {
+    size_t old = malloc_usable_size(p);
+    void *new = take(16, n);
+    return p ? memcpy(new, p, old < n ? old : n) : new;
+}
+void *memalign(size_t align, size_t n) { return take(align < 16 ? 16 : align, n); }
+void *aligned_alloc(size_t align, size_t n) { return memalign(align, n); }
+int posix_memalign(void **p, size_t align, size_t n) { *p = memalign(align, n); return 0; }
+void *valloc(size_t n) { return take(4096, n); }
+void *pvalloc(size_t n) { return take(4096, (n + 4095) & ~4095UL); }
+"""
+
+
+def test_an_allocator_that_has_been_preloaded(tmp_path: Path) -> None:
+    """In the place of libc's: what it maps for small objects is the kernel's, and arrays are ours."""
+    library = c_library(ALLOCATOR, tmp_path)
+    code = """
+import ctypes, numpy
+words = [bytes([n % 256]) * (1000 + n % 100) for n in range(20_000)]
+arrays = [numpy.arange(n, n + 2_000_000) for n in range(4)]
+assert all(word == bytes([n % 256]) * (1000 + n % 100) for n, word in enumerate(words))
+assert all(array[-1] == n + 1_999_999 for n, array in enumerate(arrays))
+del words[::2], arrays
+print(sum(map(len, words)))
+"""
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours = run(
+        "run", "--memory", "24M", "--summary", "json", "-c", code, env={**os.environ, "LD_PRELOAD": str(library)}
+    )
+    assert (ours.returncode, ours.stdout) == (0, plain.stdout), ours.stderr
+    found = json.loads(ours.stderr.splitlines()[-1])["frontswap"]
+    assert found["registered"]
+    assert found["evicted_dirty"] > 0

@@ -61,6 +61,8 @@ cdef lock_t walk_lock
 cdef int32_t iterating                    # 1: a thread is in iterate(), or forks
 cdef int32_t started
 cdef void *self_handle
+cdef void *its_malloc                     # the process': libc's, or that of an allocator that has been preloaded
+cdef void *its_mmap
 cdef const char *folder
 cdef size_t folder_length
 cdef tally_t tally
@@ -81,6 +83,7 @@ cdef int is_news(void *info, size_t size, void *data) noexcept nogil
 cdef void walk() noexcept nogil
 cdef int visit(void *info, size_t size, void *data) noexcept nogil
 cdef void patch_object(const void *info, object_t *o) noexcept nogil
+cdef bint holds(const object_t *o, const void *function) noexcept nogil
 cdef void patch_relocations(object_t *o, const void *first, uint64_t bytes) noexcept nogil
 cdef void patch_slot(object_t *o, const entry_t *entry, uint64_t address, uint32_t type) noexcept nogil
 cdef bint writable(object_t *o, uint64_t address) noexcept nogil

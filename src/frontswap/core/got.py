@@ -9,7 +9,9 @@ says). It is never undone: somebody may have copied the address.
 
 What is left as it is: a slot that holds neither the original nor a way to find it (another tool's function is there:
 it was asked for on purpose), our own modules, objects in another namespace (dlmopen), and calls within one object or
-libc itself, which use no slot. Nothing here can fail the program: what cannot be patched is counted.
+libc itself, which use no slot. And an allocator that has been preloaded in the place of libc's (jemalloc, tcmalloc):
+what it maps is for small objects, and it is called where a fault could not be waited for. Nothing here can fail the
+program: what cannot be patched is counted.
 
 Everything is idempotent and safe in several threads. Locks: the walk holds the dynamic linker's (see elf.pxd), then
 `walk_lock` for one object at a time; inside it nothing is called but mprotect().
@@ -160,10 +162,12 @@ def wrapped_name(name):
 
 def got_patch_all():
     """Patch every object that is loaded now, and from here on those that will be."""
-    global self_handle, folder_length
+    global self_handle, folder_length, its_malloc, its_mmap
     if casi(cython.address(started), 0, 1):
         set_hooks(patch_new, wrapped, wrapped_name)
         self_handle = own_handle()
+        its_malloc = find_function(cython.cast(cython.p_const_char, "malloc"))
+        its_mmap = find_function(cython.cast(cython.p_const_char, "mmap"))
         folder_length = own_folder(cython.address(folder))
         pthread_atfork(on_fork, on_fork_parent, on_fork_child)
     locked_walk(self_handle, walk)
@@ -298,7 +302,7 @@ def patch_object(info, o):
             # As glibc rounds it (_dl_protect_relro): the last page is protected only if it is whole.
             o.relro = value // page * page
             o.relro_end = (value + header.p_memsz) // page * page
-    if dynamic == cython.NULL:
+    if dynamic == cython.NULL or (holds(o, its_malloc) and not holds(o, its_mmap)):
         return
     while dynamic.d_tag != DT_NULL:
         value = dynamic.d_value
@@ -327,6 +331,11 @@ def patch_object(info, o):
         patch_relocations(o, cython.cast(cython.p_void, rela), rela_bytes)
     if o.open:
         mprotect(cython.cast(cython.p_void, o.relro), o.relro_end - o.relro, PROT_READ)
+
+
+def holds(o, function):
+    """True if this function is one of an object's."""
+    return o.low <= cython.cast(uint64_t, function) < o.high
 
 
 def patch_relocations(o, first, bytes):
