@@ -65,6 +65,8 @@ class HooksStatistics:
     refusals: dict[str, int]  #: pages refused, by reason; one page may be refused by several backends
     pool_bytes: int  #: RAM that zcache takes
     pool_limit_bytes: int
+    recompressed_pages: int  #: cold records of zcache that were packed anew by zstd
+    recompressed_saved_bytes: int  #: by how much they became smaller
     areas: tuple[AreaStatistics, ...]
     backends: tuple[StackStatistics, ...]
 

@@ -185,7 +185,7 @@ class Backends:
                     backend.init(area.type, weakref.proxy(area))
             if isinstance(backend, Zcache):
                 size = int(backend.size) if self._areas is None else backend.area_size
-                number = self._core.register(native, size, backend.segment, backend.codec_kind)
+                number = self._core.register(native, size, backend.segment, backend.codec_kind, backend.recompress_how)
             else:
                 number = self._core.register(native)
             if number < 0:

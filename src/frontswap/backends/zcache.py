@@ -16,6 +16,8 @@ from ..errors import ParameterError
 from ..sizes import format_size
 from .layers import Bytes, Layer, choice, setting, size
 
+#: for tests: recompress=zstd does not wait for cold pages or an idle processor
+HOW = {"idle": 1, "eager": 2}
 SMALLEST = 4 << 20
 LARGEST = 1 << 44
 _KINDS = {
@@ -45,17 +47,28 @@ class Zcache(Layer):
             "decimals" (float64 only).
         size: bytes of RAM that the pool may take, all overhead counted. "auto": in a Memory three quarters of its
             limit, in front of swap areas a fifth of the machine's memory, as zswap's default.
+        recompress: "zstd" packs what has been cold for long anew, more densely, when a processor is idle and the pool
+            is more than half full; "off" does not.
     """
 
     name: ClassVar[str] = "zcache"
 
     codec: str = setting("auto", choice(*_KINDS))
     size: Bytes = setting("auto", _size)
+    recompress: str = setting("zstd", choice("zstd", "off"))
 
     @property
     def codec_kind(self) -> int:
         """The number of the codec, -1 for "auto"."""
         return _KINDS[self.codec]
+
+    @property
+    def recompress_how(self) -> int:
+        """0: not at all, 1: when a processor is idle, 2: at once (FRONTSWAP_RECOMPRESS=eager)."""
+        how = os.environ.get("FRONTSWAP_RECOMPRESS", "idle")
+        if how not in HOW:
+            raise ParameterError("FRONTSWAP_RECOMPRESS", how, " or ".join(HOW))
+        return HOW[how] if self.recompress == "zstd" else 0
 
     @property
     def area_size(self) -> int:

@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.layout import (
     SEG_SEALED,
     STATE,
     STREAM_CLEAN,
+    STREAM_DENSE,
     STREAM_POOL,
     UNIT,
     bytes_p,
@@ -139,21 +140,25 @@ def emptiest(pg, state):
 def clean_ram(pg):
     """Move the live records of the emptiest pool segment together; the bytes won (0: nothing to win)."""
     number: uint32_t
-    fill: uint32_t
-    moved: int64_t
-    turn: cython.int = 0
-    s: segment_p
     lock(cython.address(pg.log_lock))
     number = emptiest(pg, SEG_SEALED)
     unlock(cython.address(pg.log_lock))
-    if number == 0:
-        return 0
-    s = cython.address(pg.segments[number])
-    fill = s.fill
+    return segment_clean(pg, number) if number else 0
+
+
+def segment_clean(pg, number):
+    """Move the live records of a pool segment in SEG_MOVING to an open one; the bytes won.
+
+    Those of a dense segment stay among the coldest.
+    """
+    s: segment_p = cython.address(pg.segments[number])
+    fill: uint32_t = s.fill
+    moved: int64_t
+    turn: cython.int = 0
     while loadi(cython.address(s.writers)) != 0:
         backoff(turn)
         turn += 1
-    moved = records_move(pg, number, s.ram, STREAM_POOL)
+    moved = records_move(pg, number, s.ram, STREAM_DENSE if s.dense else STREAM_POOL)
     if loadi(cython.address(s.live)) == 0:
         move_end(pg, number, SEG_SEALED)
         return fill - moved

@@ -1,4 +1,5 @@
-"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element.
+"""The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element; zstd in the place of LZ4
+for what has been cold for long (recompress.py).
 
 float64 with few decimals become whole numbers first (decimals.py).
 
@@ -19,6 +20,9 @@ LZ4 = CODEC_LZ4
 SHUFFLE = CODEC_SHUFFLE
 BITSHUFFLE = CODEC_BITSHUFFLE
 DECIMALS = CODEC_DECIMALS
+ZSTD = CODEC_ZSTD
+
+DENSE_LEVEL = cython.declare(cython.int, 3)
 
 # Chosen once, at the end of this file: a fault must not find them unset.
 trans_bit_byte = cython.declare(bit_kernel, bshuf_trans_bit_byte_SSE)
@@ -121,7 +125,74 @@ def lz4_state_bytes() -> cython.size_t:
 
 
 def codec_state_bytes():
-    return lz4_state_bytes() + 2 * TILE
+    return lz4_state_bytes() + 2 * TILE + codec_decoder_bytes()
+
+
+def codec_decoder_bytes():
+    # The context's address, and the context.
+    return (ZSTD_estimateDCtxSize() + 127) // 64 * 64
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def decoder_place(state: cython.p_void) -> cython.pp_void:
+    """Where the address of zstd's context is, once there is one."""
+    return cython.cast(
+        cython.pp_void, cython.cast(cython.pointer[uint8_t], state) + codec_state_bytes() - codec_decoder_bytes()
+    )
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unpack(
+    codec: uint8_t,
+    state: cython.p_void,
+    src: cython.pointer[cython.const[uint8_t]],
+    n: uint32_t,
+    dst: cython.pointer[uint8_t],
+    size: uint32_t,
+) -> cython.bint:
+    """LZ4's or zstd's part of codec_decompress(): exactly `size` bytes, or False."""
+    if codec & CODEC_ZSTD:
+        return unpack_zstd(decoder_place(state), src, n, dst, size)
+    return LZ4_decompress_safe(
+        cython.cast(cython.pointer[cython.const[cython.char]], src), cython.cast(cython.p_char, dst), n, size
+    ) == cython.cast(cython.int, size)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unpack_zstd(
+    decoder: cython.pp_void,
+    src: cython.pointer[cython.const[uint8_t]],
+    n: uint32_t,
+    dst: cython.pointer[uint8_t],
+    size: uint32_t,
+) -> cython.bint:
+    """Block by block: ZSTD_decompressDCtx() also knows formats of before 1.0, for which it calls malloc."""
+    done: uint32_t = 0
+    wants: cython.size_t
+    got: cython.size_t
+    if decoder[0] == cython.NULL:
+        # Once only: it asks the processor what it can (CPUID), which a virtual machine answers in 20 us.
+        decoder[0] = ZSTD_initStaticDCtx(cython.cast(cython.pointer[uint8_t], decoder) + 64, codec_decoder_bytes() - 64)
+    ZSTD_decompressBegin(decoder[0])
+    while True:
+        wants = ZSTD_nextSrcSizeToDecompress(decoder[0])
+        if wants == 0:
+            return n == 0 and done == size
+        if wants > n:
+            return False
+        got = ZSTD_decompressContinue(decoder[0], dst + done, size - done, src, wants)
+        if ZSTD_isError(got):
+            return False
+        src += wants
+        n -= cython.cast(uint32_t, wants)
+        done += cython.cast(uint32_t, got)
 
 
 @cython.cfunc
@@ -171,12 +242,12 @@ def encode(
 
 
 def codec_decompress(codec, state, src, n, tmp, dst, page):
-    kind: uint8_t = codec & 15
+    kind: uint8_t = codec & CODEC_KIND
     typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
     if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_DECIMALS:
         return -1
     if kind == CODEC_RAW:
-        if n != page:
+        if n != page or codec & CODEC_ZSTD:
             return -1
         memcpy(dst, src, page)
         return 0
@@ -190,13 +261,7 @@ def codec_decompress(codec, state, src, n, tmp, dst, page):
         packed = page // 2
         if head == 0 or typesize != 8:
             return -1
-    length: cython.int = LZ4_decompress_safe(
-        cython.cast(cython.pointer[cython.const[cython.char]], src + head),
-        cython.cast(cython.p_char, plain),
-        n - head,
-        packed,
-    )
-    if length != cython.cast(cython.int, packed):
+    if head >= n or not unpack(codec, state, src + head, n - head, plain, packed):
         return -1
     if kind == CODEC_SHUFFLE:
         blosc2_unshuffle(typesize, page, tmp, dst)
@@ -206,6 +271,40 @@ def codec_decompress(codec, state, src, n, tmp, dst, page):
         bit_unshuffle(4, packed, tmp, tmp + packed, scratch)
         return decimals_join(src, tmp + packed, dst, page)
     return 0
+
+
+def codec_encoder_bytes(page):
+    return (zstd_bytes(DENSE_LEVEL, page) + 63) // 64 * 64
+
+
+def codec_encoder_init(memory, page):
+    return ZSTD_initStaticCCtx(memory, codec_encoder_bytes(page))
+
+
+def codec_densify(codec, encoder, src, n, tmp, dst, cap, page):
+    head: uint32_t = 0
+    packed: uint32_t = page
+    length: cython.size_t
+    if (
+        not page_is_valid(page)
+        or n > page
+        or codec & CODEC_ZSTD
+        or not CODEC_RAW < codec & CODEC_KIND <= CODEC_DECIMALS
+    ):
+        return 0
+    if codec & CODEC_KIND == CODEC_DECIMALS:
+        head = decimals_head_bytes(src, n, page)
+        packed = page // 2
+        if head == 0:
+            return 0
+    # What a transform has made of the page is packed anew as it is. (LZ4 has no use for a state here.)
+    if head >= n or head >= cap or not unpack(codec, cython.NULL, src + head, n - head, tmp, packed):
+        return 0
+    length = ZSTD_compressCCtx(encoder, dst + head, cap - head, tmp, packed, DENSE_LEVEL)
+    if ZSTD_isError(length):
+        return 0
+    memcpy(dst, src, head)
+    return head + cython.cast(uint32_t, length)
 
 
 @cython.cfunc
@@ -445,6 +544,39 @@ def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: c
         free(state)
 
 
+def densify(codec: cython.int, data: cython.const[uint8_t][::1], page: cython.Py_ssize_t, cap: cython.int = -1):
+    """Return (codec, record) of a record packed anew by zstd, or None where that does not fit in cap bytes."""
+    size: uint32_t = check_page(page)
+    n: uint32_t = data.shape[0]
+    most: uint32_t = (n - 1 if cap < 0 else cap) if 0 < n <= size and 0 <= codec < 256 else 0
+    length: uint32_t = 0
+    memory: cython.p_void = malloc(codec_encoder_bytes(size) + size + most + 64)
+    if memory == cython.NULL:
+        raise MemoryError
+    encoder: cython.pointer[uint8_t] = cython.cast(
+        cython.pointer[uint8_t], (cython.cast(cython.size_t, memory) + 63) // 64 * 64
+    )
+    tmp: cython.pointer[uint8_t] = encoder + codec_encoder_bytes(size)
+    try:
+        if most:
+            with cython.nogil:
+                length = codec_densify(
+                    codec,
+                    codec_encoder_init(encoder, size),
+                    cython.address(data[0]),
+                    n,
+                    tmp,
+                    tmp + size,
+                    most,
+                    size,
+                )
+        if length == 0:
+            return None
+        return codec | ZSTD, PyBytes_FromStringAndSize(cython.cast(cython.p_char, tmp + size), length)
+    finally:
+        free(memory)
+
+
 def decompress(codec: cython.int, data: cython.const[uint8_t][::1], page: cython.Py_ssize_t):
     """Return the page of a record. A malformed record is a ValueError."""
     size: uint32_t = check_page(page)
@@ -455,6 +587,7 @@ def decompress(codec: cython.int, data: cython.const[uint8_t][::1], page: cython
     state: cython.p_void = malloc(codec_state_bytes() + size)
     if state == cython.NULL:
         raise MemoryError
+    decoder_place(state)[0] = cython.NULL
     tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + codec_state_bytes()
     if 0 < n <= size and 0 <= codec < 256:
         with cython.nogil:

@@ -1,6 +1,8 @@
 from frontswap.core.layout cimport context_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 
+cdef void decoder_begin(pager_t *pg, context_t *ctx) noexcept nogil
+cdef int64_t state_bytes() noexcept nogil
 cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil
 cdef void contexts_make(pager_t *pg) noexcept nogil
 cdef void contexts_for(pager_t *pg, uint32_t page) noexcept nogil

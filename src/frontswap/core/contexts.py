@@ -1,7 +1,7 @@
 """What a fault or a batch of evictions works with: the contexts' buffers, and their part of the limit."""
 
 import cython
-from cython.cimports.frontswap.core.codec import codec_state_bytes
+from cython.cimports.frontswap.core.codec import codec_decoder_bytes, codec_state_bytes
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     FAULT_IO,
@@ -22,6 +22,7 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_POPULATE_READ,
     MADV_POPULATE_WRITE,
     add32,
+    add64,
     backoff,
     casi,
     int64_t,
@@ -80,12 +81,25 @@ def reserve_bytes(pg, limit, page):
     direct: int64_t = page if page > 65536 else 65536
     return (
         7 * cython.cast(int64_t, pg.segment_bytes)
-        + (contexts + 1 + READAHEAD_THREADS) * (4 * cython.cast(int64_t, page) + 3 * IO_ALIGN + codec_state_bytes())
+        + (contexts + 1 + READAHEAD_THREADS) * (4 * cython.cast(int64_t, page) + 3 * IO_ALIGN + state_bytes())
         + contexts * (direct + cython.cast(int64_t, pg.contexts[0].io_size))
         + (1 + READAHEAD_THREADS) * (page if page > FRAME else FRAME)
         + READAHEAD_THREADS * cython.cast(int64_t, pg.contexts[READAHEAD_CONTEXT].io_size)
         + huge_share(pg, limit) * cython.cast(int64_t, PAGE_TABLE)
     )
+
+
+def state_bytes():
+    """What a context has backed of its codec's state; the rest is charged to the pool when it is needed."""
+    return cython.cast(int64_t, codec_state_bytes() - codec_decoder_bytes())
+
+
+def decoder_begin(pg, ctx):
+    """A context meets a record of zstd for the first time: what its state takes from now on is the pool's."""
+    ctx.decodes = True
+    if pg.areas == cython.NULL:  # else contexts are nobody's
+        add64(cython.address(pg.pool_bytes), codec_decoder_bytes())
+        add64(cython.address(pg.used), codec_decoder_bytes())
 
 
 def buffers_bytes(pg):
@@ -203,7 +217,7 @@ def contexts_back(pg):
         populate(ctx.scratch, pg.context_page)
         populate(ctx.packed, need)
         populate(ctx.io, need + ctx.io_size)
-        populate(ctx.state, codec_state_bytes())
+        populate(ctx.state, state_bytes())
     if pg.areas == cython.NULL:
         madvise(pg.zeros, pg.max_page, MADV_POPULATE_READ)
 

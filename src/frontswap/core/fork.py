@@ -21,6 +21,7 @@ from cython.cimports.frontswap.core.keeper import guard, keepers_forked, unguard
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
+    DENSE_EMPTY,
     MAX_LEASES,
     MAX_STACKS,
     SIDE_PROTECTION,
@@ -277,6 +278,8 @@ def child_one(pg):
     storei(cython.address(pg.inflight), 0)
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
+    # Its thread may have been in the middle of a batch: it is the parent's, and these records stay as they are.
+    storei(cython.address(pg.dense_state), DENSE_EMPTY)
     loose_forked(pg)
     if pg.fd >= 0:
         unguard(pg.fd)

@@ -22,6 +22,7 @@ cdef class Hooks:
     cdef void unmap(self, int first, uint64_t kept) noexcept
     cdef pager_t *pager(self) except NULL
     cdef int pool_open(self, int64_t size, int64_t segment) except -1
+    cdef int pool_stop(self) except -1
     cdef void pool_close(self) noexcept
     cdef void release(self, int number) noexcept
     cdef void give_back(self, uint64_t kept) noexcept

@@ -15,13 +15,16 @@ from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, 
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     COUNTERS,
+    DENSE_EMPTY,
     MAX_AREAS,
     MAX_FILES,
     MAX_MAPPINGS,
     MAX_STACKS,
+    RECOMPRESS_OFF,
     STACK_ACTIVE,
     STACK_FREE,
     STACK_LEAVING,
+    STREAM_DENSE,
     STREAM_POOL,
     backend_p,
     block_t,
@@ -32,6 +35,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_t,
 )
 from cython.cimports.frontswap.core.loose import loose_stop
+from cython.cimports.frontswap.core.recompress import dense_bytes, dense_layout, recompress_thread
 from cython.cimports.frontswap.core.registration import thread_start, threads_stop
 from cython.cimports.frontswap.core.seam import seam_closing
 from cython.cimports.frontswap.core.segments import segment_close
@@ -83,6 +87,8 @@ COUNTER_NAMES = (
     "slot_errors",
     "written_back_bytes",
     "cleaned_bytes",
+    "recompressed_pages",
+    "recompressed_saved_bytes",
     "readaheads",
     "overshoots",
     "busy_pages",
@@ -150,6 +156,7 @@ class Hooks:
         pg.free_ram = cython.cast(cython.pointer(uint32_t), self.map(pg.ram_slots * 4))
         pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
         pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
+        dense_layout(pg, cython.cast(bytes_p, self.map(dense_bytes(pg.max_page))))
         pg.next_segment = 1
         pg.free_ram_n = pg.fresh_ram = 0
         return 0
@@ -215,38 +222,51 @@ class Hooks:
         pg.pool_soft = pg.pool_target = size - size // 16
         pg.pool_hard = size
         pg.segment_bytes = cython.cast(uint32_t, segment)
-        pg.ram_slots = cython.cast(uint32_t, size // segment) + 2
+        pg.ram_slots = cython.cast(uint32_t, size // segment) + 3
         pg.next_segment = pg.free_segment = pg.oldest = pg.newest = pg.warm = 0
-        pg.open_segment[0] = pg.open_segment[1] = pg.open_segment[2] = 0
+        pg.open_segment[0] = pg.open_segment[1] = pg.open_segment[2] = pg.open_segment[3] = 0
         pg.pool_bytes = pg.used = 0
+        pg.dense_end = pg.dense_segment = pg.dense_page = 0
+        pg.dense_charged = 0
+        pg.dense_state = DENSE_EMPTY
         pg.pool_closing = 0
         self.pool_mappings = self.pg.mappings
         try:
             self.map_log()
             self.start(writeback_thread)
+            self.start(recompress_thread)
         except BaseException:
+            self.pool_stop()
             self.unmap(self.pool_mappings, 0)
             raise
+        return 0
+
+    def pool_stop(self):
+        """End the threads of a pool in front of swap areas, those that have been started."""
+        pg: pager_p = self.pg
+        with cython.nogil:
+            pg.pool_closing = 1
+            wake(cython.address(pg.writeback_event))
+            wake(cython.address(pg.dense_event))
+            while pg.thread_count:
+                pg.thread_count -= 1
+                pthread_join(pg.threads[pg.thread_count], cython.NULL)
         return 0
 
     def pool_close(self):
         """Take it apart; no page has a record any more."""
         pg: pager_p = self.pg
-        with cython.nogil:
-            pg.pool_closing = 1
-            wake(cython.address(pg.writeback_event))
-            pthread_join(pg.threads[0], cython.NULL)
-            pg.thread_count = 0
+        self.pool_stop()
         self.unmap(self.pool_mappings, 0)
         pg.segments = cython.NULL
         pg.pool = cython.NULL
         pg.max_segments = pg.next_segment = pg.ram_slots = 0
 
-    def register(self, native: Native, size: int = 0, segment: int = 0, codec: int = -1) -> int:
+    def register(self, native: Native, size: int = 0, segment: int = 0, codec: int = -1, recompress: int = 0) -> int:
         """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
 
         For a zcache: `size` of its pool (0: the Memory's share), `segment` of the pool in front of swap areas, `codec`
-        for all pages (-1: chosen by sampling).
+        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*.
         """
         pg: pager_p = self.pager()
         number: cython.int = 0
@@ -265,10 +285,13 @@ class Hooks:
             return -2
         try:
             native.attach(pg, number)
+            if bottom.is_zcache:
+                pg.recompress = recompress  # its thread goes by it
             if bottom.is_zcache and pg.areas != cython.NULL:
                 self.pool_open(size, segment)
         except BaseException:
             native.detach()
+            pg.recompress = pg.recompress if pg.zcache_number >= 0 else RECOMPRESS_OFF
             raise
         if bottom.is_zcache:
             pg.zcache_number = number
@@ -386,11 +409,13 @@ class Hooks:
             layer = layer.lower
         if pg.zcache_number == number:
             pg.zcache_number = -1
+            pg.recompress = RECOMPRESS_OFF
             if pg.areas != cython.NULL:
                 self.pool_close()
             else:
                 gate_enter(pg)
                 segment_close(pg, STREAM_POOL)  # dead, and charged still
+                segment_close(pg, STREAM_DENSE)
                 gate_leave(pg)
         pg.stacks[number] = cython.NULL
         storei(cython.address(pg.stack_state[number]), STACK_FREE)

@@ -110,7 +110,20 @@ cdef enum:                    # streams of the log
     STREAM_POOL = 0           # zcache: charged to the limit, written back when it is coldest
     STREAM_SLOT = 1           # the slot writer: refused pages, written out as soon as full
     STREAM_CLEAN = 2          # records that clean_disk(), and nobody else, moves within the file
-    STREAMS = 3
+    STREAM_DENSE = 3          # what recompress.py makes: segments of STREAM_POOL that begin as the coldest
+    STREAMS = 4
+
+cdef enum:                    # zcache:recompress=
+    RECOMPRESS_OFF = 0
+    RECOMPRESS_IDLE = 1
+    RECOMPRESS_EAGER = 2      # for tests: at once, everything, with the priority of the others
+    DENSE_BATCH = 64          # records
+    DENSE_IO = 64 << 10       # bytes of a batch, unless one record is larger
+
+cdef enum:                    # pager_t.dense_state: whose the batch is
+    DENSE_EMPTY = 0           # the writeback thread's
+    DENSE_FULL = 1            # the recompression thread's
+    DENSE_DONE = 2            # the writeback thread's
 
 cdef enum:                    # why a backend refused a page: frontswap.backends.Refusal
     ACCEPTED = 0
@@ -153,6 +166,8 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_SLOT_ERRORS
     C_WRITTEN_BACK_BYTES
     C_CLEANED_BYTES
+    C_RECOMPRESSED
+    C_RECOMPRESSED_BYTES
     C_READAHEADS
     C_OVERSHOOTS
     C_BUSY_PAGES
@@ -210,11 +225,14 @@ ctypedef struct segment_t:
     int64_t raw               # the same pages uncompressed
     int32_t readers           # loads that copy out of `ram`: it stays until they are gone
     int32_t writers           # stores that still copy in
+    uint32_t holders          # who walks through its records without owning their pages: it is not freed. Under log_lock
     uint32_t state
     uint32_t stream
     uint32_t serial           # changes with every reuse of the number
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
     int64_t hits              # bytes of pages loaded from it lately: see balance.py
+    uint32_t dense            # 1: recompressed, or found not to be worth it
+    uint32_t sealed           # pager_t.seals of then: its age
     uint32_t older            # age list of sealed segments (0 ends it)
     uint32_t newer
 
@@ -227,7 +245,8 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     uint8_t *scratch          # a page, shuffled
     uint8_t *packed           # a record on its way out
     uint8_t *io               # records read from the swap file
-    uint8_t *state            # LZ4
+    uint8_t *state            # of the codec
+    bint decodes              # its zstd's part is in use, and charged
     uint64_t io_at            # file range that `io` holds: [io_at, io_end), of segment io_serial
     uint64_t io_end
     uint32_t io_segment
@@ -239,6 +258,12 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     bint through              # the filter `latency` wants this page in its slot too
     bint from_slot            # the last load was answered by the slot
     int source                # where it found the record: FROM_*, see balance.py
+
+ctypedef struct dense_t:      # a record of a batch that is recompressed
+    uint64_t where
+    uint32_t at               # in dense_io
+    uint32_t check            # as it was
+    uint32_t length           # of the new one, in the log; 0: it stays as it is
 
 ctypedef struct extents_t:    # free ranges, sorted, first fit
     uint64_t *start
@@ -474,6 +499,24 @@ cdef struct pager_t:
     int64_t back_soon         # those of them that had not been away for long, by their cost
     int64_t back_disk         # those that came from the disk, and have been in the pool
     int64_t pool_grows        # looks for which it grows, whatever they see
+    # recompress.py
+    int recompress            # zcache:recompress=, RECOMPRESS_*
+    uint32_t seals            # segments of the pool that have been sealed, ever
+    uint32_t dense_end        # youngest of the coldest that are all dense, 0: none. Under log_lock
+    int32_t dense_state
+    int32_t dense_event
+    uint32_t dense_segment    # from which batches are taken, 0: none; with its serial,
+    uint32_t dense_serial
+    uint32_t dense_at         # where the next one begins, and what has left it for smaller records
+    uint32_t dense_left
+    uint32_t dense_page       # largest page for which there are buffers, 0: none yet
+    int64_t dense_charged     # bytes of these
+    dense_t dense_batch[DENSE_BATCH]
+    int dense_count
+    uint8_t *dense_io         # records of the batch, as in a segment
+    uint8_t *dense_tmp
+    uint8_t *dense_out
+    uint8_t *dense_encoder
     int32_t writeback_event
     int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)
     int32_t cleaning          # 1: somebody is at clean_disk(), with clean_buffer and STREAM_CLEAN
@@ -528,6 +571,7 @@ ctypedef page_t *page_p
 ctypedef block_t *block_p
 ctypedef stream_t *stream_p
 ctypedef segment_t *segment_p
+ctypedef dense_t *dense_p
 ctypedef context_t *context_p
 ctypedef record_t *record_p
 ctypedef const record_t *const_record_p

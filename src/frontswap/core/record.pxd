@@ -8,6 +8,7 @@ cdef enum:                    # why a load failed; positive values are errno of 
     LOAD_BACKEND = -4         # the backend that had the page does not give it back
     LOAD_SHORT = -5           # it gives a part of it back
 
+cdef uint32_t check_of(uint32_t page, uint32_t length, uint8_t codec, const uint8_t *data) noexcept nogil
 cdef int record_make(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
 cdef void record_plain(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
 cdef int record_load(

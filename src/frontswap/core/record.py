@@ -6,7 +6,14 @@ not: where records lie (segments), and who keeps which page (the hooks).
 
 import cython
 from cython.cimports.frontswap.core.balance import FROM_DISK, note_hit
-from cython.cimports.frontswap.core.codec import CODEC_RAW, codec_checksum, codec_compress, codec_decompress
+from cython.cimports.frontswap.core.codec import (
+    CODEC_RAW,
+    CODEC_ZSTD,
+    codec_checksum,
+    codec_compress,
+    codec_decompress,
+)
+from cython.cimports.frontswap.core.contexts import decoder_begin
 from cython.cimports.frontswap.core.layout import (
     C_LOADS,
     C_SLOT_LOADS,
@@ -23,6 +30,13 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.segments import record_get, record_put
 from cython.cimports.frontswap.core.uapi import add64, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, strerror
+
+
+def check_of(page, length, codec, data):
+    """The checksum of a record: of its bytes, and of whose they are."""
+    return codec_checksum(
+        data, length, page | (cython.cast(uint64_t, length) << 32) | (cython.cast(uint64_t, codec) << 56)
+    )
 
 
 def record_make(pg, ctx, page, data):
@@ -49,9 +63,7 @@ def record_make(pg, ctx, page, data):
     ctx.header.codec = codec
     ctx.header.shift = block.shift
     ctx.header.unused = 0
-    ctx.header.check = codec_checksum(
-        ctx.packed, length, page | (cython.cast(uint64_t, length) << 32) | (cython.cast(uint64_t, codec) << 56)
-    )
+    ctx.header.check = check_of(page, length, codec, ctx.packed)
     ctx.is_packed = True
     return 1
 
@@ -63,7 +75,7 @@ def record_plain(pg, ctx, page, data):
     ctx.header.codec = CODEC_RAW
     ctx.header.shift = pg.blocks[pg.pages[page].block].shift
     ctx.header.unused = 0
-    ctx.header.check = codec_checksum(data, ctx.header.length, page | (cython.cast(uint64_t, ctx.header.length) << 32))
+    ctx.header.check = check_of(page, ctx.header.length, CODEC_RAW, data)
 
 
 def record_load(pg, ctx, page, record, where):
@@ -78,18 +90,13 @@ def record_load(pg, ctx, page, record, where):
         return LOAD_HEADER
     # Compared with the page's own word, not with the header's: a whole old record that a lost write
     # left behind would agree with its own header.
-    if (
-        codec_checksum(
-            cython.cast(cython.pointer(uint8_t), record) + HEADER,
-            length,
-            page | (cython.cast(uint64_t, length) << 32) | (cython.cast(uint64_t, codec) << 56),
-        )
-        != p.check
-    ):
+    if check_of(page, length, codec, cython.cast(cython.pointer(uint8_t), record) + HEADER) != p.check:
         return LOAD_CHECKSUM
     if codec == CODEC_RAW:
         memcpy(ctx.into, cython.cast(cython.pointer(uint8_t), record) + HEADER, size)
         return 0
+    if codec & CODEC_ZSTD and not ctx.decodes:
+        decoder_begin(pg, ctx)
     if codec_decompress(
         codec, ctx.state, cython.cast(cython.pointer(uint8_t), record) + HEADER, length, ctx.scratch, ctx.into, size
     ):

@@ -34,6 +34,7 @@ from cython.cimports.frontswap.core.presence import (
     presence_t,
 )
 from cython.cimports.frontswap.core.reclaim import queue_push, reclaim_thread
+from cython.cimports.frontswap.core.recompress import recompress_thread
 from cython.cimports.frontswap.core.region import region_complete, region_register, region_unregister
 from cython.cimports.frontswap.core.seam import handler_thread
 from cython.cimports.frontswap.core.swapfile import swap_reserve
@@ -101,7 +102,8 @@ def threads_start(pg):
         wanted = 2
     functions[wanted] = reclaim_thread
     functions[wanted + 1] = writeback_thread
-    wanted += 2
+    functions[wanted + 2] = recompress_thread
+    wanted += 3
     for i in range(READAHEAD_THREADS):
         functions[wanted] = readahead_thread
         wanted += 1
@@ -131,6 +133,7 @@ def threads_stop(pg):
     pg.closing = 1
     wake(cython.address(pg.reclaim_event))
     wake(cython.address(pg.writeback_event))
+    wake(cython.address(pg.dense_event))
     wake(cython.address(pg.readahead_event))
     # By the keeper: an event descriptor looks like any other, and its number may be another's by now.
     if pg.stop_fd >= 0 and kept_call(SYS_write, pg.stop_fd, cython.cast(cython.long, cython.address(one)), 8, 0) < 0:

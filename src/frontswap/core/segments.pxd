@@ -8,6 +8,8 @@ cdef int record_get(
 cdef void record_put(pager_t *pg, uint64_t where) noexcept nogil
 cdef void record_drop(pager_t *pg, uint64_t where, uint32_t page_bytes) noexcept nogil
 cdef bint record_on_disk(pager_t *pg, uint64_t where) noexcept nogil
+cdef uint8_t *segment_hold(pager_t *pg, uint32_t number, uint32_t serial) noexcept nogil
+cdef void segment_let_go(pager_t *pg, uint32_t number) noexcept nogil
 cdef void move_begin(pager_t *pg, uint32_t number) noexcept nogil
 cdef bint move_end(pager_t *pg, uint32_t number, uint32_t state) noexcept nogil
 cdef void segment_renew(pager_t *pg, uint32_t number) noexcept nogil
@@ -15,9 +17,12 @@ cdef void segment_close(pager_t *pg, int stream) noexcept nogil
 cdef int write_coldest(pager_t *pg) noexcept nogil
 cdef int write_slot_stream(pager_t *pg) noexcept nogil
 
+cdef void free_empty(pager_t *pg, uint32_t number, uint32_t held) noexcept nogil
 cdef uint32_t segment_release(pager_t *pg, uint32_t number) noexcept nogil
 cdef void ram_release(pager_t *pg, uint32_t ram_slot, uint32_t stream, uint32_t fill) noexcept nogil
 cdef void age_append(pager_t *pg, uint32_t number) noexcept nogil
+cdef int owner_of(int stream) noexcept nogil
+cdef void age_insert(pager_t *pg, uint32_t number) noexcept nogil
 cdef void age_prepend(pager_t *pg, uint32_t number) noexcept nogil
 cdef void full_remove(pager_t *pg, uint32_t number) noexcept nogil
 cdef void age_remove(pager_t *pg, uint32_t number) noexcept nogil

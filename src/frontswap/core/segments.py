@@ -30,6 +30,7 @@ from cython.cimports.frontswap.core.layout import (
     SEG_OPEN,
     SEG_SEALED,
     STREAM_CLEAN,
+    STREAM_DENSE,
     STREAM_POOL,
     STREAM_SLOT,
     UNIT,
@@ -147,6 +148,24 @@ def age_prepend(pg, number):
     pg.oldest = number
 
 
+def age_insert(pg, number):
+    """Make a sealed segment of recompressed records the youngest of them, older than all others: they were the coldest
+    before, and are so still. The caller holds log_lock.
+    """
+    s: segment_p = cython.address(pg.segments[number])
+    if pg.dense_end == 0:
+        age_prepend(pg, number)
+    else:
+        s.older = pg.dense_end
+        s.newer = pg.segments[pg.dense_end].newer
+        if s.newer:
+            pg.segments[s.newer].older = number
+        else:
+            pg.newest = number
+        pg.segments[pg.dense_end].newer = number
+    pg.dense_end = number
+
+
 def full_remove(pg, number):
     """A full segment of STREAM_SLOT is taken or gone. The caller holds log_lock."""
     if pg.full_slots[0] == number:
@@ -162,6 +181,8 @@ def age_remove(pg, number):
     if s.stream == STREAM_SLOT:
         full_remove(pg, number)
         return
+    if pg.dense_end == number:
+        pg.dense_end = s.older
     if s.older:
         pg.segments[s.older].newer = s.newer
     else:
@@ -171,6 +192,11 @@ def age_remove(pg, number):
     else:
         pg.newest = s.older
     s.older = s.newer = 0
+
+
+def owner_of(stream):
+    """The stream whose segments are filled by way of another one's open end."""
+    return STREAM_POOL if stream == STREAM_DENSE else stream
 
 
 def segment_open(pg, stream):
@@ -205,9 +231,11 @@ def segment_open(pg, stream):
     s.raw = 0
     s.readers = 0
     s.writers = 0
+    s.holders = 0
     s.unreadable = 0
-    s.stream = stream
+    s.stream = owner_of(stream)
     s.hits = 0
+    s.dense = stream == STREAM_DENSE
     s.older = s.newer = 0
     s.state = SEG_OPEN
     storep(cython.address(s.ram), pg.pool + cython.cast(uint64_t, s.ram_slot) * pg.segment_bytes)
@@ -225,6 +253,11 @@ def segment_seal(pg, number):
     s.state = SEG_SEALED
     if loadi(cython.address(s.live)) == 0:
         return segment_release(pg, number)
+    pg.seals += 1
+    s.sealed = pg.seals
+    if s.dense:
+        age_insert(pg, number)
+        return 0
     note_seal(pg, s)
     age_append(pg, number)
     return 0
@@ -253,15 +286,16 @@ def segment_close(pg, stream):
     unlock(cython.address(pg.log_lock))
     wake(cython.address(pg.writeback_event))
     if released:
-        ram_release(pg, released - 1, stream, fill)
+        ram_release(pg, released - 1, owner_of(stream), fill)
 
 
 def record_append(pg, stream, header, data):
     """Append a record; its place, or 0 when there is no room.
 
-    `header.length` bytes of `data` follow the header. STREAM_POOL charges the limit (the caller has
+    `header.length` bytes of `data` follow the header. STREAM_POOL and STREAM_DENSE charge the limit (the caller has
     made room); STREAM_SLOT has its own reserve and writes what it has filled.
     """
+    owner: cython.int = owner_of(stream)
     need: uint32_t = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
     number: uint32_t
     offset: uint32_t
@@ -301,7 +335,7 @@ def record_append(pg, stream, header, data):
             wake(cython.address(pg.writeback_event))
             sealed = False
         if released:
-            ram_release(pg, released - 1, stream, fill)
+            ram_release(pg, released - 1, owner, fill)
             continue
         if stream != STREAM_SLOT:
             return 0
@@ -329,8 +363,8 @@ def record_append(pg, stream, header, data):
     if sealed:
         wake(cython.address(pg.writeback_event))
     if released:
-        ram_release(pg, released - 1, stream, fill)
-    if stream == STREAM_POOL:
+        ram_release(pg, released - 1, owner, fill)
+    if owner == STREAM_POOL:
         add64(cython.address(pg.pool_bytes), need)
         add64(cython.address(pg.used), need)
     memcpy(to, header, HEADER)
@@ -432,23 +466,57 @@ def record_drop(pg, where, page_bytes):
     number: uint32_t = segment_of(where)
     s: segment_p = cython.address(pg.segments[number])
     length: int32_t = length_of(where)
+    add64(cython.address(s.raw), -cython.cast(int64_t, page_bytes))
+    if addi(cython.address(s.live), -length) == length:
+        free_empty(pg, number, 0)
+
+
+def free_empty(pg, number, held):
+    """Free a segment if nothing in it lives. The caller has taken `live` to 0, or `held` it until now (1)."""
+    s: segment_p = cython.address(pg.segments[number])
     ram: uint32_t = 0
     fill: uint32_t
     stream: uint32_t
-    add64(cython.address(s.raw), -cython.cast(int64_t, page_bytes))
-    if addi(cython.address(s.live), -length) != length:
-        return
     lock(cython.address(pg.log_lock))
+    s.holders -= held
     fill = s.fill
     stream = s.stream
     # Another store may have raised `live` again, or another drop may have freed it already.
-    if loadi(cython.address(s.live)) == 0 and (s.state == SEG_SEALED or s.state == SEG_DISK):
+    if loadi(cython.address(s.live)) == 0 and s.holders == 0 and (s.state == SEG_SEALED or s.state == SEG_DISK):
         if s.state == SEG_SEALED:
             age_remove(pg, number)
         ram = segment_release(pg, number)
     unlock(cython.address(pg.log_lock))
     if ram:
         ram_release(pg, ram - 1, stream, fill)
+
+
+def segment_hold(pg, number, serial):
+    """Keep a sealed segment from being freed, and its RAM from being taken; NULL if it is not that one any more.
+
+    Its records are what they were; pages may give them up, and it may be on its way to the disk. segment_let_go() ends
+    it.
+    """
+    s: segment_p = cython.address(pg.segments[number])
+    ram: bytes_p = cython.NULL
+    turn: cython.int = 0
+    lock(cython.address(pg.log_lock))
+    if s.serial == serial and s.state == SEG_SEALED:
+        s.holders += 1
+        # Who takes its RAM does so after this, and waits for readers then.
+        addi(cython.address(s.readers), 1)
+        ram = s.ram
+    unlock(cython.address(pg.log_lock))
+    while ram != cython.NULL and loadi(cython.address(s.writers)) != 0:
+        backoff(turn)
+        turn += 1
+    return ram
+
+
+def segment_let_go(pg, number):
+    """End of segment_hold()."""
+    addi(cython.address(pg.segments[number].readers), -1)
+    free_empty(pg, number, 1)
 
 
 def move_begin(pg, number):
@@ -481,7 +549,7 @@ def move_end(pg, number, state):
     fill = s.fill
     stream = s.stream
     s.state = state
-    if loadi(cython.address(s.live)) == 0:
+    if loadi(cython.address(s.live)) == 0 and s.holders == 0:
         ram = segment_release(pg, number)
     elif state == SEG_SEALED:
         age_prepend(pg, number)

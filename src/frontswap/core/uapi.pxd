@@ -158,6 +158,11 @@ cdef extern from * nogil:
         struct timespec t = {0, 50000};
         nanosleep(&t, NULL);
     }
+    /* The calling thread runs when nobody else wants the processor; an errno. */
+    static inline int fs_run_idle(void) {
+        struct sched_param none = {0};
+        return sched_setscheduler(0, SCHED_IDLE, &none) ? errno : 0;
+    }
     static inline void fs_pause_for(int64_t nanoseconds) {
         struct timespec t = {nanoseconds / 1000000000, nanoseconds % 1000000000};
         nanosleep(&t, NULL);
@@ -253,6 +258,7 @@ cdef extern from * nogil:
     void backoff "fs_backoff"(int turn)
     int64_t clock_ns "fs_clock"()
     void pause_ns "fs_pause_for"(int64_t nanoseconds)
+    int run_idle "fs_run_idle"()
     ctypedef struct sigset_t:
         pass
     void block_signals "fs_block_signals"(sigset_t *old)

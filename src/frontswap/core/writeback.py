@@ -16,6 +16,7 @@ from cython.cimports.frontswap.core.layout import (
     PRESSURE_CRITICAL,
     RECLAIM_CONTEXT,
     SEG_SEALED,
+    STREAM_DENSE,
     STREAM_POOL,
     context_p,
     length_of,
@@ -23,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     record_p,
     segment_p,
 )
+from cython.cimports.frontswap.core.recompress import recompress_step
 from cython.cimports.frontswap.core.segments import (
     move_begin,
     move_end,
@@ -123,6 +125,7 @@ def pool_relieve(pg):
     if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
         gate_enter(pg)
         segment_close(pg, STREAM_POOL)
+        segment_close(pg, STREAM_DENSE)
         gate_leave(pg)
     while True:
         over = load64(cython.address(pg.pool_bytes)) - pool_limit(pg, pg.pool_soft)
@@ -175,7 +178,7 @@ def writeback_step(pg, ctx, idle):
 
 
 def writeback_thread(argument):
-    """Background: writeback_step() until there is nothing to do."""
+    """Background: writeback_step() until there is nothing to do; recompression has what is left of its time."""
     pg: pager_p = cython.cast(pager_p, argument)
     ctx: context_p = cython.address(pg.contexts[RECLAIM_CONTEXT])  # areas have no reclaim thread
     working: cython.bint
@@ -188,7 +191,7 @@ def writeback_thread(argument):
         idle = 0
         while working and not (pg.closing or pg.pool_closing):
             gate_enter(pg)
-            working = writeback_step(pg, ctx, cython.address(idle))
+            working = writeback_step(pg, ctx, cython.address(idle)) or recompress_step(pg)
             gate_leave(pg)
     addi(cython.address(pg.writers_back), -1)
     return cython.NULL

@@ -55,6 +55,8 @@ class Statistics:
     slot_errors: int  #: reads and writes of the swap file that failed
     written_back_bytes: int  #: written to the swap file, compressed
     cleaned_bytes: int  #: records moved to win dead space back
+    recompressed_pages: int  #: cold records that were packed anew by zstd
+    recompressed_saved_bytes: int  #: by how much they became smaller
     evicted_clean: int  #: pages evicted without compression: their record was still good
     evicted_dirty: int  #: pages evicted through the hooks
     evicted_huge: int  #: huge pages that left in one piece (each is many of evicted_dirty)

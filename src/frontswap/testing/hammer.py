@@ -2,8 +2,9 @@
 
 Memory is looked at in granules of 4 KiB (512 words). Words 0, 8, 16 .. 120 are counters, one for each of
 16 threads, which only its thread writes; a shadow in ordinary memory knows their values. All other words
-hold a pattern of the granule's number: constant, ramp, noise (which does not compress), small numbers or, as
-float64, numbers of two decimals (among which the counters are exceptions).
+hold a pattern of the granule's number: constant, ramp, noise (which does not compress), small numbers, small numbers
+of few bits (which zstd makes smaller than LZ4) or, as float64, numbers of two decimals (among which the counters are
+exceptions).
 """
 
 import cython
@@ -28,7 +29,7 @@ def mixed(x):
 
 def pattern(granule, word, salt):
     """What a pattern word must be. Neighbouring granules, which share a page, are of the same kind."""
-    kind: uint64_t = mixed((granule >> 6) ^ salt) % 5
+    kind: uint64_t = mixed((granule >> 6) ^ salt) % 6
     number: cython.double
     if kind == 0:
         return mixed(granule ^ salt)
@@ -38,6 +39,8 @@ def pattern(granule, word, salt):
         return mixed(granule * 512 + word + salt)
     if kind == 3:
         return mixed(granule * 512 + word + salt) & 0xFFFF
+    if kind == 4:
+        return mixed(granule * 512 + word + salt) & mixed(granule * 512 + word - salt) & 0xFFFF
     number = cython.cast(cython.double, mixed(granule * 512 + word + salt) & 0xFFFF) / 100
     return cython.cast(cython.pointer(uint64_t), cython.address(number))[0]
 

@@ -87,7 +87,11 @@ class Cell:
     @property
     def environment(self) -> dict[str, str]:
         """What its process is started with."""
-        return {"FRONTSWAP_FAULTS": "auto" if self.forbidden else self.faults, "FRONTSWAP_EVICT": self.evict}
+        return {
+            "FRONTSWAP_FAULTS": "auto" if self.forbidden else self.faults,
+            "FRONTSWAP_EVICT": self.evict,
+            "FRONTSWAP_RECOMPRESS": "eager",
+        }
 
 
 def all_cells() -> list[Cell]:
@@ -311,6 +315,7 @@ def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tu
         f"{cell}: seed {seed}: {found['operations']:,} operations, {found['processes']:,} children, "
         f"{found['limits']:,} limits, {counts['faults']:,} faults, "
         f"{counts['evicted_dirty']:,} + {counts['evicted_clean']:,} evictions, {counts['slot_loads']:,} from disk, "
+        f"{counts['recompressed_pages']:,} recompressed, "
         f"at most {format_size(found['most'])} of {format_size(found['limit'])}"
     )
     if found["problems"]:

@@ -1,0 +1,392 @@
+"""Recompression: records of the pool that nobody has asked for in a long time are packed anew, by zstd.
+
+As zram's `recompress`, but by itself: the coldest segments first, each once, while the pool takes more than half of
+what it may, and with processor time that nobody else wants. What comes out of it stays among the coldest (age_insert()
+in segments), and leaves for the disk before all else, as it would have. A page that comes back is stored by LZ4 again.
+
+Two threads share the work, because a thread that runs only when a processor has nothing else to do (SCHED_IDLE) must
+hold nothing that others wait for: it may get no time for seconds. So it has no page, no lock and no segment, is not
+inside the gate, and touches only the batch: copies of records in buffers of its own. The writeback thread, when it has
+nothing else to do, copies them out of the log and puts back what has become smaller; both take as long as a memcpy.
+
+Races, and what prevents them:
+
+* The batch belongs to one thread at a time, by `dense_state`: who hands it over stores the state last and wakes the
+  other then. A fork finds the writeback thread outside of the gate, and the batch whole or in the hands of the other;
+  in the child it is empty. (Left FULL there, nobody would ever take it back.)
+* A record is copied by who owns its page, so it is whole, and the segment's serial is that of its life. Meanwhile the
+  page may be loaded, stored, freed, and its array be another one; the segment be cleaned, written out, freed, used
+  anew. It is put back by who owns the page again, if the page still has the record at that place of that segment, in
+  the same life of the segment. Records never change, and a place is used once in a life: so the bytes are the same.
+  (By the place alone: the segment is freed, and a newer record of the same page and length lies at the same place: the
+  page would get its old bytes back. By the checksum alone that would be one in four billion.)
+* A segment that is being copied from is not freed, nor its RAM taken (segment_hold()). So its headers can be walked
+  through while nobody owns it. It may be written out meanwhile; who does waits for the reader.
+* A record in RAM that has been damaged is found before it is packed anew, by the checksum that its page has. (Else the
+  new one would have a checksum that is right, of bytes that are wrong.)
+* What is put back needs room before the old record gives its own back. It is only done where there is some; the reserve
+  for the cleaner is for what others charge between the look and that.
+"""
+
+import cython
+from cython.cimports.frontswap.core.balance import density, pool_wanted
+from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
+from cython.cimports.frontswap.core.codec import (
+    CODEC_ZSTD,
+    codec_densify,
+    codec_encoder_bytes,
+    codec_encoder_init,
+)
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    C_RECOMPRESSED,
+    C_RECOMPRESSED_BYTES,
+    CLEAN,
+    DENSE_BATCH,
+    DENSE_DONE,
+    DENSE_EMPTY,
+    DENSE_FULL,
+    DENSE_IO,
+    HEADER,
+    KIND,
+    MIN_PAGE,
+    OUT,
+    RECOMPRESS_EAGER,
+    RECOMPRESS_OFF,
+    RECORD_LOG,
+    SEG_SEALED,
+    STATE,
+    STREAM_DENSE,
+    UNIT,
+    bytes_p,
+    dense_p,
+    length_of,
+    offset_of,
+    page_p,
+    pager_p,
+    record_p,
+    segment_of,
+    segment_p,
+)
+from cython.cimports.frontswap.core.record import check_of
+from cython.cimports.frontswap.core.segments import (
+    move_begin,
+    record_append,
+    record_drop,
+    record_on_disk,
+    segment_hold,
+    segment_let_go,
+)
+from cython.cimports.frontswap.core.uapi import (
+    add64,
+    cas32,
+    int64_t,
+    load32,
+    load64,
+    loadi,
+    lock,
+    run_idle,
+    sleep_on,
+    store32,
+    storei,
+    uint32_t,
+    uint64_t,
+    unlock,
+    wake,
+)
+from cython.cimports.libc.string import memcpy
+
+LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
+SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is little to win
+FEW = cython.declare(int64_t, 1024 // 8)  # bytes loaded per KiB of pages
+GAIN = cython.declare(uint32_t, 8)  # a record that shrinks by less than this part of it stays
+SHARE = cython.declare(int64_t, 64)  # and all that the buffers may take of the limit
+
+
+# --- buffers -----------------------------------------------------------------------------------------------------
+
+
+def room_of(page):
+    """Bytes of a buffer for one record of such a page, whatever its length."""
+    return (cython.cast(int64_t, page) + HEADER + 4095) // 4096 * 4096
+
+
+def dense_bytes(page):
+    """Bytes that recompression needs for pages up to this size."""
+    return 3 * room_of(page) + DENSE_IO + codec_encoder_bytes(page)
+
+
+def dense_layout(pg, at):
+    """Lay dense_bytes(max_page) out as its buffers. Only addresses: what is used of them goes by `dense_page`."""
+    room: int64_t = room_of(pg.max_page)
+    pg.dense_io = at
+    pg.dense_tmp = pg.dense_io + room + DENSE_IO
+    pg.dense_out = pg.dense_tmp + room
+    pg.dense_encoder = pg.dense_out + room
+
+
+def buffers_there(pg):
+    """True if there are buffers, for as large pages as may be: of the limit they take a small part, and the pool pays.
+
+    They are never given back: a limit that has become lower finds them a larger part of it.
+    """
+    page: uint32_t = pg.context_page
+    more: int64_t
+    if pg.recompress != RECOMPRESS_EAGER:
+        while page >= MIN_PAGE and dense_bytes(page) > pg.budget // SHARE:
+            page //= 2
+    if page > pg.dense_page and page >= MIN_PAGE:
+        more = dense_bytes(page) - pg.dense_charged
+        if pg.areas == cython.NULL and load64(cython.address(pg.used)) + more > pg.budget:
+            return pg.dense_page != 0
+        add64(cython.address(pg.pool_bytes), more)
+        add64(cython.address(pg.used), more)
+        pg.dense_charged += more
+        pg.dense_page = page
+    return pg.dense_page != 0
+
+
+# --- the writeback thread's part ---------------------------------------------------------------------------------
+
+
+def recompress_step(pg):
+    """Take back what has been recompressed, and hand more over; True: call again. Inside the gate, owning nothing.
+
+    One thread only: the writeback thread.
+    """
+    if loadi(cython.address(pg.dense_state)) == DENSE_DONE:
+        batch_install(pg)
+        storei(cython.address(pg.dense_state), DENSE_EMPTY)
+    if loadi(cython.address(pg.dense_state)) != DENSE_EMPTY or not is_wanted(pg):
+        return False
+    if (pg.dense_segment == 0 and not segment_begin(pg)) or not buffers_there(pg):
+        return False
+    if batch_take(pg):
+        storei(cython.address(pg.dense_state), DENSE_FULL)
+        wake(cython.address(pg.dense_event))
+        return False
+    segment_end(pg)
+    return True
+
+
+def is_wanted(pg):
+    """True if the pool should be denser, and there is room to make it so."""
+    if pg.recompress == RECOMPRESS_OFF:
+        return False
+    if pg.recompress != RECOMPRESS_EAGER and load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 2:
+        return False
+    return pg.areas != cython.NULL or load64(cython.address(pg.used)) + pg.segment_bytes <= pg.budget
+
+
+def next_segment(pg):
+    """The coldest segment of the pool that has not been looked at, or 0. The caller holds log_lock.
+
+    Not those from which more is loaded than an eighth, and than from the coldest quarter (balance.py), as zstd takes
+    longer to decompress; and not the younger quarter: of what has left just now some comes back soon.
+    """
+    few: int64_t = max(load64(cython.address(pg.hits_few)), FEW)
+    number: uint32_t = pg.segments[pg.dense_end].newer if pg.dense_end else pg.oldest
+    s: segment_p
+    i: cython.int
+    young: uint32_t = cython.cast(uint32_t, load64(cython.address(pg.pool_bytes)) // pg.segment_bytes // 4)
+    for i in range(LOOK):
+        if number == 0:
+            break
+        s = cython.address(pg.segments[number])
+        if not s.dense:
+            if pg.recompress == RECOMPRESS_EAGER or (pg.seals - s.sealed >= young and density(s) <= few):
+                return number
+        elif s.older == pg.dense_end:
+            pg.dense_end = number
+        number = s.newer
+    return 0
+
+
+def segment_begin(pg):
+    """Choose the segment that batches are taken from next; False: there is none."""
+    number: uint32_t
+    lock(cython.address(pg.log_lock))
+    number = next_segment(pg)
+    if number:
+        pg.dense_serial = pg.segments[number].serial
+    unlock(cython.address(pg.log_lock))
+    pg.dense_segment = number
+    pg.dense_at = pg.dense_left = 0
+    return number != 0
+
+
+def segment_end(pg):
+    """All of the segment has been looked at. If a good part has left it the rest goes too, as it is."""
+    number: uint32_t = pg.dense_segment
+    s: segment_p = cython.address(pg.segments[number])
+    rest: cython.bint = False
+    lock(cython.address(pg.log_lock))
+    if s.serial == pg.dense_serial:
+        s.dense = 1
+        rest = s.state == SEG_SEALED and pg.dense_left >= s.fill // GAIN
+        if rest:
+            move_begin(pg, number)
+    unlock(cython.address(pg.log_lock))
+    pg.dense_segment = 0
+    if rest:
+        segment_clean(pg, number)
+
+
+def batch_take(pg):
+    """Copy the next records of the segment that may become smaller; False: there are none."""
+    number: uint32_t = pg.dense_segment
+    data: bytes_p = segment_hold(pg, number, pg.dense_serial)
+    pg.dense_count = 0
+    if data == cython.NULL:
+        return False  # freed, written out, or another one by now
+    batch_copy(pg, data, pg.segments[number].fill)
+    segment_let_go(pg, number)
+    return pg.dense_count != 0
+
+
+def batch_copy(pg, data, fill):
+    """batch_take() of a segment that stays where it is."""
+    state: uint32_t = 0
+    used: uint32_t = 0
+    length: uint32_t
+    most: uint32_t = cython.cast(uint32_t, room_of(pg.dense_page)) + DENSE_IO
+    header: record_p
+    p: page_p
+    one: dense_p
+    while pg.dense_count < DENSE_BATCH:
+        header = record_claim(pg, pg.dense_segment, data, fill, cython.address(pg.dense_at), cython.address(state))
+        if header == cython.NULL:
+            break
+        p = cython.address(pg.pages[header.page])
+        length = length_of(p.where)
+        if (
+            header.codec & CODEC_ZSTD
+            or length < SMALLEST
+            or (cython.cast(uint32_t, 1) << header.shift) > pg.dense_page
+            or header.check != p.check
+        ):
+            store32(cython.address(p.state), state)
+            continue
+        if used + length > most or (used + length > DENSE_IO and used):
+            pg.dense_at = offset_of(p.where)  # the first one of the next batch
+            store32(cython.address(p.state), state)
+            break
+        one = cython.address(pg.dense_batch[pg.dense_count])
+        one.where = p.where
+        one.check = p.check
+        one.at = used
+        one.length = 0
+        memcpy(pg.dense_io + used, header, length)
+        store32(cython.address(p.state), state)
+        used += length
+        pg.dense_count += 1
+
+
+def batch_install(pg):
+    """Give the pages of a batch their smaller records."""
+    i: cython.int
+    for i in range(pg.dense_count):
+        if pg.dense_batch[i].length and not record_install(pg, i):
+            # No room: this segment is for later.
+            pg.dense_segment = 0
+            break
+
+
+def record_install(pg, number):
+    """batch_install() of one record; False: no room. A page without it by now, or that somebody owns, is left alone."""
+    one: dense_p = cython.address(pg.dense_batch[number])
+    header: record_p = cython.cast(record_p, pg.dense_io + one.at)
+    p: page_p = cython.address(pg.pages[header.page])
+    s: segment_p = cython.address(pg.segments[segment_of(one.where)])
+    state: uint32_t = load32(cython.address(p.state))
+    place: uint64_t = 0
+    if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (
+        pg.areas == cython.NULL and load64(cython.address(pg.used)) + one.length > pg.budget
+    ):
+        return False
+    if (
+        (state & KIND) != RECORD_LOG
+        or ((state & STATE) != OUT and (state & STATE) != CLEAN)
+        or p.where != one.where
+        or not cas32(cython.address(p.state), state, BUSY)
+    ):
+        return True
+    # Looked at again as its owner, and the segment with it: what has a record that lives is not freed. What has gone to
+    # the disk meanwhile stays there.
+    if p.where != one.where or p.check != one.check or s.serial != pg.dense_serial or record_on_disk(pg, one.where):
+        store32(cython.address(p.state), state)
+        return True
+    place = record_append(pg, STREAM_DENSE, header, cython.cast(bytes_p, header) + HEADER)
+    if place:
+        p.where = place
+        p.check = header.check
+    store32(cython.address(p.state), state)
+    if place == 0:
+        return False
+    # The page is its own again, and may be anything by now: what is dropped is the old record, of this header.
+    add64(cython.address(pg.segments[segment_of(place)].hits), density(s) << header.shift >> 10)
+    pg.dense_left += length_of(one.where)
+    add64(cython.address(pg.counters[C_RECOMPRESSED]), 1)
+    add64(cython.address(pg.counters[C_RECOMPRESSED_BYTES]), length_of(one.where) - one.length)
+    record_drop(pg, one.where, cython.cast(uint32_t, 1) << header.shift)
+    return True
+
+
+# --- the other thread's part -------------------------------------------------------------------------------------
+
+
+def batch_work(pg, encoder):
+    """Make the records of a batch smaller, where they are in its buffer."""
+    i: cython.int
+    one: dense_p
+    header: record_p
+    data: bytes_p
+    length: uint32_t
+    for i in range(pg.dense_count):
+        if pg.closing or pg.pool_closing:
+            break
+        one = cython.address(pg.dense_batch[i])
+        header = cython.cast(record_p, pg.dense_io + one.at)
+        data = cython.cast(bytes_p, header) + HEADER
+        if (
+            header.length + HEADER > length_of(one.where)
+            or check_of(header.page, header.length, header.codec, data) != one.check
+        ):
+            continue  # damaged: its page will find out when it is loaded
+        length = codec_densify(
+            header.codec,
+            encoder,
+            data,
+            header.length,
+            pg.dense_tmp,
+            pg.dense_out,
+            header.length - header.length // GAIN,
+            cython.cast(uint32_t, 1) << header.shift,
+        )
+        if length == 0:
+            continue
+        memcpy(data, pg.dense_out, length)
+        header.length = length
+        header.codec |= CODEC_ZSTD
+        header.check = check_of(header.page, header.length, header.codec, data)
+        one.length = (HEADER + length + UNIT - 1) // UNIT * UNIT
+
+
+def recompress_thread(argument):
+    """Background, behind everybody else: what the writeback thread hands over, until there is nothing."""
+    pg: pager_p = cython.cast(pager_p, argument)
+    encoder: cython.p_void = cython.NULL
+    page: uint32_t = 0
+    # Where a container forbids that, nothing is recompressed: it would be in somebody's way.
+    if pg.recompress != RECOMPRESS_EAGER and run_idle() != 0:
+        return cython.NULL
+    while not (pg.closing or pg.pool_closing):
+        sleep_on(cython.address(pg.dense_event), -1)
+        if loadi(cython.address(pg.dense_state)) == DENSE_FULL:
+            if page != pg.dense_page:
+                page = pg.dense_page
+                encoder = codec_encoder_init(pg.dense_encoder, page)
+            batch_work(pg, encoder)
+            storei(cython.address(pg.dense_state), DENSE_DONE)
+            wake(cython.address(pg.writeback_event))
+    return cython.NULL
