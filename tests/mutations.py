@@ -81,7 +81,7 @@ MUTATIONS = [
     # recompression: nobody's newer bytes, and no damage, are overwritten
     Mutation(0, f"{CORE}/recompress.py", "    if p.where != one.where or p.check != one.check or s.serial != pg.dense_serial or record_on_disk(pg, one.where):\n", "    if p.where != one.where:\n", "same_place or to_the_disk", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), state, BUSY)\n    ):\n        return True\n", "        or not cas32(cython.address(p.state), state, BUSY)\n    ):\n        return True\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),
-    Mutation(0, f"{CORE}/recompress.py", "            or check_of(header.page, header.length, header.codec, data) != one.check\n", "", "damage", RECOMPRESS),
+    Mutation(0, f"{CORE}/recompress.py", "            or check_of(header.page, header.length, header.codec, data) != one.check\n", "            or False\n", "damage", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "    if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (", "    if False and (", "no_room", RECOMPRESS),
 ]  # fmt: skip
 

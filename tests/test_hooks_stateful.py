@@ -26,6 +26,11 @@ class Careful(HooksMachine):
     damaging = None
 
 
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
+
+
 @pytest.mark.parametrize("machine", [HooksMachine, Careful])
 def test_any_sequence(machine: type[HooksMachine]) -> None:
     run(machine, examples=40, steps=50)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, MiB, Mode, noise, quiet, run_child, same, wait_until
+from helpers import Array, MiB, Mode, cold, noise, quiet, run_child, same, wait_until
 from test_codec import capsule_function
 
 import frontswap
@@ -54,7 +54,7 @@ def test_text_takes_less_of_the_pool(new_memory: NewMemory, seam: Mode, eager: N
     for how in ("off", "zstd"):
         memory = new_memory(LIMIT, backends=f"zcache:recompress={how}", page=16384)
         array = memory.array(expected)
-        memory.advise(array, "cold")
+        cold(memory, array)
         now = quiet(memory)
         held[how] = now.pool_live_bytes / now.stored_bytes
         assert (now.recompressed_pages > 0) == (how == "zstd") == (now.recompressed_saved_bytes > 0)
@@ -80,7 +80,7 @@ def test_a_pool_that_has_room_is_left_alone(new_memory: NewMemory) -> None:
     memory = new_memory(LIMIT)
     expected = text(12 * MiB)
     array = memory.array(expected)
-    memory.advise(array, "cold")
+    cold(memory, array)
     now = quiet(memory)
     assert now.pool_bytes < LIMIT // 3
     assert now.recompressed_pages == 0
@@ -100,11 +100,11 @@ def test_what_comes_back_is_stored_by_lz4_again(new_memory: NewMemory, seam: Mod
     memory = new_memory(LIMIT, page=PAGE, backends="zcache:codec=lz4")
     expected = twice(2000, 1)
     array = memory.array(expected)
-    memory.advise(array, "cold")
+    cold(memory, array)
     before = quiet(memory)
     assert before.recompressed_pages > 1000
     array ^= 1
-    memory.advise(array, "cold")
+    cold(memory, array)
     assert quiet(memory).recompressed_pages > before.recompressed_pages + 1000
     same(array, expected ^ 1)
 
@@ -117,7 +117,7 @@ def test_every_codec_and_page(new_memory: NewMemory, eager: None, how: str, page
     steps = rng.zipf(1.5, 3 * MiB).clip(0, 5000) * rng.choice([-1, 1], 3 * MiB)
     expected = (steps.cumsum() % 10_000_000) / 100
     array = memory.array(expected)
-    memory.advise(array, "cold")
+    cold(memory, array)
     quiet(memory)
     same(array, expected)
     assert memory.statistics().poisoned == 0
@@ -206,14 +206,14 @@ class Story:
         self.pages = SEGMENT // ((16 + len(record) + 15) // 16 * 16)
         self.expected = twice(self.pages, 1)
         self.array = self.memory.array(self.expected)
-        self.memory.advise(self.array, "cold")
+        cold(self.memory, self.array)
         self.others = [self.filler(2)]
         self.hand = Hand(self.memory)
 
     def filler(self, seed: int) -> Array:
         """Another segment."""
         made = self.memory.array(twice(self.pages, seed))
-        self.memory.advise(made, "cold")
+        cold(self.memory, made)
         return made
 
     def rewrite(self, seed: int) -> None:
@@ -257,7 +257,7 @@ def test_pages_that_were_read_meanwhile_are_replaced_all_the_same(story: Story) 
     story.hand.work()
     story.hand.install()
     assert story.count > 20
-    story.memory.advise(story.array, "cold")
+    cold(story.memory, story.array)
     story.check()
 
 
@@ -272,10 +272,23 @@ def test_pages_that_were_written_meanwhile_keep_what_was_written(story: Story) -
     story.check()
 
 
+def test_pages_that_were_stored_anew_elsewhere_keep_their_newest_bytes(story: Story) -> None:
+    """Every other one; the rest of the segment is as it was."""
+    story.hand.take()
+    story.array[:: 2 * PAGE] ^= 1
+    story.expected = story.expected.copy()
+    story.expected[:: 2 * PAGE] ^= 1
+    cold(story.memory, story.array)
+    story.hand.work()
+    story.hand.install()
+    assert story.count > 10
+    story.check()
+
+
 def test_pages_that_were_stored_anew_keep_their_newest_bytes(story: Story) -> None:
     story.hand.take()
     story.rewrite(77)
-    story.memory.advise(story.array, "cold")
+    cold(story.memory, story.array)
     story.hand.work()
     story.hand.install()
     assert story.count == 0
@@ -287,7 +300,7 @@ def test_a_newer_record_at_the_same_place_stays(story: Story) -> None:
     story.hand.take()
     story.rewrite(77)
     # The open segment is full: the next one has the number of the one that was freed.
-    story.memory.advise(story.array, "cold")
+    cold(story.memory, story.array)
     story.hand.work()
     story.hand.install()
     assert story.count == 0
@@ -302,7 +315,7 @@ def test_pages_of_an_array_that_is_gone(story: Story) -> None:
     expected = twice(story.pages, 5, 2 * PAGE)
     array = story.memory.empty(expected.shape, "u1", page=2 * PAGE)
     array[:] = expected
-    story.memory.advise(array, "cold")
+    cold(story.memory, array)
     story.hand.work()
     story.hand.install()
     assert story.count == 0
@@ -351,7 +364,7 @@ def test_records_for_which_there_is_no_room_stay_as_they_are(new_memory: NewMemo
     memory = new_memory(page=PAGE, swap=None, backends="zcache:codec=lz4,recompress=off,size=4M")
     expected = twice(2500, 1)
     array = memory.array(expected)
-    memory.advise(array, "cold")
+    cold(memory, array)
     before = memory.statistics()
     assert before.reject_pool_full > 0
     hand = Hand(memory)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 Page = npt.NDArray[np.uint64]
 
-#: how pages of a kind are: one word, text-like, measurements, noise
-KINDS = ("same", "ramp", "walk", "noise")
+#: how pages of a kind are: one word, text-like, measurements, noise, bytes that zstd makes smaller than LZ4
+KINDS = ("same", "ramp", "walk", "noise", "bits")
 
 
 @cache
@@ -24,6 +24,7 @@ def patterns(words: int, seed: int) -> dict[str, Page]:
         "ramp": np.arange(words, dtype=np.uint64) // 3,
         "walk": walk.view(np.uint64),
         "noise": rng.integers(0, 1 << 63, words, np.uint64),
+        "bits": (rng.integers(0, 64, words * 8, np.uint8) & rng.integers(0, 64, words * 8, np.uint8)).view(np.uint64),
     }
 
 
@@ -41,7 +42,7 @@ class Content:
 
     def page(self, key: int, generation: int) -> Page:
         """The page's bytes. Kinds change with the generation, so that a page goes from backend to slot and back."""
-        kind = KINDS[(key * 7 + generation * 3) % 11 % 4]
+        kind = KINDS[(key * 7 + generation * 3) % 11 % len(KINDS)]
         return self._patterns[kind] + np.uint64((key << 24) + generation)
 
     def generation(self, key: int, found: npt.NDArray[Any]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import os
 import random
 import sys
 import threading
@@ -232,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 20)
     faulthandler.dump_traceback_later(options.seconds * 3 + 120, exit=True)
+    os.environ.setdefault("FRONTSWAP_RECOMPRESS", "eager")
     print(f"hooks soak: {THREADS} threads, {options.seconds:g} s, seed {seed}", flush=True)
     soak = Soak(seed)
     number = 0
