@@ -41,7 +41,8 @@ def content(kind: str, nbytes: int, seed: int) -> Array:
     if kind == "ramp":
         return (np.arange(nbytes // 4 + 1, dtype="u4") + seed).view("u1")[:nbytes]
     if kind == "bits":  # which zstd makes smaller than LZ4
-        return rng.integers(0, 64, nbytes, np.uint8) & rng.integers(0, 64, nbytes, np.uint8)
+        bits: Array = rng.integers(0, 64, nbytes, np.uint8) & rng.integers(0, 64, nbytes, np.uint8)
+        return bits
     return rng.normal(size=nbytes // 8 + 1).cumsum().round(1).view("u1")[:nbytes]
 
 

@@ -90,15 +90,15 @@ def reserve_bytes(pg, limit, page):
 
 
 def state_bytes():
-    """What a context has backed of its codec's state; the rest is charged to the pool when it is needed."""
+    """What a context has backed of its codec's state; the rest is charged when it is needed."""
     return cython.cast(int64_t, codec_state_bytes() - codec_decoder_bytes())
 
 
 def decoder_begin(pg, ctx):
-    """A context meets a record of zstd for the first time: what its state takes from now on is the pool's."""
+    """A context meets a record of zstd for the first time: what its state takes more from now on is charged."""
     ctx.decodes = True
     if pg.areas == cython.NULL:  # else contexts are nobody's
-        add64(cython.address(pg.pool_bytes), codec_decoder_bytes())
+        add64(cython.address(pg.beside), codec_decoder_bytes())
         add64(cython.address(pg.used), codec_decoder_bytes())
 
 

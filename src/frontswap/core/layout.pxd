@@ -417,11 +417,12 @@ cdef struct pager_t:
     int32_t inflight          # operations on pages that are on their way: see gate.py
     int32_t gate              # 1: closed
     lock_t gate_lock          # who has closed it
-    # the limit: used = resident + pool; budget = limit - what contexts and the log keep in reserve
+    # the limit: used = resident + pool + beside; budget = limit - what contexts and the log keep in reserve
     # Changed under arena_lock, inside the gate; read without: whoever reads an old one decides as a moment before
     int64_t limit
     int64_t budget
     int64_t used
+    int64_t beside            # what zstd has taken since: decoder_begin(), recompress.py. For people it is reserve
     int64_t resident
     int64_t pinned
     int64_t low               # reclaim in the background starts below `low` free and ends at `high`

@@ -492,6 +492,7 @@ class Plane(Hooks):
         refused: int64_t = 0
         state: uint32_t
         present: int64_t = self.present()
+        beside: int64_t = load64(cython.address(pg.beside))
         found = self.hook_counters()
         for i in range(1, pg.next_segment):
             s = cython.address(pg.segments[i])
@@ -507,7 +508,7 @@ class Plane(Hooks):
                 live += loadi(cython.address(s.live))
         found.update(
             limit_bytes=pg.limit,
-            reserve_bytes=pg.limit - pg.budget,
+            reserve_bytes=pg.limit - pg.budget + beside,
             allocated_bytes=pg.allocated,
             registered=present < 0,
             resident_bytes=load64(cython.address(pg.resident)) if present < 0 else present,
@@ -518,7 +519,7 @@ class Plane(Hooks):
             swapped_bytes=swapped,
             swap_buffer_bytes=refused,
             swap_reserved_bytes=cython.cast(int64_t, pg.slots) * pg.segment_bytes,
-            used_bytes=load64(cython.address(pg.used)) if present < 0 else present,
+            used_bytes=load64(cython.address(pg.used)) - beside if present < 0 else present,
             frontswap_pages=pages_in_backends(pg),
         )
         return found

@@ -126,9 +126,10 @@ def dense_layout(pg, at):
 
 
 def buffers_there(pg):
-    """True if there are buffers, for as large pages as may be: of the limit they take a small part, and the pool pays.
+    """True if there are buffers, for as large pages as may be: of the limit they take a small part.
 
-    They are never given back: a limit that has become lower finds them a larger part of it.
+    They are never given back: a limit that has become lower finds them a larger part of it. In front of areas they are
+    nobody's, as the contexts are.
     """
     page: uint32_t = pg.context_page
     more: int64_t
@@ -137,10 +138,11 @@ def buffers_there(pg):
             page //= 2
     if page > pg.dense_page and page >= MIN_PAGE:
         more = dense_bytes(page) - pg.dense_charged
-        if pg.areas == cython.NULL and load64(cython.address(pg.used)) + more > pg.budget:
-            return pg.dense_page != 0
-        add64(cython.address(pg.pool_bytes), more)
-        add64(cython.address(pg.used), more)
+        if pg.areas == cython.NULL:
+            if load64(cython.address(pg.used)) + more > pg.budget:
+                return pg.dense_page != 0
+            add64(cython.address(pg.beside), more)
+            add64(cython.address(pg.used), more)
         pg.dense_charged += more
         pg.dense_page = page
     return pg.dense_page != 0

@@ -15,7 +15,7 @@ class Statistics:
     registered: bool  #: faults come to frontswap; False as long as all that was allocated fits in the limit
     # gauges
     limit_bytes: int  #: RAM that the arrays may use: resident + pool + reserve
-    reserve_bytes: int  #: part of the limit set aside for fault contexts and the record log's own work
+    reserve_bytes: int  #: part of the limit set aside for fault contexts, the record log's own work, and recompression
     allocated_bytes: int  #: size of all live arrays, in whole pages
     resident_bytes: int  #: pages that are mapped now; as the kernel counts them until `registered`
     pinned_bytes: int  #: the part of them that is pinned
