@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from itertools import chain
 
 import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import MiB, Mode, cold, quiet, walk
+
+from frontswap.core import streams
 
 PAGE = 4096
 SIZE = 24 * MiB
@@ -90,3 +93,17 @@ def test_ends_of_the_array(new_memory: NewMemory) -> None:
     assert quiet(memory).resident_bytes <= 24 * PAGE
     for array, source in zip(arrays, sources, strict=True):
         assert np.array_equal(array, source)
+
+
+def test_a_count_of_faults_that_goes_round() -> None:
+    """After 2^32 of them that no stream has, there is nothing to vote on."""
+    capsule = streams.__pyx_capi__["majority"]  # type: ignore[attr-defined]
+    get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+    majority = kind(get_pointer(capsule, get_name(capsule)))
+    block = ctypes.create_string_buffer(1 << 16)
+    for lag in (1, 2, 3, 4):
+        for n in range(4):
+            assert majority(ctypes.addressof(block), lag, n) == 0

@@ -127,7 +127,7 @@ def majority(block, lag, n):
     backwards: their mean; 0: none. `n`: faults so far.
     """
     have: uint32_t = min(n, cython.cast(uint32_t, FAULTS_SEEN))
-    votes: uint32_t = (have - 1) // lag
+    votes: uint32_t = (have - 1) // lag if have else 0  # a count that has gone round begins anew
     i: uint32_t
     most: int64_t = 0
     weight: cython.int = 0
