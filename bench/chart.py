@@ -12,9 +12,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.report import number
-from bench.results import Cell, Metric, Table, tables
+from bench.results import TARGETS, Cell, Metric, Table, tables
 from bench.run import Plan, Record
-from bench.subjects import SUBJECTS, Subject
+from bench.subjects import SUBJECTS, ZRAM, Subject
 
 SHOWN = ("fill", "scan", "rmw", "random", "random-p99", "random-write", "compression", "sort", "memory")
 ABREAST = 4  # panels, where each kind of data has one alone
@@ -63,7 +63,7 @@ def draw(path: Path, plan: Plan, records: Sequence[Record], date: str) -> None:
         "memory": f"memory: {plan.memory_size // MIB} MiB stored",
     }
     done = "; ".join(text for work, text in sizes.items() if any(table.work == work for table in found))
-    figure.suptitle(f"{done}. {date}, median of {plan.rounds}", fontsize=10)
+    figure.suptitle(f"{done}. {date}, median of {plan.rounds}. Dotted: the target", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -89,9 +89,18 @@ def _panel(axes: Axes, names: list[Subject], panel: Panel, *, labelled: bool) ->
     better = "more" if panel.metric.higher_is_better else "less"
     axes.set_title(f"{panel.table.data}: {panel.metric.title}\n({better} is better)", fontsize=8)
     axes.set_xlim(0, reach * 1.25)
+    for goal in goals(panel):
+        axes.axvline(goal, color="#c05621", linestyle=":", linewidth=1)
     axes.invert_yaxis()
     axes.tick_params(labelsize=7, labelleft=labelled)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def goals(panel: Panel) -> list[float]:
+    """Where the targets lie that are ratios to zram-lz4."""
+    base = panel.table.value(ZRAM, panel.metric.name) or 0.0
+    kept = (target for target in TARGETS if target.metric == panel.metric.name and target.peer == ZRAM)
+    return [base * target.ratio for target in kept if base and panel.table.data in target.kinds]
 
 
 def _reach(lengths: Sequence[float]) -> float:

@@ -58,7 +58,7 @@ KINDS = (
     Kind("float32-noise", "f4", "normal noise, whose lower 24 of 32 bits no compressor can shrink", True, SIGNS),
     Kind("int32", "i4", "slow counters and random ids below 100,000 in turn", True, BITS),
     Kind("int32-ids", "i4", "random ids below 100,000 alone", True, BITS),
-    Kind("timestamps", "i8", "int64 nanoseconds of events a millisecond apart on average, in whole microseconds", True, BITS),
+    Kind("timestamps", "i8", "int64 nanoseconds of events a millisecond apart, in whole microseconds", True, BITS),
     Kind("sparse", "f8", "zeros, and noise at one place in fifty", True, SIGN),
     Kind("bfloat16", "u2", "weights of layers: normal, each layer with a spread of its own", True, HALF_SIGNS),
     Kind("text", "u1", "program sources and texts of this machine", False, BITS),
