@@ -42,7 +42,7 @@ def memory(*what: str) -> Callable[[Record], float | None]:
 
     def read(record: Record) -> float | None:
         step = record.steps.get("memory")
-        return sum(step[name] for name in what) / step["gone_bytes"] * 1024 if step else None
+        return sum(step[name] for name in what) / step["size_bytes"] * 1024 if step else None
 
     return read
 

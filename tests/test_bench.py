@@ -41,8 +41,8 @@ def record(subject: str, fill: float = 1.0, *, round_: int = 1, kind: str = "mix
     return dataclasses.replace(made, **rest)  # type: ignore[arg-type]
 
 
-def kept(subject: str, kind: str, ram: float, *, disk: float = 0, gone: float = 100) -> Record:
-    step = {"ram_bytes": ram, "disk_bytes": disk, "gone_bytes": gone}
+def kept(subject: str, kind: str, ram: float, *, disk: float = 0, size: float = 100) -> Record:
+    step = {"ram_bytes": ram, "disk_bytes": disk, "size_bytes": size}
     return Record(kind, "memory", 1, subject, limit=0, steps={"memory": step})
 
 
@@ -235,8 +235,8 @@ class TestResults:
             (name, ratio) for name in names[1:] if ratio is not None
         ]
 
-    def test_what_is_on_disk_counts_as_memory_and_what_did_not_leave_does_not(self) -> None:
-        ours = kept("frontswap", "int32", 20, disk=30, gone=200)
+    def test_what_is_on_disk_counts_as_memory(self) -> None:
+        ours = kept("frontswap", "int32", 20, disk=30, size=200)
         assert results.memory("ram_bytes", "disk_bytes")(ours) == 256
         table = report.shown(results.tables([kept("zram-lz4", "int32", 50), ours]), PLAN)[0]
         assert table.head == ("", "zram-lz4", "frontswap")
