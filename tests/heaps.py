@@ -6,7 +6,7 @@ from helpers import Mode, run_child
 
 # malloc() of ctypes is what dlsym() says: ours. 1 MiB and more is large.
 START = """
-mem = frontswap.install("16M", swap={swap!r}, page={page!r})
+mem = frontswap.install({limit!r}, swap={swap!r}, page={page!r})
 libc = ctypes.CDLL(None, use_errno=True)
 P, N = ctypes.c_void_p, ctypes.c_size_t
 def declare(name, *arguments):
@@ -28,9 +28,18 @@ def view(at, n):
 """
 
 
-def child(code: str, mode: Mode | None = None, *, swap: str = "auto", ordinary: bool = False) -> None:
+def child(
+    code: str,
+    mode: Mode | None = None,
+    *,
+    limit: str = "16M",
+    swap: str = "auto",
+    ordinary: bool = False,
+    environment: dict[str, str] | None = None,
+) -> None:
     """Run a snippet after START."""
-    run_child(START.format(swap=swap, page="auto") + code, mode=mode, ordinary=ordinary).check()
+    start = START.format(limit=limit, swap=swap, page="auto")
+    run_child(start + code, mode=mode, ordinary=ordinary, environment=environment).check()
 
 
 # mmap() and the others of ctypes are what dlsym() says: ours.
@@ -73,4 +82,6 @@ def maps(
     code: str, mode: Mode | None = None, environment: dict[str, str] | None = None, *, page: str | int = "auto"
 ) -> None:
     """Run a snippet after START and MAPS."""
-    run_child(START.format(swap="auto", page=page) + MAPS + code, mode=mode, environment=environment).check()
+    run_child(
+        START.format(limit="16M", swap="auto", page=page) + MAPS + code, mode=mode, environment=environment
+    ).check()

@@ -131,9 +131,71 @@ assert now.evicted_dirty > 100 and now.poisoned == 0
     )
 
 
+def test_the_next_one_gets_the_memory_of_the_last(seam: Mode) -> None:
+    """Below the limit and while it is crossed: cleared for calloc(), with its bytes for who grows, never shared."""
+    child(
+        """
+def work(seed):
+    rng = np.random.default_rng(seed)
+    data = noise(8 * MiB, seed)
+    held, turns = [], 0
+    while turns < 60 or not crossed.is_set() or turns < after[0]:
+        turns += 1
+        n = int(rng.choice((1, 2, 3, 5))) * MiB + 4096 * seed
+        at = calloc(1, n)
+        found = view(at, n)
+        assert not found.any(), (seed, n, turns)
+        found[:] = seed + 1
+        held.append((at, n, seed + 1))
+        at = malloc(MiB)
+        view(at, MiB)[:] = data[:MiB]
+        size = MiB
+        while size < 8 * MiB:
+            at = realloc(at, 2 * size)
+            assert np.array_equal(view(at, size), data[:size]), (seed, size, turns)
+            view(at, 2 * size)[size:] = data[size : 2 * size]
+            size *= 2
+        at = realloc(at, 6 * MiB)
+        assert np.array_equal(view(at, 6 * MiB), data[: 6 * MiB])
+        libc.free(at)
+        if len(held) > 2:
+            at, n, fill = held.pop(0)
+            assert (view(at, n) == fill).all()
+            libc.free(at)
+        if seed == 0 and turns == 40:
+            early = mem.statistics().registered
+            push = malloc(400 * MiB)
+            after[0] = turns + 20
+            crossed.set()
+            libc.free(push)
+            assert not early and mem.statistics().registered
+    for at, n, fill in held:
+        assert (view(at, n) == fill).all()
+        libc.free(at)
+    return turns
+crossed, after = threading.Event(), [0]
+failed = []
+threads = [threading.Thread(target=lambda seed=seed: work(seed) and failed.append(seed)) for seed in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert sorted(failed) == [0, 1, 2, 3]
+now = quiet(mem)
+assert (now.allocated_bytes, now.resident_bytes, now.pool_live_bytes, now.swapped_bytes) == (0, 0, 0, 0), now
+assert now.poisoned == 0
+""",
+        seam,
+        limit="384M",
+        environment={"FRONTSWAP_REGISTER": "late"},
+    )
+
+
 @pytest.mark.parametrize("what", ["libc.free(at + 64)", "libc.free(at); libc.free(at)"], ids=["middle", "twice"])
 def test_what_was_not_allocated_is_not_freed(what: str) -> None:
-    done = run_child(START.format(page="auto", swap="auto") + f"at = malloc(3 * MiB)\nother = malloc(3 * MiB)\n{what}")
+    done = run_child(
+        START.format(limit="16M", page="auto", swap="auto") + f"at = malloc(3 * MiB)\nother = malloc(3 * MiB)\n{what}"
+    )
     done.died_of(signal.SIGABRT)
     assert "free(): not the address of an allocation, or freed already" in done.err
 
@@ -152,7 +214,7 @@ def test_mallocs_own_free_is_loud(first: bool, tmp_path: Path) -> None:
         tmp_path,
     )
     code = f"library = ctypes.CDLL({str(library)!r})\nlibrary.before()\nlibrary.give.argtypes = [ctypes.c_void_p]\n"
-    code += START.format(page="auto", swap="auto")
+    code += START.format(limit="16M", page="auto", swap="auto")
     if not first:
         code += "view(malloc(2 * MiB), 2 * MiB).view('u8')[:] = 1008\n"
     done = run_child(code + "library.give(malloc(2 * MiB))", environment={"FRONTSWAP_REGISTER": "late"})
@@ -280,7 +342,10 @@ def test_what_lives_at_the_end(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    code = START.format(page="auto", swap="auto") + f"ctypes.CDLL({str(library)!r}).keep()\narray = np.ones(8 * MiB)\n"
+    code = (
+        START.format(limit="16M", page="auto", swap="auto")
+        + f"ctypes.CDLL({str(library)!r}).keep()\narray = np.ones(8 * MiB)\n"
+    )
     done = run_child(code, fresh=True)
     assert (done.status, done.out) == (0, "all there\n"), done
 

@@ -36,7 +36,7 @@ def loose(
     ordinary: bool = False,
 ) -> None:
     """Run a snippet in a process with a heap of that limit, which nothing has been registered for."""
-    start = START.format(page="auto", swap=swap).replace('"16M"', repr(limit))
+    start = START.format(limit=limit, page="auto", swap=swap)
     done = run_child(start + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout, ordinary=ordinary)
     done.check()
 

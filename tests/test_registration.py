@@ -195,16 +195,21 @@ def test_temporaries_get_the_memory_of_those_before(new_memory: NewMemory) -> No
         del array
         assert memory.statistics().allocated_bytes == 0
         zeros = np.zeros(1 << 20)
-        empty = memory.empty(1 << 20)
+        assert zeros.ctypes.data == at
         assert not zeros.any()
+        zeros[:] = 7.5
+        del zeros
+        empty = memory.empty(1 << 20)
         assert not empty.any()
         array = np.empty(1 << 20)
         assert array.ctypes.data == at
         assert (array == 7.5).all()
-        del array, zeros, empty
-        arrays = [np.full(200_000 + n, n, "u8") for n in range(20)]
+        del array, empty
+        arrays = [np.full(200_000 + n, n + 1, "u8") for n in range(40)]
         arrays.clear()
-        assert memory.statistics().resident_bytes <= 14 * MiB
+        assert memory.statistics().resident_bytes <= 16 * MiB
+        # the oldest ones have gone for these
+        assert (np.empty(200_000, "u8") == 1).all()
         now = memory.statistics()
         array = np.empty((now.limit_bytes - now.reserve_bytes - MiB) // 8)
         assert not memory.statistics().registered

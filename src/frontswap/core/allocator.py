@@ -12,7 +12,15 @@ from cython.cimports.cpython.pycapsule import (
     PyCapsule_SetContext,
 )
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, PyObject
-from cython.cimports.frontswap.core.arena import ANY, arena_allocate, arena_find, arena_free, page_by_size, page_for
+from cython.cimports.frontswap.core.arena import (
+    SPARE,
+    ZEROS,
+    arena_allocate,
+    arena_find,
+    arena_free,
+    page_by_size,
+    page_for,
+)
 from cython.cimports.frontswap.core.uapi import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy, strcpy
@@ -59,7 +67,7 @@ def take(face: cython.pointer(face_t), size: uint64_t, zeroed: cython.bint, alwa
         page,
         hint_typesize if hint_wanted else 0,
         hint_kind if hint_wanted else AUTO,
-        0 if zeroed or hint_wanted else ANY,
+        0 if hint_wanted else SPARE | ZEROS if zeroed else SPARE,
         cython.address(error),
     )
     hint_error = error

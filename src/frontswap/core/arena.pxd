@@ -8,7 +8,8 @@ cdef enum:                    # why an allocation was refused; positive values a
     NO_REGISTRATION = 1 << 16 # and the errno that it ended in
 
 cdef enum:                    # how an array is asked for
-    ANY = 1                   # it need not read as zeros
+    SPARE = 1                 # as a spare, if there is one: what malloc() and calloc() are asked for
+    ZEROS = 16                # a spare is cleared for it; all else reads as zeros
     GROWING = 2               # arena_resize() will ask for more
     MAPPED = 4                # block_t.mapped
     LOOSE = 8                 # block_t.loose
@@ -36,7 +37,9 @@ cdef uint64_t array_begin(
     pager_t *pg, uint32_t number, uint64_t bytes, int typesize, int kind, int how) noexcept nogil
 cdef void marks_clear(pager_t *pg, block_t *block) noexcept nogil
 cdef void array_end(pager_t *pg, uint32_t number, int64_t *counted) noexcept nogil
-cdef bint spare_keep(pager_t *pg, uint32_t number) noexcept nogil
-cdef uint64_t spare_begin(pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind) noexcept nogil
-cdef uint32_t spare_take(pager_t *pg, uint64_t bytes, uint32_t page) noexcept nogil
+cdef int spare_keep(pager_t *pg, uint32_t number, uint32_t *ends) noexcept nogil
+cdef void spare_remove(pager_t *pg, int i) noexcept nogil
+cdef uint64_t spare_begin(
+    pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, int how) noexcept nogil
+cdef uint32_t spare_take(pager_t *pg, uint64_t bytes, uint32_t page, int how) noexcept nogil
 cdef void spares_end(pager_t *pg) noexcept nogil

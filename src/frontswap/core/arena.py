@@ -258,6 +258,7 @@ def place(pg, bytes, page, how, error):
     block.chunks = cython.cast(uint32_t, chunks)
     block.shift = cython.cast(uint8_t, shift)
     block.mapped = (how & MAPPED) != 0
+    block.growing = (how & GROWING) != 0
     block.loose = (how & LOOSE) != 0
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
@@ -275,7 +276,7 @@ def array_begin(pg, number, bytes, typesize, kind, how):
     pg.serial += 1
     block.bytes = bytes
     block.advice = ADVICE_NORMAL
-    block.any = (how & ANY) != 0
+    block.spare = (how & SPARE) != 0
     codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
     store32(cython.address(block.serial), pg.serial)
     store32(cython.address(block.live), 1)
@@ -324,7 +325,8 @@ def array_end(pg, number, counted):
 
 
 def arena_allocate(pg, bytes, page, typesize, kind, how, error):
-    """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, but for ANY.
+    """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, but for
+    SPARE without ZEROS.
 
     The first that does not fit in the limit with the others has the arena registered.
     """
@@ -335,8 +337,8 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
     again: cython.bint
     looked: cython.int = 0
     page = max(page, pg.least_page)
-    if how == ANY:
-        address = spare_begin(pg, bytes, page, typesize, kind)
+    if how & SPARE:
+        address = spare_begin(pg, bytes, page, typesize, kind, how)
         if address:
             return address
     block_signals(cython.address(signals))
@@ -434,15 +436,25 @@ def arena_find(pg, address):
 def arena_free(pg, address):
     """Give an array's pages, addresses and ids back; False if the address is not the start of one."""
     signals: sigset_t
+    ends: uint32_t[SPARES]
+    n: cython.int
+    i: cython.int
     number: uint32_t = arena_find(pg, address)
     block: block_p = cython.address(pg.blocks[number])
+    counted: cython.pointer(int64_t) = cython.address(pg.spare_bytes)
     if number == 0 or block.base != address or not cas32(cython.address(block.live), 1, 0):
         return False
-    if spare_keep(pg, number):
+    n = spare_keep(pg, number, ends)
+    if n == 0:
         return True
+    if n < 0:
+        ends[0] = number
+        n = 1
+        counted = counter(pg, LOOSE if block.loose else 0)
     block_signals(cython.address(signals))
     gate_enter(pg)
-    array_end(pg, number, counter(pg, LOOSE if block.loose else 0))
+    for i in range(n):
+        array_end(pg, ends[i], counted)
     gate_leave(pg)
     restore_signals(cython.address(signals))
     return True
@@ -459,30 +471,44 @@ def arena_free(pg, address):
 # allocates, it waits for ever, as in malloc().
 
 
-def spare_keep(pg, number):
-    """Put off the end of a freed array; False: it must end now."""
+def spare_keep(pg, number, ends):
+    """Put off the end of a freed array; how many of the oldest spares must end for it (`ends`), -1: it must itself."""
     block: block_p = cython.address(pg.blocks[number])
     size: int64_t = cython.cast(int64_t, block.pages) << block.shift
-    kept: cython.bint = False
-    if not block.any or size > SPARE_ARRAY or block.room != block.pages:
-        return False
+    most: int64_t = min(cython.cast(int64_t, SPARE_BYTES), pg.budget // 8)
+    n: cython.int = -1
+    if not block.spare or size > SPARE_ARRAY or size > most:
+        return -1
     gate_enter(pg)
     if loadi(cython.address(pg.registered)) == 0:
         lock(cython.address(pg.arena_lock))
-        kept = (
-            pg.spare_count < SPARES and pg.spare_bytes + size <= SPARE_BYTES and pg.spare_bytes + size <= pg.budget // 8
-        )
-        if kept:
-            pg.spares[pg.spare_count] = number
-            pg.spare_count += 1
-            pg.spare_bytes += size
-            add64(cython.address(pg.allocated), -size)
+        n = 0
+        # Those that are about to end are counted until they have.
+        while pg.spare_count == SPARES or (pg.spare_count and load64(cython.address(pg.spare_bytes)) + size > most):
+            ends[n] = pg.spares[0]
+            most += cython.cast(int64_t, pg.blocks[ends[n]].pages) << pg.blocks[ends[n]].shift
+            n += 1
+            spare_remove(pg, 0)
+        pg.spares[pg.spare_count] = number
+        pg.spare_count += 1
+        add64(cython.address(pg.spare_bytes), size)
+        add64(cython.address(pg.allocated), -size)
         unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
-    return kept
+    return n
 
 
-def spare_begin(pg, bytes, page, typesize, kind):
+def spare_remove(pg, i):
+    """Close a place among the spares. Under the lock."""
+    pg.spare_count -= 1
+    memmove(
+        cython.address(pg.spares[i]),
+        cython.address(pg.spares[i + 1]),
+        cython.cast(cython.size_t, pg.spare_count - i) * cython.sizeof(uint32_t),
+    )
+
+
+def spare_begin(pg, bytes, page, typesize, kind, how):
     """An array of the youngest spare that is just right for it, or 0."""
     number: uint32_t = 0
     address: uint64_t = 0
@@ -492,19 +518,28 @@ def spare_begin(pg, bytes, page, typesize, kind):
     gate_enter(pg)
     if loadi(cython.address(pg.registered)) == 0:
         lock(cython.address(pg.arena_lock))
-        number = spare_take(pg, bytes, page)
+        number = spare_take(pg, bytes, page, how)
         if number:
             # Among the spares it was counted, too: what fitted fits.
             block = cython.address(pg.blocks[number])
             add64(cython.address(pg.allocated), cython.cast(int64_t, block.pages) << block.shift)
-            address = array_begin(pg, number, bytes, typesize, kind, ANY)
+            address = array_begin(pg, number, bytes, typesize, kind, how)
         unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
+    if address and how & ZEROS:
+        # As its owner does, from outside of the gate: it may be registered by now, and these are faults then. Frames
+        # that are there are cleared in a third of the time that new ones take.
+        memset(cython.cast(cython.p_void, address), 0, bytes)
     return address
 
 
-def spare_take(pg, bytes, page):
-    """The youngest spare that is just right for an array, or 0. Under the lock."""
+def spare_take(pg, bytes, page, how):
+    """The youngest spare that is just right for an array, or 0. Under the lock.
+
+    What will grow may have up to twice as much at once: it is there, and counted.
+    """
+    pages: uint64_t = (bytes + page - 1) // page
+    most: uint64_t = 2 * pages if how & GROWING else pages
     i: cython.int = pg.spare_count
     number: uint32_t
     block: block_p
@@ -512,14 +547,13 @@ def spare_take(pg, bytes, page):
         i -= 1
         number = pg.spares[i]
         block = cython.address(pg.blocks[number])
-        if cython.cast(uint32_t, 1) << block.shift == page and block.pages == (bytes + page - 1) // page:
-            pg.spare_count -= 1
-            memmove(
-                cython.address(pg.spares[i]),
-                cython.address(pg.spares[i + 1]),
-                cython.cast(cython.size_t, pg.spare_count - i) * cython.sizeof(uint32_t),
-            )
-            pg.spare_bytes -= cython.cast(int64_t, block.pages) << block.shift
+        if (
+            cython.cast(uint32_t, 1) << block.shift == page
+            and pages <= block.pages <= most
+            and (block.growing != 0) == ((how & GROWING) != 0)
+        ):
+            spare_remove(pg, i)
+            add64(cython.address(pg.spare_bytes), -(cython.cast(int64_t, block.pages) << block.shift))
             return number
     return 0
 

@@ -11,9 +11,10 @@ OOM killer's affair.
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.frontswap.core.arena import (
-    ANY,
     GROWING,
     NO_ADDRESSES,
+    SPARE,
+    ZEROS,
     arena_allocate,
     arena_find,
     arena_free,
@@ -50,7 +51,7 @@ AUTO = cython.declare(cython.int, -1)
 def heap_take(n, zeroed, growing, elsewhere):
     """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, libc may have."""
     error: cython.int = 0
-    how: cython.int = 0 if zeroed else ANY
+    how: cython.int = SPARE | ZEROS if zeroed else SPARE
     more: cython.int = GROWING if growing else 0
     address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
     if address == 0 and growing and error == NO_ADDRESSES:

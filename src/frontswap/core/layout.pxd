@@ -85,7 +85,7 @@ cdef enum:
     QUEUE_END = 0xFFFFFFFF
 
 cdef enum:
-    SPARES = 8
+    SPARES = 32
     SPARE_ARRAY = 32 << 20    # bytes of one, at most, and of all: what glibc keeps
     SPARE_BYTES = 64 << 20
 
@@ -191,7 +191,8 @@ ctypedef struct block_t:      # an array
     uint32_t live             # 1 from the moment all else is set until its free begins
     uint8_t shift
     uint8_t advice
-    uint8_t any               # it was asked for without a word about what is in it
+    uint8_t growing           # it was asked for with room for more
+    uint8_t spare             # it may be kept for the next one when it is freed
     uint8_t mapped            # it is a mapping of the program's (core/maps.py), and may be unmapped piece by piece
     uint8_t loose             # mapped without a reservation: its pages count in `allocated` when they are touched
     uint8_t marked            # some bits of `gone` or `fixed` are of its pages

@@ -145,13 +145,14 @@ def threads_stop(pg):
 
 def block_huge(pg, block, on):
     """Before the registration: ask for huge pages where NumPy does for memory of its own, or for none any more. What
-    the program has mapped is not for us to judge: of an allocator's reservation a huge page may be used in part.
+    the program has mapped is not for us to judge: of an allocator's reservation a huge page may be used in part. Nor
+    has NumPy asked for what realloc() lets grow, and much of it is given up again before it has been used.
 
     After it they would be in the way: what leaves RAM are pages. khugepaged makes none then either: the mapping says
     NOHUGEPAGE, and it looks at that again under mmap_lock before it collapses anything.
     """
     size: uint64_t = cython.cast(uint64_t, block.pages) << block.shift  # not `bytes`: a spare changes those
-    if pg.huge_from and cython.cast(int64_t, size) >= pg.huge_from and not block.mapped:
+    if pg.huge_from and cython.cast(int64_t, size) >= pg.huge_from and not block.mapped and not block.growing:
         madvise(cython.cast(cython.p_void, block.base), size, MADV_HUGEPAGE if on else MADV_NOHUGEPAGE)
 
 

@@ -1,6 +1,7 @@
 """``frontswap run job.py``: the program in the place of this process, with its large allocations in a space.
 
-The space is made by the program's own Python as it starts (startup); here everything is checked first.
+The space is made by the program's own Python as it starts (startup), which says what it cannot be made of, too: checked
+here, it would take the start a fifth longer.
 """
 
 from __future__ import annotations
@@ -8,12 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from ..errors import KernelSupportError, ParameterError
-from .install import checked
 from .ledger import Ledger
 from .startup import VARIABLE, Order, pth_is_there
 
@@ -44,9 +43,6 @@ def run(
             raise ParameterError("job.py", arguments[0], "a script that exists")
     # Its children may start in other directories.
     swap = "auto" if swap in (None, "auto") else str(Path(swap).absolute())
-    with warnings.catch_warnings():  # it will be said where the Memory is made
-        warnings.simplefilter("ignore", RuntimeWarning)
-        checked(memory, swap=swap, backends=backends, threshold=threshold, page=page)
     if not pth_is_there():
         raise KernelSupportError(
             0, f"frontswap_run.pth is not beside the packages of {sys.executable}: pip install frontswap there"

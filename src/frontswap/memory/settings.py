@@ -64,9 +64,7 @@ class Settings:
         later: int = 0,
     ) -> Settings:
         """The checked settings; ParameterError names the first one that is not allowed. `later`: see `limit_later`."""
-        bytes_limit = parse_size(limit, "limit")
-        if bytes_limit < MIN_LIMIT:
-            raise ParameterError("limit", limit, f"at least {format_size(MIN_LIMIT)}")
+        bytes_limit = parse_limit(limit)
         # Segments are a 128th of the limit: seven of them are set aside.
         largest = largest_page(bytes_limit)
         bytes_arena = parse_size(arena, "arena")
@@ -135,6 +133,14 @@ class Settings:
                 "page", page, f"at most a 128th of the limit, {format_size(self.page_most)} here: raise limit="
             )
         return size
+
+
+def parse_limit(limit: int | str) -> int:
+    """The bytes of a limit; ParameterError if no Memory can have so few."""
+    size = parse_size(limit, "limit")
+    if size < MIN_LIMIT:
+        raise ParameterError("limit", limit, f"at least {format_size(MIN_LIMIT)}")
+    return size
 
 
 def largest_page(limit: int) -> int:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import FrontswapError
-from ..sizes import parse_size
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -117,10 +116,11 @@ def _ledger(order: Order) -> Ledger | None:
     """What this process shares with the others of its run; None where there can be none."""
     from .ledger import Ledger
     from .pressure import auto_limit
+    from .settings import parse_limit
 
     try:
         if order.memory != "auto":
-            return Ledger(order.ledger, parse_size(order.memory, "limit"))
+            return Ledger(order.ledger, parse_limit(order.memory))
         return Ledger(order.ledger, 0 if os.path.exists(order.ledger) else auto_limit())
     except OSError:
         return None
