@@ -156,9 +156,9 @@ def window_of(pg, block, s):
     """Pages of the next window."""
     most: uint32_t = (4 << 20 if block.advice == ADVICE_SEQUENTIAL else 1 << 20) >> block.shift
     fits: uint32_t = cython.cast(uint32_t, pg.budget >> (block.shift + 4))
-    if s.streak < 16:
-        s.streak += 1
-    return min(cython.cast(uint32_t, 1) << s.streak, min(most, fits))
+    streak: uint32_t = min(s.streak + 1, cython.cast(uint32_t, 16))
+    s.streak = streak
+    return min(cython.cast(uint32_t, 1) << streak, min(most, fits))
 
 
 def stream_along(pg, block, s, index):
