@@ -182,9 +182,13 @@ class Hand:
             (self.room.ctypes.data + 63) // 64 * 64, page
         )
 
-    def take(self) -> None:
+    def begin(self) -> bool:
+        """Choose the coldest segment that has not been looked at; False: there is none."""
+        return bool(step("segment_begin", ctypes.c_bool, ctypes.c_void_p)(self.pager))
+
+    def take(self, begun: bool = False) -> None:
         """Copy a batch of the coldest segment."""
-        assert step("segment_begin", ctypes.c_bool, ctypes.c_void_p)(self.pager)
+        assert begun or self.begin()
         assert step("buffers_there", ctypes.c_bool, ctypes.c_void_p)(self.pager)
         assert step("batch_take", ctypes.c_bool, ctypes.c_void_p)(self.pager)
 
@@ -371,6 +375,14 @@ def test_records_for_which_there_is_no_room_stay_as_they_are(new_memory: NewMemo
     hand.take()
     hand.work()
     hand.install()
+    # Each segment is tried once: the threads would make the same records for ever.
+    for _ in range(4 * MiB // SEGMENT + 2):
+        if not hand.begin():
+            break
+        hand.take(begun=True)
+        hand.work()
+        hand.install()
+    assert not hand.begin()
     now = memory.statistics()
     assert now.recompressed_pages == 0
     assert now.pool_live_bytes == before.pool_live_bytes

@@ -177,6 +177,9 @@ def is_wanted(pg):
         return False
     if pg.recompress != RECOMPRESS_EAGER and load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 2:
         return False
+    # A pool that is full to the last record, as one is that has no slots behind it, could take nothing back.
+    if load64(cython.address(pg.pool_bytes)) + pg.segment_bytes > pg.pool_hard:
+        return False
     return pg.areas != cython.NULL or load64(cython.address(pg.used)) + pg.segment_bytes <= pg.budget
 
 
@@ -289,8 +292,10 @@ def batch_install(pg):
     i: cython.int
     for i in range(pg.dense_count):
         if pg.dense_batch[i].length and not record_install(pg, i):
-            # No room: this segment is for later.
-            pg.dense_segment = 0
+            # No room after all. What is left of the segment stays as it is: taken again, the same records might be made
+            # for ever.
+            pg.dense_left = 0
+            segment_end(pg)
             break
 
 
