@@ -402,6 +402,20 @@ def test_a_memory_may_be_closed_in_the_middle(eager: None) -> None:
         memory.close()
 
 
+def test_nothing_stays_in_the_pool_under_critical_pressure(new_memory: NewMemory, eager: None) -> None:
+    """What is on its way when it comes, too."""
+    memory = new_memory(page=PAGE, backends="zcache:codec=lz4")
+    expected = twice(8000, 1)
+    for _ in range(20):
+        array = memory.array(expected)
+        memory.advise(array, "cold")
+        memory.backends.pressure("critical")
+        wait_until(lambda: memory.statistics().pool_live_bytes == 0, "the last record")
+        memory.backends.pressure("none")
+        same(array, expected)
+        del array
+
+
 def test_two_threads_beside_it(new_memory: NewMemory, seam: Mode, eager: None) -> None:
     """One reads and writes pages in random order, the other frees arrays and stores new ones."""
     memory = new_memory(page=PAGE, backends="zcache:codec=lz4")

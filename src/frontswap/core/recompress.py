@@ -51,6 +51,7 @@ from cython.cimports.frontswap.core.layout import (
     KIND,
     MIN_PAGE,
     OUT,
+    PRESSURE_CRITICAL,
     RECOMPRESS_EAGER,
     RECOMPRESS_OFF,
     RECORD_LOG,
@@ -74,6 +75,7 @@ from cython.cimports.frontswap.core.segments import (
     record_append,
     record_drop,
     record_on_disk,
+    segment_close,
     segment_hold,
     segment_let_go,
 )
@@ -157,7 +159,9 @@ def recompress_step(pg):
     One thread only: the writeback thread.
     """
     if loadi(cython.address(pg.dense_state)) == DENSE_DONE:
-        batch_install(pg)
+        if loadi(cython.address(pg.pressure)) != PRESSURE_CRITICAL:
+            batch_install(pg)
+            open_end(pg)
         storei(cython.address(pg.dense_state), DENSE_EMPTY)
     if loadi(cython.address(pg.dense_state)) != DENSE_EMPTY or not is_wanted(pg):
         return False
@@ -168,12 +172,21 @@ def recompress_step(pg):
         wake(cython.address(pg.dense_event))
         return False
     segment_end(pg)
+    open_end(pg)
     return True
+
+
+def open_end(pg):
+    """Nothing stays in the pool under critical pressure: who empties it may have closed the open segment before we
+    put something into a new one.
+    """
+    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+        segment_close(pg, STREAM_DENSE)
 
 
 def is_wanted(pg):
     """True if the pool should be denser, and there is room to make it so."""
-    if pg.recompress == RECOMPRESS_OFF:
+    if pg.recompress == RECOMPRESS_OFF or loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
         return False
     if pg.recompress != RECOMPRESS_EAGER and load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 2:
         return False
