@@ -216,7 +216,9 @@ def segment_open(pg, stream):
     else:
         return 0
     s = cython.address(pg.segments[number])
-    if pg.warm:
+    # The open end of the pool has frames beyond what is charged for it, which reserve_bytes() counts. That of the dense
+    # ones is not counted there: its frames come with its bytes.
+    if pg.warm and (stream != STREAM_DENSE or (pg.free_ram_n == 0 and pg.fresh_ram == pg.ram_slots)):
         s.ram_slot = pg.warm - 1
         pg.warm = 0
     elif pg.free_ram_n:
