@@ -46,7 +46,8 @@ from frontswap.sizes import parse_size
 path, times, kind, forks, library, told = sys.argv[1:]
 with open(path, "r+b") as file:
     board = np.frombuffer(mmap.mmap(file.fileno(), 0), "i8")
-soak.become_ordinary_user()
+if os.getuid() == 0:
+    soak.become_ordinary_user()
 ledger = Ledger(Ledger.new_path(), auto_limit() if told == "auto" else parse_size(told, "limit"))
 space = frontswap.memory.install.install_space(
     told, swap="auto", backends="zcache", threshold="1M", page="auto", ledger=ledger
@@ -123,9 +124,10 @@ void spin(int64_t **blocks, size_t n, size_t words, volatile int64_t *board) {
 
 HOG = """
 import mmap, os, sys, time
-os.setgroups([])
-os.setresgid(65534, 65534, 65534)
-os.setresuid(65534, 65534, 65534)
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
 folder, most = sys.argv[1], int(sys.argv[2])
 MARGIN = 8 << 20
 held = []
