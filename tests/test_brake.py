@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from limits import Job
 from tree import Tree
 
+import frontswap
 from frontswap.core.control import decision
 from frontswap.memory.ledger import Ledger
 from frontswap.memory.pressure import REST, SPARE, Follower, auto_limit, spare
@@ -126,6 +128,37 @@ def test_stores_are_refused_while_it_is_critical(braked: Braked) -> None:
     assert now.slot_stores > 0
     assert now.overshoots == 0
     same(braked.array, braked.source)
+
+
+def test_a_lower_limit_of_the_group_is_seen_without_python(braked: Braked) -> None:
+    before = braked.memory.limit
+    assert braked.turn() == (before, 0)
+    braked.tree.group("/job", max=512 * MiB - 200 * MiB)
+    assert braked.turn()[0] < before
+    assert braked.memory.statistics().brakes == 1
+    same(braked.array, braked.source)
+
+
+def test_a_limit_that_is_refused_is_never_seen(new_memory: NewMemory) -> None:
+    """One that is more than half pinned is tried, and taken back."""
+    memory = new_memory("64M")
+    array = memory.zeros(48 * MiB, "u1")
+    refused = []
+
+    def resize() -> None:
+        for _ in range(300):
+            with pytest.raises(frontswap.PinError):
+                memory.resize("34M")
+        refused.append(True)
+
+    with memory.pin(array[: 24 * MiB]):
+        thread = threading.Thread(target=resize)
+        thread.start()
+        seen = set()
+        while not refused:
+            seen.add(memory.limit)
+        thread.join()
+    assert seen == {64 * MiB}
 
 
 def test_what_somebody_has_said_holds_too(braked: Braked) -> None:
@@ -298,3 +331,23 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 """
     run_child(code, environment=LATE, fresh=True).check()
+
+
+def test_the_child_of_a_c_library_has_none() -> None:
+    """Only Python raises a limit again, and nothing tells Python there."""
+    code = """
+from frontswap.memory.pressure import Follower
+memory = frontswap.Memory("64M")
+follower = Follower(memory._space)
+follower.tick()
+follower.brake.begin(1 << 20)
+array = memory.ones(1 << 20)
+assert follower.brake.running()
+pid = ctypes.PyDLL(None).fork()
+if pid == 0:
+    more = memory.ones(1 << 20)
+    os._exit(10 + follower.brake.running())
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 10
+assert follower.brake.running()
+"""
+    run_child(code, environment=LATE).check()

@@ -11,6 +11,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 #: cgroup v1 says "no limit" as the largest long, rounded down to pages of 4 or 64 KiB
 _NO_LIMIT = 1 << 62
 _USED = {1: "memory.usage_in_bytes", 2: "memory.current"}
+_MOST = {1: "memory.limit_in_bytes", 2: "memory.max"}
 _CACHE = {
     1: ("total_inactive_file", "total_active_file"),
     2: ("inactive_file", "active_file", "slab_reclaimable"),
@@ -57,6 +58,11 @@ class Group:
     def usage(self) -> str:
         """The file with what is used."""
         return f"{self.path}/{_USED[self.version]}"
+
+    @property
+    def bound(self) -> str:
+        """The file with the limit above which the OOM killer comes."""
+        return f"{self.path}/{_MOST[self.version]}"
 
     @property
     def numbers(self) -> str:
@@ -202,7 +208,7 @@ class Machine:
             most, high, swap = (self.number(f"{path}/memory.{name}") for name in ("max", "high", "swap.max"))
             kill = "group" if self.number(f"{path}/memory.oom.group") else "process"
             return Group(path, version, most, high, swap, used, kill)
-        most = self.number(f"{path}/memory.limit_in_bytes")
+        most = self.number(f"{path}/{_MOST[1]}")
         waits = self.fields(f"{path}/memory.oom_control").get("oom_kill_disable") == "1"
         kill = "nobody" if waits else "process"
         return Group(path, version, most if most is not None and most < _NO_LIMIT else None, None, None, used, kill)

@@ -16,7 +16,7 @@ cdef int64_t cut_of(int64_t free, int64_t spare) noexcept nogil
 cdef int32_t level_of(int64_t free, int64_t spare) noexcept nogil
 cdef int64_t sum_of(const char *text, const char *names) noexcept nogil
 cdef int64_t text_of(int fd, char *text, int64_t most) noexcept nogil
-cdef int64_t source_free(source_t *s, int used, int free) noexcept nogil
+cdef int64_t source_free(source_t *s, int bound, int used, int free) noexcept nogil
 cdef int kept_open(const char *path, int flags) noexcept nogil
 cdef void kept_close(int *fd) noexcept nogil
 cdef void brake_open(pager_t *pg) noexcept nogil

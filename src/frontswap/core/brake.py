@@ -65,6 +65,7 @@ from cython.cimports.frontswap.core.uapi import (
     pollfd,
     pthread_join,
     sleep_on,
+    store64,
     storei,
     unlock,
     wake,
@@ -81,6 +82,7 @@ LATEST = cython.declare(int64_t, 100000000)
 RATE = cython.declare(int64_t, 4)  # bytes per nanosecond that others may take
 AGAIN = cython.declare(int64_t, 100000000)  # nanoseconds until a limit that was refused is tried again
 REOPEN = cython.declare(int64_t, 1000000000)  # and until files that could not be read are opened anew
+QUIET = cython.declare(int64_t, 1000000000)  # and between calls that are passed on though nothing is short
 BATCHES = cython.declare(cython.int, 16)  # that are evicted between two looks
 WORTH = cython.declare(int64_t, 1 << 20)  # bytes that are worth a lower limit
 
@@ -151,11 +153,14 @@ def text_of(fd, text, most):
     return done
 
 
-def source_free(s, used, free):
+def source_free(s, bound, used, free):
     """Bytes that may be taken yet, of a cgroup or the machine; UNKNOWN if it does not say. Descriptors of its files."""
     text: cython.char[12288]
     left: int64_t = s.most
     more: int64_t
+    # Somebody may have lowered it since Python has looked. A group without one says "max".
+    if s.bound[0] != 0 and text_of(bound, text, TEXT) > 0 and ord(b"0") <= text[0] <= ord(b"9"):
+        left = min(left, strtoll(text, cython.NULL, 10))
     if s.used[0] != 0:
         if text_of(used, text, TEXT) <= 0 or not ord(b"0") <= text[0] <= ord(b"9"):
             return UNKNOWN
@@ -244,12 +249,13 @@ def brake_open(pg):
     b.count = b.wanted_count
     unlock(cython.address(pg.arena_lock))
     for i in range(b.count):
-        b.fds[2 * i] = kept_open(b.sources[i].used, O_RDONLY)
-        b.fds[2 * i + 1] = kept_open(b.sources[i].free, O_RDONLY)
-    b.fds[2 * MAX_SOURCES] = psi_open(b)
-    b.fds[2 * MAX_SOURCES + 1] = level_open(b)
-    b.called_by = CALLED_BY_PSI if b.fds[2 * MAX_SOURCES] >= 0 else 0
-    if b.fds[2 * MAX_SOURCES + 1] >= 0:
+        b.fds[3 * i] = kept_open(b.sources[i].bound, O_RDONLY)
+        b.fds[3 * i + 1] = kept_open(b.sources[i].used, O_RDONLY)
+        b.fds[3 * i + 2] = kept_open(b.sources[i].free, O_RDONLY)
+    b.fds[3 * MAX_SOURCES] = psi_open(b)
+    b.fds[3 * MAX_SOURCES + 1] = level_open(b)
+    b.called_by = CALLED_BY_PSI if b.fds[3 * MAX_SOURCES] >= 0 else 0
+    if b.fds[3 * MAX_SOURCES + 1] >= 0:
         b.called_by |= CALLED_BY_LEVEL
     b.is_open = True
     b.reopen = clock_ns() + REOPEN
@@ -281,12 +287,12 @@ def brake_pull(pg, cut):
     target = max(charged - cut, least)
     if target > load64(cython.address(pg.limit)) - WORTH or clock_ns() < b.again:
         return False
-    error = limit_change(pg, target, page_most_for(target), pg.allocate_most)
+    error = limit_change(pg, target, min(page_most_for(target), pg.max_page), pg.allocate_most)
     if error == LIMIT_PINNED:
         # Pins may take half: so far, then.
         target = 2 * load64(cython.address(pg.pinned)) + pg.limit - pg.budget + WORTH
         if target < load64(cython.address(pg.limit)) - WORTH:
-            error = limit_change(pg, target, page_most_for(target), pg.allocate_most)
+            error = limit_change(pg, target, min(page_most_for(target), pg.max_page), pg.allocate_most)
     if error:
         b.again = clock_ns() + AGAIN
         return False
@@ -310,16 +316,18 @@ def brake_turn(pg):
     pause: int64_t = LATEST
     level: cython.int = PRESSURE_NONE
     lost: cython.bint = False
+    short: cython.bint = False
     gate_enter(pg)
     if not b.is_open or b.opened != b.serial or (b.lost and clock_ns() >= b.reopen):
         brake_open(pg)
     for i in range(b.count):
         s = cython.address(b.sources[i])
-        free = source_free(s, b.fds[2 * i], b.fds[2 * i + 1])
+        free = source_free(s, b.fds[3 * i], b.fds[3 * i + 1], b.fds[3 * i + 2])
         b.free[i] = free
         if free == UNKNOWN:
             lost = True  # its group is gone, or somebody has closed what we had open by a raw system call
             continue
+        short = short or free < s.spare
         cut = max(cut, cut_of(free, s.spare))
         level = max(level, level_of(free, s.spare))
         pause = min(pause, max((free - s.spare // 2) // RATE, SOONEST))
@@ -329,6 +337,12 @@ def brake_turn(pg):
             b.seen[i] = free
         b.seen[i] = max(b.seen[i], free)
     b.lost = lost
+    # Cgroup v1 calls whenever it gives page cache back, as for a neighbour who reads a large file again and again: only
+    # as news when there is less than there should be, or once a second.
+    if b.called and (short or clock_ns() >= b.quiet):
+        b.called = False
+        b.quiet = clock_ns() + QUIET
+        brake_tell(b)
     gate_leave(pg)
     if level != loadi(cython.address(pg.brake_level)):
         storei(cython.address(pg.brake_level), level)
@@ -354,9 +368,9 @@ def brake_heard(pg, timeout):
     b: brake_p = cython.address(pg.brake)
     fds: pollfd[2]
     value: int64_t = 0
-    fds[0].fd = b.fds[2 * MAX_SOURCES]
+    fds[0].fd = b.fds[3 * MAX_SOURCES]
     fds[0].events = POLLPRI
-    fds[1].fd = b.fds[2 * MAX_SOURCES + 1]
+    fds[1].fd = b.fds[3 * MAX_SOURCES + 1]
     fds[1].events = POLLIN
     fds[0].revents = fds[1].revents = 0
     if poll(fds, 2, timeout) <= 0:
@@ -367,10 +381,10 @@ def brake_heard(pg, timeout):
         # The group is gone, or somebody else has the number: without that one from now on.
         gate_enter(pg)
         if fds[0].revents & ~POLLPRI:
-            kept_close(cython.address(b.fds[2 * MAX_SOURCES]))
+            kept_close(cython.address(b.fds[3 * MAX_SOURCES]))
             b.called_by &= ~CALLED_BY_PSI
         if fds[1].revents & ~POLLIN:
-            kept_close(cython.address(b.fds[2 * MAX_SOURCES + 1]))
+            kept_close(cython.address(b.fds[3 * MAX_SOURCES + 1]))
             b.called_by &= ~CALLED_BY_LEVEL
         gate_leave(pg)
     return True
@@ -389,7 +403,7 @@ def brake_thread(argument):
             sleep_on(cython.address(b.event), pause)
         elif brake_heard(pg, cython.cast(cython.int, (pause + 999999) // 1000000)):
             add64(cython.address(b.calls), 1)
-            brake_tell(b)
+            b.called = True
             # It may call on and on.
             sleep_on(cython.address(b.event), SOONEST)
     gate_enter(pg)
@@ -433,8 +447,13 @@ def brake_stop(pg):
 
 
 def brake_forked(pg):
-    """In a forked child: no thread is here, and what the parent has open is of no use: what follows is the child's."""
+    """In a forked child: no thread is here, and what the parent has open is of no use: what follows is the child's.
+
+    It begins when Python says so. In the child of a C library that is never: nobody would raise the limit again.
+    """
     b: brake_p = cython.address(pg.brake)
+    store64(cython.address(b.begin), 0)
+    b.called = False
     storei(cython.address(b.running), 0)
     storei(cython.address(b.event), 0)
     storei(cython.address(b.news), 0)

@@ -34,6 +34,7 @@ from cython.cimports.libc.string import memcpy
 class Source:
     """What may run short: a memory cgroup, or the machine. Free is `most`, less what is used, and what `free` says."""
 
+    bound: bytes  #: a file with a limit, which holds if it is less than `most` by then; b"": there is none
     used: bytes  #: a file with the number of bytes that are used; b"": there is none
     free: bytes  #: a file of lines "name number"
     names: bytes  #: those of them that count, each with a blank behind it
@@ -90,6 +91,7 @@ class Brake:
         """
         pg: pager_p = self.pager()
         s: source_p
+        signals: sigset_t
         wanted: brake_p = cython.cast(brake_p, calloc(1, cython.sizeof(pg.brake)))
         if wanted == cython.NULL:
             raise MemoryError("frontswap: no memory for the brake")
@@ -102,7 +104,8 @@ class Brake:
                 s.most = one.most
                 s.spare = one.spare
                 if (
-                    name_into(s.used, one.used, SOURCE_NAME)
+                    name_into(s.bound, one.bound, SOURCE_NAME)
+                    and name_into(s.used, one.used, SOURCE_NAME)
                     and name_into(s.free, one.free, SOURCE_NAME)
                     and name_into(s.names, one.names, 128)
                 ):
@@ -118,7 +121,10 @@ class Brake:
             wanted.least = least
             wanted.growth = growth
             with cython.nogil:
+                # A handler that faults would wait at a gate that a fork has closed, and the fork for us.
+                block_signals(cython.address(signals))
                 brake_set(pg, wanted)
+                restore_signals(cython.address(signals))
         finally:
             free(wanted)
 

@@ -5,6 +5,7 @@ from .plane import Plane
 
 @dataclass(frozen=True)
 class Source:
+    bound: bytes
     used: bytes
     free: bytes
     names: bytes

@@ -298,9 +298,10 @@ ctypedef struct lease_t:
 cdef enum:
     MAX_SOURCES = 6
     SOURCE_NAME = 512
-    BRAKE_FDS = 2 * MAX_SOURCES + 2
+    BRAKE_FDS = 3 * MAX_SOURCES + 2
 
 ctypedef struct source_t:     # what may run short: a memory cgroup, or the machine. Free: most - used + what `free` says
+    char bound[SOURCE_NAME]   # a file with a limit, if it is less than `most` by then; "": none
     char used[SOURCE_NAME]    # a file with the number of what is used, "": none
     char free[SOURCE_NAME]    # a file with lines "name number", of which those of `names` count
     char names[128]           # a blank behind each
@@ -325,9 +326,11 @@ ctypedef struct brake_t:      # see brake.py
     bint is_open
     source_t sources[MAX_SOURCES]
     int32_t count
-    int fds[BRAKE_FDS]        # two of each source, the PSI trigger, the eventfd of a pressure level
+    int fds[BRAKE_FDS]        # three of each source, the PSI trigger, the eventfd of a pressure level
     int32_t called_by         # CALLED_BY_*
     int64_t calls             # how often the kernel has called
+    bint called               # and Python does not know yet
+    int64_t quiet             # until then it need not, unless memory is short
     int64_t free[MAX_SOURCES] # at the last look
     int64_t seen[MAX_SOURCES] # at most, since somebody was told
     int64_t again             # no limit is tried before

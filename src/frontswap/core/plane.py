@@ -74,11 +74,13 @@ from cython.cimports.frontswap.core.uapi import (
     load32,
     load64,
     loadi,
+    lock,
     mmap,
     restore_signals,
     sigset_t,
     uint32_t,
     uint64_t,
+    unlock,
 )
 from cython.cimports.frontswap.core.uffd import uffd_features, uffd_new
 from cython.cimports.frontswap.core.watch import brake_due, watch_begin
@@ -286,8 +288,17 @@ class Plane(Hooks):
         watch_begin(self.pager(), allocated, call)
 
     def limit(self) -> int:
-        """The limit of this moment, which the brake may have lowered."""
-        return load64(cython.address(self.pager().limit))
+        """The limit of this moment, which the brake may have lowered. Not one that is tried, and taken back."""
+        pg: pager_p = self.pager()
+        signals: sigset_t
+        found: int64_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            lock(cython.address(pg.arena_lock))
+            found = pg.limit
+            unlock(cython.address(pg.arena_lock))
+            restore_signals(cython.address(signals))
+        return found
 
     def charged(self) -> int:
         """Bytes of RAM that are ours, see limit_charged()."""

@@ -89,13 +89,13 @@ def sources(machine: Machine, groups: list[Group], ours: int) -> list[Source]:
     available = _kilobytes(machine, "/proc/meminfo", "MemAvailable")
     if available is not None:
         kept = spare(available + ours)
-        found.append(Source(b"", os.fsencode(machine.path("/proc/meminfo")), b"MemAvailable ", 1024, 0, kept))
+        found.append(Source(b"", b"", os.fsencode(machine.path("/proc/meminfo")), b"MemAvailable ", 1024, 0, kept))
     for group in groups:
         most = limit_of(group)
         if most is not None:
             names = "".join(f"{name} " for name in group.cached).encode()
-            used, numbers = (os.fsencode(machine.path(name)) for name in (group.usage, group.numbers))
-            found.append(Source(used, numbers, names, 1, most, spare(most)))
+            files = (os.fsencode(machine.path(name)) for name in (group.bound, group.usage, group.numbers))
+            found.append(Source(*files, names, 1, most, spare(most)))
     return found
 
 
@@ -172,7 +172,7 @@ class Follower:
         self._groups: list[Group] = []  # those with a limit
         self._seen: list[int] = []
         self._sources: list[Source] = []  # as the brake was told
-        self._calls = self._pulls = 0  # of the kernel, and of the brake
+        self._calls, self._pulls = self.brake.calls(), self.brake.pulls()  # of the kernel, and of the brake
         self._pulled = self.clock() - REST
         self._limit = self.space.settings.limit  # after the last look
         #: it has all of a size that was told: the ledger alone can bring something new
@@ -368,6 +368,8 @@ class Follower:
         """In a forked child, where the thread is not: it goes on with one of its own."""
         running, stopped = self._running, self._end.is_set()
         self._forget()
+        if self.auto and not stopped:
+            self.brake.begin(self.first)
         if stopped:
             self._end.set()
         elif running:

@@ -64,7 +64,7 @@ class Space:
         if not self._closed:
             limit = self.plane.limit()
             if limit < found.limit:
-                found = self._settings = found.resized(limit, 0, found.limit)
+                found = found.resized(limit, 0, found.limit)
         return found
 
     def statistics(self) -> Statistics:
