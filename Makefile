@@ -36,6 +36,7 @@ lint: $(VENV)/tools
 
 bench: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.pool
 	$(BIN)/python -m bench.hooks
 	$(BIN)/python -m bench.locks
 

@@ -71,6 +71,7 @@ def compare(chosen: argparse.Namespace, console: Console, folder: Path) -> tuple
             rounds=1,
             size=(256 if small else 2048) * MIB,
             sort_size=(128 if small else 1024) * MIB,
+            memory_size=(128 if small else 1024) * MIB,
             limit=(64 if small else 512) * MIB,
             touches=10_000 if small else 100_000,
             touch_seconds=3 if small else 10,

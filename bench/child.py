@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import open_source
-from bench.keepers import Keeper, keeper
+from bench.keepers import Keeper, Packing, keeper
 from bench.native import Loops, Words, words
 
 SCANS = 3
@@ -108,10 +108,15 @@ class Work:
     def sort(self) -> dict[str, float]:
         before = self.loops.mix(self.source)
         measured = self._timed(self.array.sort)
-        at = self.loops.unsorted(self.array)
+        at = self.loops.unsorted(self.array if self.job.dtype == "f8" else self.data)
         self._expect(at < 0, f"the order at element {at}")
         self._expect(self.loops.mix(self.data) == before, "the sum of the sorted array")
         return measured
+
+    def memory(self) -> dict[str, float]:
+        """Everything out, and what keeps it."""
+        assert isinstance(self.holder, Packing)
+        return self.holder.push_out()
 
     def compare(self) -> None:
         """Every byte, after everything."""

@@ -1,15 +1,23 @@
 """Who keeps the array in a measured child, and what it can say about the memory it uses."""
 
+import ctypes
 import dataclasses
 import mmap
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.metadata import rss, settled, status
 from bench.zram import read_pool
+from bench.zswap import held
+
+MADV_PAGEOUT = 21  # linux/mman.h; since 5.4
+TRIES = 10
 
 
 class Keeper(Protocol):
@@ -28,11 +36,25 @@ class Keeper(Protocol):
         """Let go of everything; the array must be gone."""
 
 
+@runtime_checkable
+class Packing(Keeper, Protocol):
+    """One that compresses."""
+
+    def push_out(self) -> dict[str, float]:
+        """Have all of the array leave RAM; what keeps it then: see needs()."""
+
+
+def needs(size: int, stayed: int, pool: float, disk: float) -> dict[str, float]:
+    """What it takes to keep an array, all overhead counted: a page that did not leave takes itself."""
+    return {"size_bytes": size, "ram_bytes": pool + stayed, "disk_bytes": disk, "stayed_bytes": stayed}
+
+
 class Anonymous:
     """NumPy's own memory."""
 
     def make(self, count: int, dtype: str) -> NDArray[Any]:
-        return np.empty(count, dtype)
+        self._array = np.empty(count, dtype)
+        return self._array
 
     def before_random(self) -> None:
         pass
@@ -52,6 +74,24 @@ class Zram(Anonymous):
 
     def sample(self) -> dict[str, float]:
         return dataclasses.asdict(read_pool(self._mm_stat))
+
+    def push_out(self) -> dict[str, float]:
+        """The kernel's page tables are not counted, nor zram's own table: 16 bytes a page."""
+        stayed = page_out(self._array)
+        return needs(self._array.nbytes, stayed, self.sample()["mem_used_total"], 0)
+
+
+class Zswap(Anonymous):
+    """The same, which the kernel swaps to zswap."""
+
+    def sample(self) -> dict[str, float]:
+        return held()
+
+    def push_out(self) -> dict[str, float]:
+        """What zswap does not take goes to the swap file as it is."""
+        before = written()
+        stayed = page_out(self._array)
+        return needs(self._array.nbytes, stayed, self.sample()["mem_used_total"], written() - before)
 
 
 class Memmap:
@@ -90,8 +130,10 @@ class Frontswap:
         self._limit, self._folder, self._page = limit, folder, page
 
     def make(self, count: int, dtype: str) -> NDArray[Any]:
+        self._before = rss()
         self._memory = self._type(limit=self._limit, swap=self._folder)
-        return self._memory.empty((count,), dtype, page=self._page)
+        self._array: NDArray[Any] | None = self._memory.empty((count,), dtype, page=self._page)
+        return self._array
 
     def before_random(self) -> None:
         pass
@@ -99,8 +141,47 @@ class Frontswap:
     def sample(self) -> dict[str, float]:
         return dataclasses.asdict(self._memory.statistics())
 
+    def push_out(self) -> dict[str, float]:
+        """By RSS: whatever this process has more in RAM since it made the Memory, which is not resident pages."""
+        assert self._array is not None
+        for _ in range(TRIES):
+            self._memory.advise(self._array, "cold")
+            if not self._memory.statistics().resident_bytes:
+                break
+            time.sleep(0.1)  # a page that has to wait for the disk is left out
+        beside = settled(self._memory) - self._before
+        found = self._memory.statistics()
+        return {
+            **needs(self._array.nbytes, found.resident_bytes, beside + found.pool_bytes, found.swapped_bytes),
+            "pool_bytes": found.pool_bytes,
+            "pool_live_bytes": found.pool_live_bytes,
+        }
+
     def close(self) -> None:
+        self._array = None
         self._memory.close()
+
+
+def page_out(array: NDArray[Any]) -> int:
+    """Have the kernel swap an array out; the bytes that did not leave."""
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    start = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    out = -1
+    while (now := status("VmSwap")) > out:
+        out = now
+        if madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_PAGEOUT):
+            raise OSError(ctypes.get_errno(), f"MADV_PAGEOUT: {os.strerror(ctypes.get_errno())}")
+    return max(0, array.nbytes - out)
+
+
+def written() -> int:
+    """Bytes that the kernel has written to swap devices since it started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "pswpout":
+            return int(value) * mmap.PAGESIZE
+    raise LookupError("no pswpout in /proc/vmstat")
 
 
 def keeper(name: str, **settings: Any) -> Keeper:
@@ -108,6 +189,7 @@ def keeper(name: str, **settings: Any) -> Keeper:
     makers: dict[str, Callable[..., Keeper]] = {
         "anonymous": Anonymous,
         "zram": Zram,
+        "zswap": Zswap,
         "memmap": Memmap,
         "frontswap": Frontswap,
     }

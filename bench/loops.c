@@ -59,6 +59,14 @@ int64_t unsorted(const double *values, size_t count)
     return -1;
 }
 
+int64_t unsorted_words(const uint64_t *values, size_t count)
+{
+    for (size_t at = 1; at < count; at++)
+        if (values[at] < values[at - 1])
+            return (int64_t)at;
+    return -1;
+}
+
 /* Reads and writes every word: the same bits flipped everywhere change no compressor's result. */
 void rmw(uint64_t *words, size_t count, uint64_t flip)
 {

@@ -25,17 +25,22 @@ MOST_FOR_ARENA = 16 * MIB
 TOUCHED = 4096  # pages touched, far apart, in the huge arena
 
 
-def rss(status: Path = Path("/proc/self/status")) -> int:
-    """All memory of this process that is in RAM."""
-    for line in status.read_text().splitlines():
-        if line.startswith("VmRSS:"):
+def status(name: str, file: Path = Path("/proc/self/status")) -> int:
+    """One of the sizes that the kernel tells of this process, in bytes."""
+    for line in file.read_text().splitlines():
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) << 10
-    raise LookupError(f"no VmRSS in {status}")
+    raise LookupError(f"no {name} in {file}")
 
 
-def page_tables(status: Path = Path("/proc/self/status")) -> int:
+def rss() -> int:
+    """All memory of this process that is in RAM."""
+    return status("VmRSS")
+
+
+def page_tables() -> int:
     """What the kernel keeps for it, which is in no RSS."""
-    return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmPTE:"))
+    return status("VmPTE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +68,13 @@ def overhead(size: int, page: int) -> Overhead:
     values = np.arange(step) * 0.5
     for at in range(0, array.size, step):
         array[at : at + step] = values
-    used = _settled(memory) - before
+    used = settled(memory) - before
     del array, largest
     memory.close()
     return Overhead(size // page, used)
 
 
-def _settled(memory: Any) -> int:
+def settled(memory: Any) -> int:
     """RSS without resident pages and pool, once background work has come to rest."""
     last = -1
     while True:

@@ -45,6 +45,7 @@ class Loops:
             ("scan", [address, size], word),
             ("mix", [address, size, address], None),
             ("unsorted", [address, size], ctypes.c_int64),
+            ("unsorted_words", [address, size], ctypes.c_int64),
             ("rmw", [address, size, word], None),
             ("touch", [address, address, size, word, word, address, address], size),
             ("differ", [address, address, size, word], ctypes.c_int64),
@@ -64,8 +65,9 @@ class Loops:
         self._code.mix(data.ctypes.data, data.size, out.ctypes.data)
         return int(out[0]), int(out[1])
 
-    def unsorted(self, data: NDArray[np.float64]) -> int:
-        return int(self._code.unsorted(data.ctypes.data, data.size))
+    def unsorted(self, data: NDArray[np.float64] | Words) -> int:
+        compare = self._code.unsorted if data.dtype == np.float64 else self._code.unsorted_words
+        return int(compare(data.ctypes.data, data.size))
 
     def rmw(self, data: Words, flip: int) -> None:
         self._code.rmw(data.ctypes.data, data.size, flip)

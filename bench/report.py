@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ really used, its pool included, which the kernel charges to nobody. `-4k`: 4 KiB
 def title(table: Table, plan: Plan) -> str:
     """Say what the table is about."""
     if table.work == "sort":
-        return f"In-place sort of {plan.sort_size // MIB} MiB float64 in {plan.limit // MIB} MiB"
+        return f"In-place sort of {plan.sort_size // MIB} MiB {table.data} in {plan.limit // MIB} MiB"
     return f"{table.data}, {plan.size // MIB} MiB in {plan.limit // MIB} MiB: {kind(table.data).what}"
 
 
@@ -35,14 +36,57 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def cell(shown: Cell, *, base: bool) -> str:
+def cell(one: Cell, *, base: bool) -> str:
     """Write value and ratio, or why there is none."""
-    if shown.value is None:
-        return shown.failed or "-"
-    text = number(shown.value)
-    if not base and shown.to_zram is not None:
-        text += f" ({number(shown.to_zram)}x{' worse' if shown.loses else ''})"
-    return f"{text}, but {shown.failures} x {shown.failed}" if shown.failed else text
+    if one.value is None:
+        return one.failed or "-"
+    text = number(one.value)
+    if not base and one.to_zram is not None:
+        text += f" ({number(one.to_zram)}x{' worse' if one.loses else ''})"
+    return f"{text}, but {one.failures} x {one.failed}" if one.failed else text
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table in words; beside each text whether it is a bad one."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[list[tuple[str, bool]]]
+
+
+def shown(all_tables: Sequence[Table], plan: Plan) -> list[Shown]:
+    """Every table of its own, but what the memory is for in one: a row for each kind of data."""
+    made = [
+        Shown(
+            title(table, plan),
+            ("", *table.subjects),
+            [[(metric.title, False), *_texts(table, cells)] for metric, cells in table.rows],
+        )
+        for table in all_tables
+        if table.work != "memory"
+    ]
+    if packed := [table for table in all_tables if table.work == "memory"]:
+        names = tuple(dict.fromkeys(name for table in packed for name in table.subjects))
+        rows = []
+        for table in packed:
+            texts = dict(zip(table.subjects, _texts(table, table.cells("memory")), strict=True))
+            disk = dict(zip(table.subjects, table.cells("memory-disk"), strict=True))
+            row = [(f"{table.data}", False)]
+            for name in names:
+                text, bad = texts.get(name, ("", False))
+                there = disk[name].value if name in disk else None
+                row.append((f"{text}, {number(there)} on disk" if there and there >= 1 else text, bad))
+            rows.append(row)
+        made.append(Shown(f"MiB that keep a GiB, {plan.memory_size // MIB} MiB stored", ("", *names), rows))
+    return made
+
+
+def _texts(table: Table, cells: Sequence[Cell]) -> list[tuple[str, bool]]:
+    return [
+        (cell(one, base=name == ZRAM), one.loses or one.value is None)
+        for name, one in zip(table.subjects, cells, strict=True)
+    ]
 
 
 def targets(found: Sequence[Verdict]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -74,15 +118,11 @@ def metadata(beside: dict[str, Any]) -> str:
 def show(console: Console, plan: Plan, records: Sequence[Record], beside: dict[str, Any] | None) -> None:
     """Print all tables."""
     all_tables = tables(records)
-    for table in all_tables:
-        console.print(f"\n{title(table, plan)}", style="bold", highlight=False)
-        grid = Grid("", *table.subjects)
-        for metric, cells in table.rows:
-            texts = [
-                Text(cell(shown, base=name == ZRAM), style="red" if shown.loses or shown.value is None else "")
-                for name, shown in zip(table.subjects, cells, strict=True)
-            ]
-            grid.add_row(metric.title, *texts)
+    for table in shown(all_tables, plan):
+        console.print(f"\n{table.title}", style="bold", highlight=False)
+        grid = Grid(*table.head)
+        for line in table.rows:
+            grid.add_row(*(Text(text, style="red" if bad else "") for text, bad in line))
         console.print(grid)
     if found := verdicts(all_tables):
         console.print("\nTargets", style="bold")
@@ -102,18 +142,9 @@ def markdown(plan: Plan, records: Sequence[Record], where: dict[str, str], besid
     day, machine = where["date"].split()[0], f"{where['cpu']}, Linux {where['kernel']}, NumPy {where['numpy']}"
     lines = [f"Measured on {day}: {machine}. Load before: {where['load before']}.", ""]
     all_tables = tables(records)
-    for table in all_tables:
-        lines += [f"**{title(table, plan)}**", ""]
-        lines += _rows(
-            ("", *table.subjects),
-            [
-                (
-                    metric.title,
-                    *(cell(shown, base=name == ZRAM) for name, shown in zip(table.subjects, cells, strict=True)),
-                )
-                for metric, cells in table.rows
-            ],
-        )
+    for table in shown(all_tables, plan):
+        lines += [f"**{table.title}**", ""]
+        lines += _rows(table.head, [[text for text, _ in row] for row in table.rows])
     if found := verdicts(all_tables):
         lines += ["**Targets**", ""]
         lines += _rows(*targets(found))

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from bench.data import kind
+from bench.data import KINDS
 from bench.run import Record
 from bench.subjects import SUBJECTS, ZRAM
 
@@ -37,6 +37,16 @@ def compression(record: Record) -> float | None:
     return None
 
 
+def memory(*what: str) -> Callable[[Record], float | None]:
+    """MiB that it takes to keep a GiB."""
+
+    def read(record: Record) -> float | None:
+        step = record.steps.get("memory")
+        return sum(step[name] for name in what) / step["size_bytes"] * 1024 if step else None
+
+    return read
+
+
 def _cpu(record: Record) -> float | None:
     return sum(step["cpu_seconds"] for step in record.steps.values()) if record.steps else None
 
@@ -54,6 +64,8 @@ METRICS = (
     Metric("compression", "compression ratio", "pass", True, compression),
     Metric("ram", "RAM used in all, MiB", "pass", None, lambda record: record.ram / MIB),
     Metric("cpu", "CPU time of all steps, s", "pass", None, _cpu),
+    Metric("memory", "memory for a GiB, MiB", "memory", False, memory("ram_bytes", "disk_bytes")),
+    Metric("memory-disk", "of it on disk, MiB", "memory", None, memory("disk_bytes")),
     Metric("sort", "np.sort, s", "sort", False, _step("sort", "seconds")),
     Metric("sort-ram", "RAM used in all, MiB", "sort", None, lambda record: record.ram / MIB),
     Metric("sort-cpu", "CPU time of all steps, s", "sort", None, _cpu),
@@ -80,12 +92,13 @@ class Table:
     subjects: tuple[str, ...]
     rows: tuple[tuple[Metric, tuple[Cell, ...]], ...]
 
+    def cells(self, metric: str) -> tuple[Cell, ...]:
+        """Of all subjects, in their order; empty ones if it was not measured."""
+        return next((cells for row, cells in self.rows if row.name == metric), (Cell(None),) * len(self.subjects))
+
     def value(self, subject: str, metric: str) -> float | None:
         """Median of a metric, if it was measured."""
-        for row, cells in self.rows:
-            if row.name == metric and subject in self.subjects:
-                return cells[self.subjects.index(subject)].value
-        return None
+        return self.cells(metric)[self.subjects.index(subject)].value if subject in self.subjects else None
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -134,20 +147,24 @@ class Target:
 
     metric: str
     ratio: float
-    small_pages: bool = False  # set for 4 KiB pages
-    numeric_only: bool = False
+    small_pages: bool | None = False  # set for 4 KiB pages; None: for all
+    kinds: tuple[str, ...] = tuple(kind.name for kind in KINDS)
     peer: str = ZRAM
 
 
+NUMERIC = tuple(kind.name for kind in KINDS if kind.numeric)
+
 TARGETS = (
-    Target("fill", 3),
-    Target("scan", 5),
-    Target("random", 0.6, small_pages=True),
-    Target("random-p99", 0.2, small_pages=True),
-    Target("sort", 1 / 4),
-    Target("compression", 1.2, numeric_only=True),
-    Target("scan", 1, peer="memmap"),
-    Target("sort", 1, peer="memmap"),
+    Target("memory", 0.75, small_pages=None, kinds=NUMERIC),
+    Target("memory", 1.02, small_pages=None, kinds=("text",)),
+    Target("fill", 5),
+    Target("scan", 8),
+    Target("sort", 1 / 6),
+    Target("random", 0.45, small_pages=True),
+    Target("random-p99", 0.1, small_pages=True),
+    Target("fill", 1.3, peer="memmap"),
+    Target("scan", 1.3, peer="memmap"),
+    Target("sort", 1 / 1.3, peer="memmap"),
 )
 
 
@@ -174,11 +191,12 @@ def verdicts(all_tables: Iterable[Table]) -> list[Verdict]:
         for target in TARGETS:
             metric = next(metric for metric in METRICS if metric.name == target.metric)
             base = table.value(target.peer, target.metric)
-            if not base or (target.numeric_only and not kind(table.data).numeric):
+            if not base or table.data not in target.kinds:
                 continue
             for subject in SUBJECTS:
                 value = table.value(subject.name, target.metric)
-                ours = subject.keeper == "frontswap" and (subject.page is not None) == target.small_pages
+                small = subject.page is not None
+                ours = subject.keeper == "frontswap" and target.small_pages in {None, small}
                 if ours and value is not None:
                     found.append(Verdict(table.data, subject.name, metric, target, value / base))
     return found

@@ -17,12 +17,14 @@ from bench.child import Job
 from bench.data import Source
 from bench.native import Loops
 from bench.subjects import Subject
-from bench.zram import PoolUse, ZramSwap, read_pool
+from bench.zram import ZramSwap, read_pool
+from bench.zswap import ZswapSwap
 
 ROOT = Path(__file__).resolve().parent.parent
 SLACK = 128 << 20  # what frontswap's group may hold beyond its limit; it must not come near
 PASS = ("fill", "scan", "rmw", "random", "random-write")
-STEPS = (*PASS, "sort", "metadata")
+SORTED = {"float64": "f8", "mixed": "u8"}  # whatever lies in mixed pages, by its words
+STEPS = (*PASS, "sort", "memory", "metadata")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Plan:
     rounds: int
     size: int
     sort_size: int
+    memory_size: int
     limit: int
     touches: int
     touch_seconds: int
@@ -48,7 +51,7 @@ class Record:
     """One child: what it was given, what it measured, what RAM it took."""
 
     data: str
-    work: str  # "pass" or "sort"
+    work: str  # "pass", "sort" or "memory"
     round: int
     subject: str
     limit: int
@@ -68,7 +71,7 @@ class Record:
 
     @property
     def ram(self) -> int:
-        """All RAM that it used: what its group was charged, and zram's pool, which no group is charged for."""
+        """All RAM that it used: what its group was charged, and a pool that no group is charged for."""
         return self.group_peak + self.pool_peak
 
 
@@ -79,7 +82,12 @@ def works(plan: Plan) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
         for kind in plan.kinds:
             yield "pass", kind, plan.size, wanted
     if "sort" in plan.steps:
-        yield "sort", "float64", plan.sort_size, ("sort",)
+        for kind in SORTED:
+            if kind in plan.kinds:
+                yield "sort", kind, plan.sort_size, ("sort",)
+    if "memory" in plan.steps:
+        for kind in plan.kinds:
+            yield "memory", kind, plan.memory_size, ("memory",)
 
 
 def run(plan: Plan, library: Path, report: Callable[[Record], None]) -> list[Record]:
@@ -98,9 +106,12 @@ def run(plan: Plan, library: Path, report: Callable[[Record], None]) -> list[Rec
                     if subject.same_ram and not pool:
                         continue  # zram failed in this round: there is nothing to be the same as
                     limit = plan.limit + pool * subject.same_ram if subject.limited else 2 * size
+                    if work == "memory":
+                        limit = 3 * size // 2  # nothing has to leave before it is told to
                     record = Record(kind, work, round_, subject.name, limit)
                     measure(record, plan, subject, source, steps, hierarchy, library)
-                    pool = record.pool_peak or pool
+                    if subject.name == subjects.ZRAM:
+                        pool = record.pool_peak
                     records.append(record)
                     report(record)
     return records
@@ -123,8 +134,12 @@ def measure(
         zram = None
         limit = record.limit
         if subject.keeper == "zram":
-            zram = stack.enter_context(ZramSwap(subjects.ALGORITHM, 2 * source.size))
+            zram = stack.enter_context(ZramSwap(subject.algorithm, 2 * source.size))
             settings = {"mm_stat": str(zram.mm_stat)}
+        elif subject.keeper == "zswap":
+            stack.enter_context(
+                ZswapSwap(plan.folder / f"frontswap-bench-{os.getpid()}.swap", source.size + source.size // 4)
+            )
         elif subject.keeper == "memmap":
             file = plan.folder / f"frontswap-bench-{os.getpid()}.dat"
             stack.callback(file.unlink, missing_ok=True)
@@ -133,13 +148,15 @@ def measure(
             settings = {"limit": record.limit, "folder": str(plan.folder), "page": subject.page}
             limit += SLACK
         group = stack.enter_context(
-            cgroup.MemoryGroup(hierarchy, cgroup.group_name(subject.name), limit, swap=zram is not None)
+            cgroup.MemoryGroup(
+                hierarchy, cgroup.group_name(subject.name), limit, swap=subject.keeper in {"zram", "zswap"}
+            )
         )
         job = Job(
             keeper=subject.keeper,
             settings=settings,
             steps=("fill", *(step for step in steps if step != "fill")),
-            dtype=source.kind.dtype,
+            dtype=SORTED[source.kind.name] if record.work == "sort" else source.kind.dtype,
             size=source.size,
             checksum=source.checksum,
             flip=source.kind.flip,
@@ -152,7 +169,8 @@ def measure(
         )
         result = _child(job, [*_perf(plan, record), subject.python or sys.executable], plan.timeout)
         record.group_peak = group.peak()
-        record.pool_peak = _pool(zram).mem_used_max
+        if zram is not None:
+            record.pool_peak = read_pool(zram.mm_stat).mem_used_max
         if group.oom_kills():
             record.failed = "killed: out of memory"
         elif isinstance(result, str):
@@ -161,11 +179,9 @@ def measure(
             record.wrong = result.get("wrong")
             record.overhead, record.steps = result.get("overhead", {}), result.get("steps", {})
             record.samples = result.get("samples", {})
+            if subject.keeper == "zswap" and hierarchy.version == 1:  # version 2 charges the group
+                record.pool_peak = int(max(sample["mem_used_total"] for sample in record.samples.values()))
     record.seconds = time.monotonic() - begun
-
-
-def _pool(zram: ZramSwap | None) -> PoolUse:
-    return PoolUse(0, 0, 0, 0) if zram is None else read_pool(zram.mm_stat)
 
 
 def _perf(plan: Plan, record: Record) -> list[str]:

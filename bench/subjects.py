@@ -5,11 +5,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import zram
+from bench import zram, zswap
 from bench.missing import Missing
 
 ZRAM = "zram-lz4"
-ALGORITHM = "lz4"
+COMPRESSING = frozenset({"zram", "zswap", "frontswap"})
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Subject:
     keeper: str  # who keeps the array: a class of keepers.py
     what: str
     page: int | None = None  # frontswap's page; None: its own choice
+    algorithm: str = ""  # zram's
     advice: str | None = None  # madvise() of the mapping before the random touches
     limited: bool = True
     same_ram: bool = False  # the limit, and beside it as much as zram's uncharged pool took
@@ -27,6 +28,8 @@ class Subject:
     python: str | None = None  # whose frontswap it is; None: that of this Python
 
     def takes(self, step: str) -> bool:
+        if step == "memory":
+            return self.keeper in COMPRESSING and not self.same_ram
         return self.only is None or step in self.only
 
 
@@ -38,7 +41,14 @@ SMALL_PAGES = (
 
 SUBJECTS = (
     Subject("no-limit", "anonymous", "plain NumPy array, all of it in RAM: what there is to lose", limited=False),
-    Subject(ZRAM, "zram", "plain NumPy array, swapped to zram with lz4; the pool is not charged to the limit"),
+    Subject(
+        ZRAM,
+        "zram",
+        "plain NumPy array, swapped to zram with lz4; the pool is not charged to the limit",
+        algorithm="lz4",
+    ),
+    Subject("zram-lzo-rle", "zram", "the same with lzo-rle, the kernel's default", algorithm="lzo-rle"),
+    Subject("zswap", "zswap", "plain NumPy array, swapped to a file in --dir behind zswap"),
     Subject("memmap", "memmap", "np.memmap of a file in --dir"),
     Subject("memmap-random", "memmap", "the same with MADV_RANDOM", advice="random", only=RANDOM),
     Subject("frontswap", "frontswap", "page size of its own choice; limit = resident + compressed"),
@@ -64,15 +74,17 @@ def check(chosen: Subject, folder: Path, size: int) -> None:
     if os.geteuid() != 0:
         raise Missing("root (for a memory cgroup)")
     if chosen.keeper == "zram":
-        zram.check(ALGORITHM)
+        zram.check(chosen.algorithm)
+    if chosen.keeper == "zswap":
+        zswap.check(filesystem(folder))
     if chosen.keeper == "frontswap" and importlib.util.find_spec("frontswap") is None:
         raise Missing("frontswap, installed in this Python")
-    if chosen.keeper in {"memmap", "frontswap"}:
+    if chosen.keeper in {"memmap", "frontswap", "zswap"}:
         if (kind := filesystem(folder)) in {"tmpfs", "ramfs"}:
             raise Missing(f"a --dir on a disk ({folder} is {kind}, which is RAM)")
         stat = os.statvfs(folder)
-        if stat.f_bavail * stat.f_frsize < size:
-            raise Missing(f"{size >> 20} MiB free in {folder}")
+        if stat.f_bavail * stat.f_frsize < size + size // 4:
+            raise Missing(f"{size + size // 4 >> 20} MiB free in {folder}")
 
 
 def filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:

@@ -4,18 +4,14 @@ A device that is there already is not touched where the kernel can add one (zram
 borrowed if nobody uses it, and gets its algorithm back."""
 
 import contextlib
-import shutil
-import signal
-import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from bench.missing import Missing
+from bench.swap import check_tools, switch_on, undisturbed
 
 CONTROL = Path("/sys/class/zram-control")
-TOOLS = ("mkswap", "swapon", "swapoff")
 
 
 @dataclass(frozen=True)
@@ -33,23 +29,11 @@ def read_pool(mm_stat: Path) -> PoolUse:
     return PoolUse(orig, compressed, used, used_max)
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until what must be done together is done."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
-
-
 def check(algorithm: str) -> None:
     """Say what is missing before anything is changed."""
     if not CONTROL.exists() and not Path("/sys/block/zram0").exists():
         raise Missing("the zram module (no /sys/class/zram-control)")
-    for tool in TOOLS:
-        if shutil.which(tool) is None:
-            raise Missing(f"{tool} (package util-linux or mount)")
+    check_tools()
     known = Path("/sys/block/zram0/comp_algorithm")
     if known.exists() and algorithm not in known.read_text().replace("[", "").replace("]", "").split():
         raise Missing(f"a kernel whose zram knows {algorithm}")
@@ -75,9 +59,7 @@ class ZramSwap:
             undo.callback(self._write, "reset", "1")
             self._write("comp_algorithm", self.algorithm)
             self._write("disksize", str(self.size))
-            _tool("mkswap", str(self.device))
-            _tool("swapon", "--priority", "32767", str(self.device))
-            undo.callback(_tool, "swapoff", str(self.device))
+            switch_on(self.device, undo)
             self._undo = undo.pop_all()
         return self
 
@@ -99,9 +81,3 @@ class ZramSwap:
     @property
     def mm_stat(self) -> Path:
         return self.sys / "mm_stat"
-
-
-def _tool(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -25,6 +25,19 @@ def ours(at):
     return low <= at < low + length
 def view(at, n):
     return np.frombuffer((ctypes.c_ubyte * n).from_address(at), "u1")
+def in_threads(work, n):
+    \"\"\"work(0) to work(n - 1) at once, to their ends; then nothing may be left in the arena.\"\"\"
+    done = []
+    threads = [threading.Thread(target=lambda seed=seed: done.append((work(seed), seed))) for seed in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seed for _, seed in done) == list(range(n))
+    now = quiet(mem)
+    assert (now.allocated_bytes, now.resident_bytes, now.pool_live_bytes, now.swapped_bytes) == (0, 0, 0, 0), now
+    assert now.poisoned == 0
+    return now
 """
 
 

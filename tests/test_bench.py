@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench import before, cgroup, confine, data, jobs, native, report, results, subjects, tasks
+from bench import before, cgroup, confine, data, jobs, native, pool, report, results, subjects, tasks, zswap
 from bench.__main__ import parser, verdict
 from bench.missing import Missing
 from bench.native import Loops, words
@@ -24,10 +24,15 @@ README = Path(__file__).parents[1] / "bench" / "README.md"
 
 
 @pytest.fixture(scope="module")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Loops:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("gcc") is None and shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    return Loops(native.build(tmp_path_factory.mktemp("loops")))
+    return native.build(tmp_path_factory.mktemp("loops"))
+
+
+@pytest.fixture(scope="module")
+def loops(library: Path) -> Loops:
+    return Loops(library)
 
 
 def record(subject: str, fill: float = 1.0, *, round_: int = 1, kind: str = "mixed", **rest: object) -> Record:
@@ -36,21 +41,30 @@ def record(subject: str, fill: float = 1.0, *, round_: int = 1, kind: str = "mix
     return dataclasses.replace(made, **rest)  # type: ignore[arg-type]
 
 
+def kept(subject: str, kind: str, ram: float, *, disk: float = 0, size: float = 100) -> Record:
+    step = {"ram_bytes": ram, "disk_bytes": disk, "size_bytes": size}
+    return Record(kind, "memory", 1, subject, limit=0, steps={"memory": step})
+
+
+PLAN = Plan(
+    subjects=subjects.SUBJECTS,
+    kinds=("float64", "mixed"),
+    steps=STEPS,
+    rounds=3,
+    size=2048 * MIB,
+    sort_size=1024 * MIB,
+    memory_size=1024 * MIB,
+    limit=512 * MIB,
+    touches=1,
+    touch_seconds=1,
+    timeout=1,
+    folder=Path("/var/tmp"),
+)
+
+
 @pytest.fixture
 def plan() -> Plan:
-    return Plan(
-        subjects=subjects.SUBJECTS,
-        kinds=("float64", "mixed"),
-        steps=STEPS,
-        rounds=3,
-        size=2048 * MIB,
-        sort_size=1024 * MIB,
-        limit=512 * MIB,
-        touches=1,
-        touch_seconds=1,
-        timeout=1,
-        folder=Path("/var/tmp"),
-    )
+    return PLAN
 
 
 class TestData:
@@ -72,6 +86,30 @@ class TestData:
             assert np.array_equal(walk, np.round(walk, decimals))
             assert not np.any(np.signbit(walk) & (walk == 0))
             assert np.abs(np.diff(walk)).max() < 10
+
+    def test_timestamps_go_on_where_they_stopped(self) -> None:
+        take = data.timestamps(np.random.default_rng(1))
+        both = np.concatenate([take(8192), take(8192)]).view("datetime64[ns]")
+        assert both[0] >= np.datetime64("2026-01-01")
+        assert np.all(np.diff(both) >= np.timedelta64(0))
+        assert not np.any(both.view(np.int64) % 1000)
+
+    def test_one_place_in_fifty_is_not_zero(self) -> None:
+        values = data.sparse(np.random.default_rng(1))(MIB).view(np.float64)
+        assert 0.018 < np.count_nonzero(values) / values.size <= 0.02
+
+    def test_weights_are_rounded_to_the_upper_half(self) -> None:
+        drawn = np.random.default_rng(1)
+        spread = np.float32(0.02 * 2 ** drawn.uniform(-1, 1))
+        exact = drawn.standard_normal(4096, np.float32) * spread
+        halves = data.weights(np.random.default_rng(1))(8192).view(np.uint16)
+        rounded = (halves.astype(np.uint32) << 16).view(np.float32)
+        assert np.all(np.abs(rounded - exact) <= np.abs(exact) * 2**-8)
+
+    def test_photographs_do_not_come_again(self) -> None:
+        take = data.photographs(np.random.default_rng(1), data.gather_photographs())
+        pages = [page.tobytes() for page in np.concatenate([take(MIB), take(MIB)]).reshape(-1, 4096)]
+        assert len(set(pages)) == len(pages)
 
     def test_counters_go_on_where_they_stopped(self) -> None:
         take = data.counters(np.random.default_rng(1))
@@ -143,6 +181,10 @@ class TestLoops:
         ordered[[10, 20]] = ordered[[20, 10]]
         assert loops.unsorted(ordered) == 11
 
+    def test_words_are_in_order_without_a_sign(self, loops: Loops) -> None:
+        assert loops.unsorted(np.array([1, 2, 1 << 63], np.uint64)) == -1
+        assert loops.unsorted(np.array([1, 1 << 63, 2], np.uint64)) == 2
+
 
 class TestResults:
     def test_medians_and_ratios(self) -> None:
@@ -181,18 +223,24 @@ class TestResults:
         assert record("zram-lz4", pool_peak=100 * MIB).ram == 612 * MIB
 
     def test_targets_are_met_at_their_value(self) -> None:
-        records = [record("zram-lz4", 1.0), record("frontswap", 3.0), record("frontswap-ram", 2.9)]
+        records = [record("zram-lz4", 1.0), record("frontswap", 5.0), record("frontswap-ram", 4.9)]
         found = {one.subject: one.met for one in results.verdicts(results.tables(records))}
         assert found == {"frontswap": True, "frontswap-ram": False}
 
-    def test_compression_is_judged_on_numbers_only(self) -> None:
-        def pool(used: int) -> dict[str, dict[str, float]]:
-            return {"fill": {"stored_bytes": 100, "pool_bytes": used}}
+    @pytest.mark.parametrize(("kind", "ratio"), [("int32", 0.75), ("text", 1.02), ("images", None)])
+    def test_memory_is_judged_by_the_kind_of_data(self, kind: str, ratio: float | None) -> None:
+        names = ("zram-lz4", "frontswap", "frontswap-4k")
+        found = results.verdicts(results.tables([kept(name, kind, 50) for name in names]))
+        assert [(one.subject, one.target.ratio) for one in found] == [
+            (name, ratio) for name in names[1:] if ratio is not None
+        ]
 
-        for kind, judged in (("int32", 1), ("text", 0)):
-            records = [record(name, kind=kind, samples=pool(50)) for name in ("zram-lz4", "frontswap")]
-            found = [one for one in results.verdicts(results.tables(records)) if one.metric.name == "compression"]
-            assert len(found) == judged
+    def test_what_is_on_disk_counts_as_memory(self) -> None:
+        ours = kept("frontswap", "int32", 20, disk=30, size=200)
+        assert results.memory("ram_bytes", "disk_bytes")(ours) == 256
+        table = report.shown(results.tables([kept("zram-lz4", "int32", 50), ours]), PLAN)[0]
+        assert table.head == ("", "zram-lz4", "frontswap")
+        assert table.rows == [[("int32", False), ("512", False), ("256 (0.5x), 154 on disk", False)]]
 
     def test_small_pages_have_their_own_targets(self) -> None:
         def touched(value: float) -> dict[str, dict[str, float]]:
@@ -229,7 +277,7 @@ class TestReport:
         assert "Measured on 2026-01-02: 2 x CPU, Linux 6.18" in text
         assert "| fill, GB/s | 1 | 3.5 (3.5x) |" in text
         assert "| target | subject | mixed |" in text
-        assert "| fill at least 3x zram-lz4 | frontswap | 3.5x met |" in text
+        assert "| fill at least 5x zram-lz4 | frontswap | 3.5x missed |" in text
 
 
 class TestPlan:
@@ -238,6 +286,9 @@ class TestPlan:
             ("pass", "float64"),
             ("pass", "mixed"),
             ("sort", "float64"),
+            ("sort", "mixed"),
+            ("memory", "float64"),
+            ("memory", "mixed"),
         ]
         scans = dataclasses.replace(plan, steps=("scan",))
         assert [steps for *_, steps in works(scans)] == [("scan",), ("scan",)]
@@ -247,6 +298,10 @@ class TestPlan:
         assert all(
             names.index(subjects.ZRAM) < names.index(subject.name) for subject in subjects.SUBJECTS if subject.same_ram
         )
+
+    def test_memory_is_for_those_who_compress(self) -> None:
+        names = [subject.name for subject in subjects.SUBJECTS if subject.takes("memory")]
+        assert names == ["zram-lz4", "zram-lzo-rle", "zswap", "frontswap", "frontswap-4k"]
 
     def test_an_unknown_name_is_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
@@ -259,6 +314,40 @@ class TestMachine:
         (tmp_path / "mm_stat").write_text("  8192  4096  5000  0  6000  1  2  3  4\n")
         pool = read_pool(tmp_path / "mm_stat")
         assert (pool.orig_data_size, pool.mem_used_total, pool.mem_used_max) == (8192, 5000, 6000)
+
+    def test_zswaps_pool_is_read_from_meminfo(self, tmp_path: Path) -> None:
+        (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nZswap:      4 kB\nZswapped:    10 kB\nDirty: 0 kB\n")
+        assert zswap.held(tmp_path / "meminfo") == {"orig_data_size": 10 << 10, "mem_used_total": 4 << 10}
+
+    def test_zswap_that_others_use_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "enabled").write_text("Y\n")
+        swaps = tmp_path / "swaps"
+        swaps.write_text("Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n")
+        with pytest.raises(Missing, match="nobody uses"):
+            zswap.check("ext4", swaps, tmp_path)
+        (tmp_path / "enabled").write_text("N\n")
+        with pytest.raises(Missing, match="overlay may have none"):
+            zswap.check("overlay", swaps, tmp_path)
+        with pytest.raises(Missing, match=r"no .*/nowhere"):
+            zswap.check("ext4", swaps, tmp_path / "nowhere")
+
+    def test_zswap_is_put_back_as_it_was(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also if swapon fails: all but the swap itself is files."""
+        for name, value in (("enabled", "N\n"), ("compressor", "deflate\n")):
+            (tmp_path / name).write_text(value)
+        monkeypatch.setattr(zswap, "PARAMETERS", tmp_path)
+        file = tmp_path / "swap"
+
+        def no_swap(where: Path, _: object) -> None:
+            assert where.stat().st_size == MIB
+            assert [(tmp_path / name).read_text() for name in ("enabled", "compressor")] == ["Y", "lz4"]
+            raise OSError("swapon: no")
+
+        monkeypatch.setattr(zswap, "switch_on", no_swap)
+        with pytest.raises(OSError, match="swapon: no"), zswap.ZswapSwap(file, MIB):
+            pass
+        assert [(tmp_path / name).read_text() for name in ("enabled", "compressor")] == ["N", "deflate"]
+        assert not file.exists()
 
     def test_cgroup_v1_is_found_below_our_own_group(self, tmp_path: Path) -> None:
         mount = tmp_path / "memory"
@@ -311,6 +400,33 @@ def test_before_pairs_rounds() -> None:
         "scan": ("1", "1.2", "1.150 (1.100 to 1.200) missed", "3"),
         "random": ("5", "5", "1.000 (1.000 to 1.000)", "2"),
     }
+
+
+class TestPool:
+    @pytest.mark.parametrize(("kind", "swap"), [("int32-ids", "/var/tmp"), ("float64", None)])
+    def test_rewriting_keeps_every_byte_and_says_how_dense_the_pool_is(
+        self, library: Path, kind: str, swap: str | None
+    ) -> None:
+        found = pool.churn(pool.Churn(kind, 4096, 48 * MIB, 24 * MIB, swap, 1, str(library)))
+        assert 0 < found["live_of_pool"] <= 1
+        assert 0 < found["least"] <= found["live_of_ram"] <= 1
+        assert len(found["samples"]) == pool.TURNS
+        assert bool(found["written"]) == (swap is not None)
+
+    def test_what_is_written_is_at_least_what_is_there(self, library: Path) -> None:
+        found = pool.fill(pool.Fill("int32-ids", 4096, 64 * MIB, 24 * MIB, "/var/tmp", str(library)))
+        assert found["left"] > 0
+        assert found["written_bytes"] > found["compressed_bytes"] > 0
+
+    def test_goals(self) -> None:
+        run = {"kind": "text", "page": 4096, "size": MIB, "limit": MIB, "swap": "/var/tmp", "times": 6, "us": 1}
+        state = {"pool_bytes": MIB, "live_of_pool": 0.95, "least": 0.5, "moved": 0.1}
+        good = {**run, **state, "live_of_ram": 0.9, "written": 1.05}
+        bad = {**good, "live_of_ram": 0.8999, "written": 1.051}
+        rows = pool.churn_sheet([good, bad]).rows
+        assert [(row[5], row[9]) for row in rows] == [("0.900 met", "1.050 met"), ("0.900 missed", "1.051 missed")]
+        left = {**run, "left": 9, "compressed_bytes": MIB, "written_bytes": MIB, "ratio": 1.06}
+        assert pool.fill_sheet([left]).rows[0][-1] == "1.060 missed"
 
 
 class TestJobs:

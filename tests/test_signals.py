@@ -479,6 +479,76 @@ assert memory.statistics().poisoned == 0
     run(program, code)
 
 
+TEMPORARIES = r"""
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static volatile uint64_t *data;
+static volatile size_t words, at, wrong;
+static volatile int done;
+
+static uint64_t expected(size_t i) { return i * 0x9E3779B97F4A7C15u; }
+static void on_signal(int number) {
+    at = at * 6364136223846793005u + 1442695040888963407u;
+    size_t i = (at >> 20) % words;
+    if (data[i] != expected(i)) wrong = 1;
+}
+static void *temporaries(void *unused) {
+    while (!done) {
+        void *volatile p = malloc(1 << 20);
+        free(p);
+    }
+    return NULL;
+}
+static void *signals(void *threads) {
+    while (!done) {
+        for (int i = 0; i < 2; i++) pthread_kill(((pthread_t *)threads)[i], SIGUSR1);
+        usleep(50);
+    }
+    return NULL;
+}
+/* Signals come to threads that allocate and free, and this one forks: 0 if all was right. */
+int fork_beside(uint64_t *from, size_t n, int forks) {
+    pthread_t threads[3];
+    int status = 0;
+    for (size_t i = 0; i < n; i++) from[i] = expected(i);
+    data = from;
+    words = n;
+    if (signal(SIGUSR1, on_signal) == SIG_ERR) return -1;
+    for (int i = 0; i < 2; i++) if (pthread_create(&threads[i], NULL, temporaries, NULL)) return -2;
+    if (pthread_create(&threads[2], NULL, signals, threads)) return -3;
+    for (int i = 0; i < forks && status == 0; i++) {
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        if (child < 0 || waitpid(child, &status, 0) != child) status = -4;
+    }
+    done = 1;
+    pthread_join(threads[2], NULL);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    return status ? status : (int)wrong;
+}
+"""
+
+
+def test_handlers_that_fault_while_their_thread_frees_and_others_fork(seam: Mode, tmp_path: Path) -> None:
+    """Who frees is not counted at the gate while a handler of his may wait at it."""
+    code = f"""
+memory = frontswap.install("16M", page=PAGE)
+program = ctypes.CDLL({str(c_library(TEMPORARIES, tmp_path))!r})
+program.fork_beside.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+data = memory.zeros(3 << 20, "u8")
+assert memory.statistics().registered
+assert program.fork_beside(data.ctypes.data, data.size, 400) == 0
+assert memory.statistics().poisoned == 0
+"""
+    run_child(SETUP + code, mode=seam).check()
+
+
 CANCELLED = r"""
 #include <pthread.h>
 #include <stdint.h>

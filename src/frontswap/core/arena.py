@@ -468,7 +468,8 @@ def arena_free(pg, address):
 #
 # Signals stay as they are, for the four calls would take as long as all the rest. Nothing is registered while one who
 # has found it so is inside of the gate, so a handler that interrupts him touches ordinary memory; if it forks or
-# allocates, it waits for ever, as in malloc().
+# allocates, it waits for ever, as in malloc(). Once it is registered nobody enters like that: a handler that faults
+# would wait at a gate that a fork has closed, and the fork for him whom it has interrupted.
 
 
 def spare_keep(pg, number, ends):
@@ -477,7 +478,7 @@ def spare_keep(pg, number, ends):
     size: int64_t = cython.cast(int64_t, block.pages) << block.shift
     most: int64_t = min(cython.cast(int64_t, SPARE_BYTES), pg.budget // 8)
     n: cython.int = -1
-    if not block.spare or size > SPARE_ARRAY or size > most:
+    if not block.spare or size > SPARE_ARRAY or size > most or loadi(cython.address(pg.registered)):
         return -1
     gate_enter(pg)
     if loadi(cython.address(pg.registered)) == 0:
@@ -513,7 +514,7 @@ def spare_begin(pg, bytes, page, typesize, kind, how):
     number: uint32_t = 0
     address: uint64_t = 0
     block: block_p
-    if bytes > SPARE_ARRAY:
+    if bytes > SPARE_ARRAY or loadi(cython.address(pg.registered)):
         return 0
     gate_enter(pg)
     if loadi(cython.address(pg.registered)) == 0:

@@ -65,6 +65,7 @@ cdef enum:
     RECORD = 224              # what a page keeps when it comes and goes clean: KIND and SLOT
     HIGH_SHIFT = 16
     STREAMS_SEEN = 4
+    FAULTS_SEEN = 16          # of those that no stream has
 
 cdef enum:
     CHUNK_SHIFT = 21          # address space is handed out in 2 MiB: an array starts a new one
@@ -177,10 +178,15 @@ ctypedef struct record_t:     # the header of a record in a segment
     uint32_t check
 
 ctypedef struct stream_t:     # one sequence of faults in an array; written racily, only ever a hint
-    uint32_t last             # index of the page of its last fault
+    uint32_t last             # neighbours: index of the page of its last fault,
     uint32_t ahead            # readahead is queued up to here
-    int32_t direction         # 1, -1; 0: one fault only
+    int32_t direction         # 1, -1; 0: one fault only; JUMPS: by `step`
     uint32_t streak
+    int64_t step              # bytes from one to the next
+    int64_t at                # of its last fault, in the array
+    int64_t queued            # steps from there that readahead is queued for
+    int64_t origin            # of its first fault
+    int64_t taken             # steps since then
 
 ctypedef struct block_t:      # an array
     uint64_t base
@@ -203,6 +209,8 @@ ctypedef struct block_t:      # an array
     uint32_t dropping         # threads that unmap a part of it
     stream_t streams[STREAMS_SEEN]
     uint32_t next_stream
+    int64_t seen[FAULTS_SEEN]  # where the last faults were that no stream has
+    uint32_t next_seen
     codec_choice choice
 
 ctypedef struct segment_t:
@@ -250,10 +258,13 @@ ctypedef struct extents_t:    # free ranges, sorted, first fit
     uint32_t n
     uint32_t capacity
 
-ctypedef struct request_t:    # readahead: `count` pages from `first`, upwards or downwards
-    uint32_t first
+ctypedef struct request_t:    # readahead of `count` pages
+    uint32_t first            # the first one; JUMPS: the first one of the array
     uint32_t count
-    int32_t direction
+    int32_t direction         # 1, -1: of a sequence of neighbours; 0: all of them, upwards; or JUMPS
+    uint32_t shift            # JUMPS: of its pages,
+    int64_t at                # where in the array the first one is,
+    int64_t step              # and bytes from one to the next
 
 cdef enum:
     MAX_STACKS = 8            # backends behind one set of hooks, each with its filters

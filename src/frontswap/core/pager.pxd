@@ -13,7 +13,6 @@ cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
 cdef bint pager_fixed(pager_t *pg, uint64_t address) noexcept nogil
 cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
 cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
-cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil
 cdef void *readahead_thread(void *argument) noexcept nogil
 
 
@@ -24,6 +23,7 @@ ctypedef struct spot_t:       # the page that an address lies in
     uint32_t shift
     uint32_t page
     uint32_t index
+    int64_t at                # bytes from the beginning of the array
 
 cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
 cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
@@ -35,7 +35,6 @@ cdef void wait_for_memory(pager_t *pg, context_t *ctx, int64_t size, int error, 
 cdef void fill_holes(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
 cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
 cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcept nogil
-cdef int stream_note(pager_t *pg, block_t *block, uint32_t index) noexcept nogil
 cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
 cdef int pin_once(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint out_on_disk(pager_t *pg, uint32_t page) noexcept nogil

@@ -11,7 +11,6 @@ from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, 
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
-    ADVICE_SEQUENTIAL,
     BUSY,
     C_FAULTS,
     C_FIRST_TOUCHES,
@@ -37,7 +36,6 @@ from cython.cimports.frontswap.core.layout import (
     REQUESTS,
     SLOT,
     STATE,
-    STREAMS_SEEN,
     block_p,
     context_p,
     page_address,
@@ -46,12 +44,12 @@ from cython.cimports.frontswap.core.layout import (
     pager_p,
     request_t,
     segment_of,
-    stream_p,
 )
 from cython.cimports.frontswap.core.reclaim import BRIEF, PATIENT, charge, queue_add, reclaim_batch
 from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
+from cython.cimports.frontswap.core.streams import JUMPS, request_page, stream_note
 from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
@@ -113,6 +111,7 @@ def spot_find(pg, address, spot):
         return False
     spot.page = block.first + cython.cast(uint32_t, index)
     spot.index = cython.cast(uint32_t, index)
+    spot.at = cython.cast(int64_t, address - block.base)
     return True
 
 
@@ -233,7 +232,7 @@ def fault(pg, spot, write, ctx):
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
             if pg.blocks[spot.number].advice != ADVICE_RANDOM:
-                more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index) * FAR
+                more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index, spot.at) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
         # Before the record goes: it may be refused for want of a mapping, which then comes of what others have.
         error = region_allow(pg, page_address(pg, spot.page), size, False)
@@ -442,92 +441,6 @@ def pager_unpin(pg, page):
 # --- readahead -----------------------------------------------------------------------------------
 
 
-def stream_note(pg, block, index):
-    """Note a fault of page `index` and queue readahead for the sequence it continues; its direction, 0: none.
-
-    The window doubles from 2 pages to 1 MiB (4 MiB with advice "sequential"). One page in the middle of
-    a window is left out: the fault there says that the reader has come so far, and the next window
-    is read while it goes on (PG_readahead in mm/readahead.c).
-    """
-    s: stream_p
-    i: uint32_t
-    limit: uint32_t
-    window: uint32_t
-    start: uint32_t
-    last: uint32_t
-    ahead: uint32_t
-    direction: cython.int = 0
-    count: uint32_t = block.pages
-    for i in range(STREAMS_SEEN):
-        s = cython.address(block.streams[i])
-        last = s.last
-        ahead = s.ahead
-        direction = s.direction
-        if direction == 0 and last + 1 == index:
-            direction = 1
-        elif direction == 0 and index + 1 == last:
-            direction = -1
-        if direction == 1 and last < index and index <= (ahead if ahead > last else last) + 1:
-            break
-        if direction == -1 and last > index and index + 1 >= (ahead if ahead < last else last):
-            break
-        direction = 0
-    if direction == 0:
-        s = cython.address(block.streams[block.next_stream % STREAMS_SEEN])
-        block.next_stream += 1
-        s.last = s.ahead = index
-        s.direction = 0
-        s.streak = 0
-        return 0
-    if s.direction == 0:
-        ahead = index
-    s.direction = direction
-    s.last = index
-    if s.streak < 16:
-        s.streak += 1
-    limit = (4 << 20 if block.advice == ADVICE_SEQUENTIAL else 1 << 20) >> block.shift
-    if limit > pg.budget >> (block.shift + 4):
-        limit = cython.cast(uint32_t, pg.budget >> (block.shift + 4))
-    window = cython.cast(uint32_t, 1) << s.streak
-    if window > limit:
-        window = limit
-    if window < 2:
-        s.ahead = index
-        return direction
-    if direction == 1:
-        if ahead < index:
-            ahead = index
-        if ahead - index <= window and ahead + 1 < count:
-            start = ahead + 1
-            if window > count - start:
-                window = count - start
-            s.ahead = ahead + window
-            readahead_request(pg, block.first + start, window, 1)
-    else:
-        if ahead > index:
-            ahead = index
-        if index - ahead <= window and ahead > 0:
-            if window > ahead:
-                window = ahead
-            s.ahead = ahead - window
-            readahead_request(pg, block.first + ahead - 1, window, -1)
-    return direction
-
-
-def readahead_request(pg, first, count, direction):
-    """Queue `count` pages from `first` for the readahead thread; dropped when it is far behind."""
-    at: uint32_t
-    lock(cython.address(pg.request_lock))
-    if pg.requests_in - pg.requests_out < REQUESTS:
-        at = pg.requests_in % REQUESTS
-        pg.requests[at].first = first
-        pg.requests[at].count = count
-        pg.requests[at].direction = direction
-        pg.requests_in += 1
-    unlock(cython.address(pg.request_lock))
-    wake(cython.address(pg.readahead_event))
-
-
 def prefetch(pg, ctx, page, more):
     """Bring a page in before it is asked for, clean; nothing if it is not OUT. `more`: see record_get()."""
     p: page_p = cython.address(pg.pages[page])
@@ -579,7 +492,7 @@ def readahead_thread(argument):
             request = pg.requests[pg.requests_out % REQUESTS]
             pg.requests_out += 1
             unlock(cython.address(pg.request_lock))
-            backwards = request.direction != 0 and not out_on_disk(pg, request.first)
+            backwards = (request.direction == 1 or request.direction == -1) and not out_on_disk(pg, request.first)
             for i in range(request.count):
                 if pg.closing:
                     break
@@ -588,8 +501,8 @@ def readahead_thread(argument):
                 # What is in RAM is met from its far end: the reader comes from the near one, and each does
                 # the pages that the other does not. In the file, records follow each other forwards.
                 at = request.count - 1 - i if backwards else i
-                page = request.first + at if request.direction >= 0 else request.first - at
-                more = request.count - 1 - i
+                page = request_page(cython.address(request), at)
+                more = 0 if request.direction == JUMPS else request.count - 1 - i
                 gate_enter(pg)
                 prefetch(pg, ctx, page, -more if backwards != (request.direction < 0) else more)
                 gate_leave(pg)

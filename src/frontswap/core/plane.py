@@ -44,7 +44,6 @@ from cython.cimports.frontswap.core.pager import (
     NO_MEMORY,
     pager_pin,
     pager_unpin,
-    readahead_request,
 )
 from cython.cimports.frontswap.core.protection import memory_try
 from cython.cimports.frontswap.core.region import region_prepare, region_supported
@@ -58,6 +57,7 @@ from cython.cimports.frontswap.core.resize import (
     limit_least,
 )
 from cython.cimports.frontswap.core.seam import seam_attach, seam_claim, seam_detach, seam_limit_most
+from cython.cimports.frontswap.core.streams import readahead_request
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     MAP_ANONYMOUS,

@@ -1,0 +1,18 @@
+from frontswap.core.layout cimport block_t, pager_t, request_t, stream_t
+from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
+
+cdef enum:
+    JUMPS = 2                 # a direction, beside 1 and -1
+
+cdef int stream_note(pager_t *pg, block_t *block, uint32_t index, int64_t at) noexcept nogil
+cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil
+cdef uint32_t request_page(const request_t *request, uint32_t i) noexcept nogil
+
+cdef int follows(stream_t *s, uint32_t index) noexcept nogil
+cdef int64_t jumps(const stream_t *s, int64_t at) noexcept nogil
+cdef int64_t trend(block_t *block, int64_t at) noexcept nogil
+cdef int64_t majority(const block_t *block, uint32_t lag, uint32_t n) noexcept nogil
+cdef uint32_t window_of(pager_t *pg, block_t *block, stream_t *s) noexcept nogil
+cdef void stream_along(pager_t *pg, block_t *block, stream_t *s, uint32_t index) noexcept nogil
+cdef void stream_jump(pager_t *pg, block_t *block, stream_t *s, int64_t at) noexcept nogil
+cdef void request_add(pager_t *pg, const request_t *request) noexcept nogil
