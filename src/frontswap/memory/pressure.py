@@ -94,8 +94,10 @@ def sources(machine: Machine, groups: list[Group], ours: int) -> list[Source]:
         most = limit_of(group)
         if most is not None:
             names = "".join(f"{name} " for name in group.cached).encode()
-            files = (os.fsencode(machine.path(name)) for name in (group.bound, group.usage, group.numbers))
-            found.append(Source(*files, names, 1, most, spare(most)))
+            bound, used, numbers = (
+                os.fsencode(machine.path(name)) for name in (group.bound, group.usage, group.numbers)
+            )
+            found.append(Source(bound, used, numbers, names, 1, most, spare(most)))
     return found
 
 
