@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from heaps import MAPS, START
+from heaps import MAPS, start
 from helpers import FRONTSWAP, PATIENCE, Mode, run_child
 
 LATE = {"FRONTSWAP_REGISTER": "late"}
@@ -36,8 +36,8 @@ def loose(
     ordinary: bool = False,
 ) -> None:
     """Run a snippet in a process with a heap of that limit, which nothing has been registered for."""
-    start = START.format(limit=limit, page="auto", swap=swap)
-    done = run_child(start + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout, ordinary=ordinary)
+    begun = start(limit=limit, swap=swap)
+    done = run_child(begun + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout, ordinary=ordinary)
     done.check()
 
 
