@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metadata import rss, settled, status
+from bench.proc import field
 from bench.zram import read_pool
 from bench.zswap import held
 
@@ -177,11 +178,7 @@ def page_out(array: NDArray[Any]) -> int:
 
 def written() -> int:
     """Bytes that the kernel has written to swap devices since it started."""
-    for line in Path("/proc/vmstat").read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name == "pswpout":
-            return int(value) * mmap.PAGESIZE
-    raise LookupError("no pswpout in /proc/vmstat")
+    return field(Path("/proc/vmstat"), "pswpout") * mmap.PAGESIZE
 
 
 def keeper(name: str, **settings: Any) -> Keeper:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.proc import field
+
 MIB = 1 << 20
 PAGE = 4096
 LIMIT = 128 * MIB
@@ -25,12 +27,9 @@ MOST_FOR_ARENA = 16 * MIB
 TOUCHED = 4096  # pages touched, far apart, in the huge arena
 
 
-def status(name: str, file: Path = Path("/proc/self/status")) -> int:
+def status(name: str) -> int:
     """One of the sizes that the kernel tells of this process, in bytes."""
-    for line in file.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) << 10
-    raise LookupError(f"no {name} in {file}")
+    return field(Path("/proc/self/status"), name) << 10
 
 
 def rss() -> int:

@@ -23,6 +23,7 @@ from bench.__main__ import directory
 from bench.data import Source, kind, open_source
 from bench.metadata import MIB, settled
 from bench.native import Loops, Words, words
+from bench.proc import field
 from bench.sheet import Sheet, number
 
 DENSE = 0.9  # of the RAM that the pool takes, at least, are records that a page needs
@@ -91,13 +92,9 @@ def resident(address: int, length: int) -> int:
     return int(np.count_nonzero(pages & 1)) * mmap.PAGESIZE
 
 
-def disk_writes(io: Path = Path("/proc/self/io")) -> int:
+def disk_writes() -> int:
     """Bytes that this process has had written to disks."""
-    for line in io.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "write_bytes":
-            return int(value)
-    raise LookupError(f"no write_bytes in {io}")
+    return field(Path("/proc/self/io"), "write_bytes")
 
 
 def filled(run: Run, loops: Loops) -> tuple[Any, NDArray[Any], Words]:

@@ -18,7 +18,7 @@ from bench.data import Source
 from bench.native import Loops
 from bench.subjects import Subject
 from bench.zram import ZramSwap, read_pool
-from bench.zswap import ZswapSwap
+from bench.zswap import ZswapSwap, file_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 SLACK = 128 << 20  # what frontswap's group may hold beyond its limit; it must not come near
@@ -137,9 +137,8 @@ def measure(
             zram = stack.enter_context(ZramSwap(subject.algorithm, 2 * source.size))
             settings = {"mm_stat": str(zram.mm_stat)}
         elif subject.keeper == "zswap":
-            stack.enter_context(
-                ZswapSwap(plan.folder / f"frontswap-bench-{os.getpid()}.swap", source.size + source.size // 4)
-            )
+            file = plan.folder / f"frontswap-bench-{os.getpid()}.swap"
+            stack.enter_context(ZswapSwap(file, file_bytes(source.size)))
         elif subject.keeper == "memmap":
             file = plan.folder / f"frontswap-bench-{os.getpid()}.dat"
             stack.callback(file.unlink, missing_ok=True)

@@ -83,8 +83,8 @@ def check(chosen: Subject, folder: Path, size: int) -> None:
         if (kind := filesystem(folder)) in {"tmpfs", "ramfs"}:
             raise Missing(f"a --dir on a disk ({folder} is {kind}, which is RAM)")
         stat = os.statvfs(folder)
-        if stat.f_bavail * stat.f_frsize < size + size // 4:
-            raise Missing(f"{size + size // 4 >> 20} MiB free in {folder}")
+        if stat.f_bavail * stat.f_frsize < zswap.file_bytes(size):
+            raise Missing(f"{zswap.file_bytes(size) >> 20} MiB free in {folder}")
 
 
 def filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:

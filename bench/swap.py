@@ -1,11 +1,13 @@
 """What the kernel's compressed swaps have in common: mkswap, swapon, swapoff, undisturbed by signals."""
 
+import abc
 import contextlib
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from bench.missing import Missing
 
@@ -20,6 +22,27 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+class Swap(abc.ABC):
+    """In use as swap only inside the `with` block."""
+
+    def __init__(self) -> None:
+        self._undo = contextlib.ExitStack()
+
+    @abc.abstractmethod
+    def begin(self, undo: contextlib.ExitStack) -> None:
+        """Switch it on; `undo` takes all of it back, also if this fails half-way."""
+
+    def __enter__(self) -> Self:
+        with undisturbed(), contextlib.ExitStack() as undo:
+            self.begin(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with undisturbed():
+            self._undo.close()
 
 
 def check_tools() -> None:

@@ -6,10 +6,9 @@ borrowed if nobody uses it, and gets its algorithm back."""
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from bench.missing import Missing
-from bench.swap import check_tools, switch_on, undisturbed
+from bench.swap import Swap, check_tools, switch_on
 
 CONTROL = Path("/sys/class/zram-control")
 
@@ -41,31 +40,24 @@ def check(algorithm: str) -> None:
         raise Missing("a zram device that is not in use (zram0 is, and this kernel cannot add one)")
 
 
-class ZramSwap:
+class ZramSwap(Swap):
     """One zram device as the swap of highest priority."""
 
     def __init__(self, algorithm: str, size: int) -> None:
+        super().__init__()
         self.algorithm, self.size = algorithm, size
-        self._undo = contextlib.ExitStack()
 
-    def __enter__(self) -> Self:
-        with undisturbed(), contextlib.ExitStack() as undo:
-            number, added = self._device()
-            self.device, self.sys = Path(f"/dev/zram{number}"), Path(f"/sys/block/zram{number}")
-            if added:
-                undo.callback((CONTROL / "hot_remove").write_text, str(number))
-            else:
-                undo.callback(self._write, "comp_algorithm", self._algorithm_now())
-            undo.callback(self._write, "reset", "1")
-            self._write("comp_algorithm", self.algorithm)
-            self._write("disksize", str(self.size))
-            switch_on(self.device, undo)
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with undisturbed():
-            self._undo.close()
+    def begin(self, undo: contextlib.ExitStack) -> None:
+        number, added = self._device()
+        self.device, self.sys = Path(f"/dev/zram{number}"), Path(f"/sys/block/zram{number}")
+        if added:
+            undo.callback((CONTROL / "hot_remove").write_text, str(number))
+        else:
+            undo.callback(self._write, "comp_algorithm", self._algorithm_now())
+        undo.callback(self._write, "reset", "1")
+        self._write("comp_algorithm", self.algorithm)
+        self._write("disksize", str(self.size))
+        switch_on(self.device, undo)
 
     def _device(self) -> tuple[int, bool]:
         if (CONTROL / "hot_add").exists():

@@ -3,10 +3,10 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Self
 
 from bench.missing import Missing
-from bench.swap import check_tools, switch_on, undisturbed
+from bench.proc import field
+from bench.swap import Swap, check_tools, switch_on
 
 PARAMETERS = Path("/sys/module/zswap/parameters")
 COMPRESSORS = ("lz4", "lzo-rle", "lzo")  # the first that the kernel has; all else stays as it is set
@@ -26,39 +26,30 @@ def check(kind: str, swaps: Path = Path("/proc/swaps"), parameters: Path = PARAM
 
 def held(meminfo: Path = Path("/proc/meminfo")) -> dict[str, float]:
     """What zswap holds: pages as they were, and the RAM of its pool, under the names that zram has for them."""
-    found = {}
-    for line in meminfo.read_text().splitlines():
-        name, _, rest = line.partition(":")
-        found[name] = rest
-    return {
-        "orig_data_size": int(found["Zswapped"].split()[0]) << 10,
-        "mem_used_total": int(found["Zswap"].split()[0]) << 10,
-    }
+    return {"orig_data_size": field(meminfo, "Zswapped") << 10, "mem_used_total": field(meminfo, "Zswap") << 10}
 
 
-class ZswapSwap:
+def file_bytes(size: int) -> int:
+    """What a swap file has for so many bytes of an array, and for the rest of its process."""
+    return size + size // 4
+
+
+class ZswapSwap(Swap):
     """A swap file of highest priority with zswap in front of it."""
 
     def __init__(self, file: Path, size: int) -> None:
+        super().__init__()
         self.file, self.size = file, size
-        self._undo = contextlib.ExitStack()
 
-    def __enter__(self) -> Self:
-        with undisturbed(), contextlib.ExitStack() as undo:
-            undo.callback(self.file.unlink, missing_ok=True)
-            with self.file.open("xb") as out:
-                os.fchmod(out.fileno(), 0o600)
-                os.posix_fallocate(out.fileno(), 0, self.size)
-            # Enabled first: before that the kernel takes any name for a compressor.
-            self._set("enabled", "Y", undo)
-            self.compressor = self._compressor(undo)
-            switch_on(self.file, undo)
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with undisturbed():
-            self._undo.close()
+    def begin(self, undo: contextlib.ExitStack) -> None:
+        undo.callback(self.file.unlink, missing_ok=True)
+        with self.file.open("xb") as out:
+            os.fchmod(out.fileno(), 0o600)
+            os.posix_fallocate(out.fileno(), 0, self.size)
+        # Enabled first: before that the kernel takes any name for a compressor.
+        self._set("enabled", "Y", undo)
+        self.compressor = self._compressor(undo)
+        switch_on(self.file, undo)
 
     def _set(self, name: str, value: str, undo: contextlib.ExitStack) -> None:
         parameter = PARAMETERS / name

@@ -41,6 +41,11 @@ def in_threads(work, n):
 """
 
 
+def start(*, limit: str = "16M", swap: str = "auto", page: str | int = "auto") -> str:
+    """The beginning of a snippet, with a heap of these settings."""
+    return START.format(limit=limit, swap=swap, page=page)
+
+
 def child(
     code: str,
     mode: Mode | None = None,
@@ -51,8 +56,7 @@ def child(
     environment: dict[str, str] | None = None,
 ) -> None:
     """Run a snippet after START."""
-    start = START.format(limit=limit, swap=swap, page="auto")
-    run_child(start + code, mode=mode, ordinary=ordinary, environment=environment).check()
+    run_child(start(limit=limit, swap=swap) + code, mode=mode, ordinary=ordinary, environment=environment).check()
 
 
 # mmap() and the others of ctypes are what dlsym() says: ours.
@@ -95,6 +99,4 @@ def maps(
     code: str, mode: Mode | None = None, environment: dict[str, str] | None = None, *, page: str | int = "auto"
 ) -> None:
     """Run a snippet after START and MAPS."""
-    run_child(
-        START.format(limit="16M", swap="auto", page=page) + MAPS + code, mode=mode, environment=environment
-    ).check()
+    run_child(start(page=page) + MAPS + code, mode=mode, environment=environment).check()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import c_library
-from heaps import START, child
+from heaps import child, start
 from helpers import Mode, run_child
 from tree import Tree
 
@@ -174,9 +174,7 @@ in_threads(work, 4)
 
 @pytest.mark.parametrize("what", ["libc.free(at + 64)", "libc.free(at); libc.free(at)"], ids=["middle", "twice"])
 def test_what_was_not_allocated_is_not_freed(what: str) -> None:
-    done = run_child(
-        START.format(limit="16M", page="auto", swap="auto") + f"at = malloc(3 * MiB)\nother = malloc(3 * MiB)\n{what}"
-    )
+    done = run_child(start() + f"at = malloc(3 * MiB)\nother = malloc(3 * MiB)\n{what}")
     done.died_of(signal.SIGABRT)
     assert "free(): not the address of an allocation, or freed already" in done.err
 
@@ -195,7 +193,7 @@ def test_mallocs_own_free_is_loud(first: bool, tmp_path: Path) -> None:
         tmp_path,
     )
     code = f"library = ctypes.CDLL({str(library)!r})\nlibrary.before()\nlibrary.give.argtypes = [ctypes.c_void_p]\n"
-    code += START.format(limit="16M", page="auto", swap="auto")
+    code += start()
     if not first:
         code += "view(malloc(2 * MiB), 2 * MiB).view('u8')[:] = 1008\n"
     done = run_child(code + "library.give(malloc(2 * MiB))", environment={"FRONTSWAP_REGISTER": "late"})
@@ -323,10 +321,7 @@ def test_what_lives_at_the_end(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    code = (
-        START.format(limit="16M", page="auto", swap="auto")
-        + f"ctypes.CDLL({str(library)!r}).keep()\narray = np.ones(8 * MiB)\n"
-    )
+    code = start() + f"ctypes.CDLL({str(library)!r}).keep()\narray = np.ones(8 * MiB)\n"
     done = run_child(code, fresh=True)
     assert (done.status, done.out) == (0, "all there\n"), done
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from heaps import MAPS, START
+from heaps import MAPS, start
 from helpers import FRONTSWAP, PATIENCE, Mode, run_child
 
 LATE = {"FRONTSWAP_REGISTER": "late"}
@@ -36,8 +36,8 @@ def loose(
     ordinary: bool = False,
 ) -> None:
     """Run a snippet in a process with a heap of that limit, which nothing has been registered for."""
-    start = START.format(limit=limit, page="auto", swap=swap)
-    done = run_child(start + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout, ordinary=ordinary)
+    begun = start(limit=limit, swap=swap)
+    done = run_child(begun + MAPS + MORE + code, mode=mode, environment=LATE, timeout=timeout, ordinary=ordinary)
     done.check()
 
 
@@ -223,6 +223,7 @@ def test_forks_and_mappings_beside_the_thread(seam: Mode) -> None:
 import random
 end = time.monotonic() + 4
 wrong = []
+threading.excepthook = lambda raised: (wrong.append(raised), threading.__excepthook__(raised))
 def work(seed):
     rng = random.Random(seed)
     while time.monotonic() < end:
@@ -231,7 +232,8 @@ def work(seed):
         if at == FAILED:
             continue
         array = view(at, size).reshape(-1, 4096)
-        pages = rng.sample(range(len(array)), rng.randrange(1, 40000 if time.monotonic() > end - 3 else 300))
+        most = len(array) if time.monotonic() > end - 3 else 300
+        pages = rng.sample(range(len(array)), rng.randrange(1, most))
         for page in pages:
             array[page, :8] = page % 251
         for page in pages:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import c_library
-from heaps import MAPS, START, maps
+from heaps import MAPS, maps, start
 from helpers import Mode, run_child
 
 
@@ -166,7 +166,7 @@ assert munmap(at, 5 * MiB) == 0 and left(data) == 0
 def test_a_touch_that_the_disk_cannot_back_is_sigbus(tmp_path: Path) -> None:
     """Loud, with a message: nothing that others have been promised is given away for it."""
     done = run_child(
-        START.format(limit="16M", page="auto", swap=str(tmp_path))
+        start(swap=str(tmp_path))
         + MAPS
         + """
 at = take(1 << 30, NORESERVE)

@@ -10,6 +10,7 @@ import pytest
 from conftest import NewMemory
 from helpers import MiB, Mode, cold, quiet, walk
 
+import frontswap
 from frontswap.core import streams
 
 PAGE = 4096
@@ -20,16 +21,21 @@ def steps(start: int, step: int, n: int = 40) -> list[int]:
     return [start + i * step for i in range(n)]
 
 
+def times(memory: frontswap.Memory, array: np.ndarray) -> int:
+    """How often 4 KiB its pages are: larger where pages are protected."""
+    return memory._plane.page_of(array.ctypes.data) // PAGE
+
+
 @pytest.mark.parametrize(
     "walkers",
     [
         [steps(0, 3 * PAGE)],
-        [steps(SIZE - 1, -5 * PAGE)],
+        [steps(-1, -5 * PAGE)],
         [steps(70, 10_240)],
-        [steps(SIZE - PAGE, -33_333)],
-        [steps(0, 100 * PAGE + 8)],
-        [steps(0, 3 * PAGE), steps(SIZE // 2, 7 * PAGE)],
-        [steps(0, 3 * PAGE), steps(SIZE // 2, 7 * PAGE), steps(SIZE - 1, -11 * PAGE)],
+        [steps(-PAGE, -33_333)],
+        [steps(0, 30 * PAGE + 8)],
+        [steps(0, 3 * PAGE), steps(900 * PAGE, 7 * PAGE)],
+        [steps(0, 3 * PAGE), steps(900 * PAGE, 7 * PAGE), steps(-1, -11 * PAGE)],
     ],
     ids=["up", "down", "parts", "parts down", "far", "two", "three"],
 )
@@ -39,7 +45,8 @@ def test_who_jumps_finds_pages_there(seam: Mode, new_memory: NewMemory, walkers:
     array = memory.array(source)
     cold(memory, array)
     before = quiet(memory)
-    touched = list(chain.from_iterable(zip(*walkers, strict=True)))
+    larger = times(memory, array)
+    touched = [at * larger for at in chain.from_iterable(zip(*walkers, strict=True))]
     for at in touched:
         assert array[at] == source[at]
         quiet(memory)
@@ -74,23 +81,25 @@ def test_who_jumps_at_random_gets_nothing(new_memory: NewMemory) -> None:
     array = memory.array(source)
     cold(memory, array)
     before = quiet(memory)
-    for page in np.random.default_rng(7).permutation(SIZE // PAGE // 4)[:300] * 4:
-        assert array[page * PAGE] == source[page * PAGE]
+    page = times(memory, array) * PAGE
+    for at in np.random.default_rng(7).permutation(SIZE // page // 4)[:300] * 4 * page:
+        assert array[at] == source[at]
     assert quiet(memory).readaheads == before.readaheads
 
 
 def test_ends_of_the_array(new_memory: NewMemory) -> None:
     """The window ends with the array: of its neighbour in the page table nothing is brought in."""
     memory = new_memory("64M", page=PAGE)
-    sources = [walk(60 * 512, seed) for seed in (1, 2, 3)]
+    page = times(memory, memory.empty(PAGE)) * PAGE
+    sources = [walk(60 * page // 8, seed) for seed in (1, 2, 3)]
     arrays = [memory.array(source) for source in sources]
     for array in arrays:
         cold(memory, array)
     middle = arrays[1].view("u1")
-    for at in chain(steps(0, 5 * PAGE, 12), steps(59 * PAGE, -5 * PAGE, 12)):
+    for at in chain(steps(0, 5 * page, 12), steps(59 * page, -5 * page, 12)):
         assert middle[at] == sources[1].view("u1")[at]
         quiet(memory)
-    assert quiet(memory).resident_bytes <= 24 * PAGE
+    assert quiet(memory).resident_bytes <= 24 * page
     for array, source in zip(arrays, sources, strict=True):
         assert np.array_equal(array, source)
 

@@ -528,8 +528,7 @@ def spare_begin(pg, bytes, page, typesize, kind, how):
         unlock(cython.address(pg.arena_lock))
     gate_leave(pg)
     if address and how & ZEROS:
-        # As its owner does, from outside of the gate: it may be registered by now, and these are faults then. Frames
-        # that are there are cleared in a third of the time that new ones take.
+        # As its owner does, from outside of the gate: it may be registered by now, and these are faults then.
         memset(cython.cast(cython.p_void, address), 0, bytes)
     return address
 

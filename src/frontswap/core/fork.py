@@ -15,6 +15,7 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 """
 
 import cython
+from cython.cimports.frontswap.core.brake import brake_forked
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
 from cython.cimports.frontswap.core.got import got_add
 from cython.cimports.frontswap.core.keeper import guard, keepers_forked, unguard
@@ -281,6 +282,7 @@ def child_one(pg):
     # Its thread may have been in the middle of a batch: it is the parent's, and these records stay as they are.
     storei(cython.address(pg.dense_state), DENSE_EMPTY)
     loose_forked(pg)
+    brake_forked(pg)
     if pg.fd >= 0:
         unguard(pg.fd)
         pg.fd = -1

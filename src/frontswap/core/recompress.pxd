@@ -9,6 +9,7 @@ cdef void *recompress_thread(void *argument) noexcept nogil
 cdef int64_t room_of(uint32_t page) noexcept nogil
 cdef void open_end(pager_t *pg) noexcept nogil
 cdef bint is_wanted(pager_t *pg) noexcept nogil
+cdef void dense_back(pager_t *pg) noexcept nogil
 cdef bint buffers_there(pager_t *pg) noexcept nogil
 cdef uint32_t next_segment(pager_t *pg) noexcept nogil
 cdef bint segment_begin(pager_t *pg) noexcept nogil

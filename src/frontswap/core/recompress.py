@@ -2,7 +2,7 @@
 
 As zram's `recompress`, but by itself: the coldest segments first, each once, while the pool takes more than half of
 what it may, and with processor time that nobody else wants. What comes out of it stays among the coldest (age_insert()
-in segments), and leaves for the disk before all else, as it would have. A page that comes back is stored by LZ4 again.
+in ages), and leaves for the disk before all else, as it would have. A page that comes back is stored by LZ4 again.
 
 Two threads share the work, because a thread that runs only when a processor has nothing else to do (SCHED_IDLE) must
 hold nothing that others wait for: it may get no time for seconds. So it has no page, no lock and no segment, is not
@@ -37,6 +37,7 @@ from cython.cimports.frontswap.core.codec import (
     codec_encoder_bytes,
     codec_encoder_init,
 )
+from cython.cimports.frontswap.core.contexts import populate
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_RECOMPRESSED,
@@ -65,6 +66,7 @@ from cython.cimports.frontswap.core.layout import (
     offset_of,
     page_p,
     pager_p,
+    pressure_of,
     record_p,
     segment_of,
     segment_p,
@@ -127,6 +129,15 @@ def dense_layout(pg, at):
     pg.dense_encoder = pg.dense_out + room
 
 
+def dense_back(pg):
+    """Back what is used of them: a fork would wait for an idle thread in the middle of a first touch."""
+    room: int64_t = room_of(pg.dense_page)
+    populate(pg.dense_io, room + DENSE_IO)
+    populate(pg.dense_tmp, room)
+    populate(pg.dense_out, room)
+    populate(pg.dense_encoder, codec_encoder_bytes(pg.dense_page))
+
+
 def buffers_there(pg):
     """True if there are buffers, for as large pages as may be: of the limit they take a small part.
 
@@ -147,6 +158,7 @@ def buffers_there(pg):
             add64(cython.address(pg.used), more)
         pg.dense_charged += more
         pg.dense_page = page
+        dense_back(pg)
     return pg.dense_page != 0
 
 
@@ -159,7 +171,7 @@ def recompress_step(pg):
     One thread only: the writeback thread.
     """
     if loadi(cython.address(pg.dense_state)) == DENSE_DONE:
-        if loadi(cython.address(pg.pressure)) != PRESSURE_CRITICAL:
+        if pressure_of(pg) != PRESSURE_CRITICAL:
             batch_install(pg)
             open_end(pg)
         storei(cython.address(pg.dense_state), DENSE_EMPTY)
@@ -180,13 +192,13 @@ def open_end(pg):
     """Nothing stays in the pool under critical pressure: who empties it may have closed the open segment before we
     put something into a new one.
     """
-    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+    if pressure_of(pg) == PRESSURE_CRITICAL:
         segment_close(pg, STREAM_DENSE)
 
 
 def is_wanted(pg):
     """True if the pool should be denser, and there is room to make it so."""
-    if pg.recompress == RECOMPRESS_OFF or loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+    if pg.recompress == RECOMPRESS_OFF or pressure_of(pg) == PRESSURE_CRITICAL:
         return False
     if pg.recompress != RECOMPRESS_EAGER and load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 2:
         return False

@@ -18,14 +18,12 @@ cdef int write_coldest(pager_t *pg) noexcept nogil
 cdef int write_slot_stream(pager_t *pg) noexcept nogil
 
 cdef void free_empty(pager_t *pg, uint32_t number, uint32_t held) noexcept nogil
+cdef void slots_back(pager_t *pg) noexcept nogil
+
+cdef uint32_t slots_kept(pager_t *pg, int less) noexcept nogil
 cdef uint32_t segment_release(pager_t *pg, uint32_t number) noexcept nogil
 cdef void ram_release(pager_t *pg, uint32_t ram_slot, uint32_t stream, uint32_t fill) noexcept nogil
-cdef void age_append(pager_t *pg, uint32_t number) noexcept nogil
 cdef int owner_of(int stream) noexcept nogil
-cdef void age_insert(pager_t *pg, uint32_t number) noexcept nogil
-cdef void age_prepend(pager_t *pg, uint32_t number) noexcept nogil
-cdef void full_remove(pager_t *pg, uint32_t number) noexcept nogil
-cdef void age_remove(pager_t *pg, uint32_t number) noexcept nogil
 cdef uint32_t segment_open(pager_t *pg, int stream) noexcept nogil
 cdef uint32_t segment_seal(pager_t *pg, uint32_t number) noexcept nogil
 cdef void ram_take(pager_t *pg, uint32_t number) noexcept nogil

@@ -18,7 +18,9 @@ Races, and what prevents them:
 """
 
 import cython
+from cython.cimports.frontswap.core.ages import age_append, age_insert, age_prepend, age_remove
 from cython.cimports.frontswap.core.balance import coldest, note_seal
+from cython.cimports.frontswap.core.contexts import populate
 from cython.cimports.frontswap.core.layout import (
     C_SLOT_ERRORS,
     C_WRITTEN_BACK_BYTES,
@@ -29,6 +31,7 @@ from cython.cimports.frontswap.core.layout import (
     SEG_MOVING,
     SEG_OPEN,
     SEG_SEALED,
+    SLOT_STREAM_RAM,
     STREAM_CLEAN,
     STREAM_DENSE,
     STREAM_POOL,
@@ -66,8 +69,25 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.libc.string import memcpy
 
-# Segments of refused pages that may be in RAM: one is filled while another is written.
-SLOT_STREAM_RAM = cython.declare(cython.int, 2)
+
+def slots_kept(pg, less):
+    """RAM slots that stay backed for the segments of refused pages that are not in RAM now, of which `less` are about
+    to leave it: so what has to go needs no memory on its way. The caller holds log_lock.
+    """
+    if pg.areas != cython.NULL or pg.file < 0:
+        return 0
+    return cython.cast(uint32_t, SLOT_STREAM_RAM - pg.slot_ram + less)
+
+
+def slots_back(pg):
+    """Back them, at the registration: from then on pages may have to leave."""
+    lock(cython.address(pg.log_lock))
+    while pg.warm_n < slots_kept(pg, 0) and pg.fresh_ram < pg.ram_slots:
+        pg.warm[pg.warm_n] = pg.fresh_ram
+        pg.warm_n += 1
+        populate(pg.pool + cython.cast(uint64_t, pg.fresh_ram) * pg.segment_bytes, pg.segment_bytes)
+        pg.fresh_ram += 1
+    unlock(cython.address(pg.log_lock))
 
 
 def segment_release(pg, number):
@@ -90,15 +110,16 @@ def segment_release(pg, number):
 def ram_release(pg, ram_slot, stream, fill):
     """Give the frames of a RAM slot back to the system and its bytes back to the limit.
 
-    One slot is kept backed, for the segment that is opened next: while the pool is written out as fast
-    as it is filled, its frames go round. Called without log_lock: giving 2 MiB back takes 50 us.
+    One slot is kept backed beside those of slots_kept(), for the segment that is opened next: while the pool is
+    written out as fast as it is filled, its frames go round. Called without log_lock: giving 2 MiB back takes 50 us.
     """
     if stream == STREAM_POOL:
         add64(cython.address(pg.pool_bytes), -cython.cast(int64_t, fill))
         add64(cython.address(pg.used), -cython.cast(int64_t, fill))
     lock(cython.address(pg.log_lock))
-    if pg.warm == 0:
-        pg.warm = ram_slot + 1
+    if pg.warm_n <= slots_kept(pg, stream == STREAM_SLOT):
+        pg.warm[pg.warm_n] = ram_slot
+        pg.warm_n += 1
         if stream == STREAM_SLOT:
             pg.slot_ram -= 1
         unlock(cython.address(pg.log_lock))
@@ -117,83 +138,6 @@ def ram_release(pg, ram_slot, stream, fill):
     unlock(cython.address(pg.log_lock))
 
 
-def age_append(pg, number):
-    """Make a sealed segment the youngest of its stream. The caller holds log_lock."""
-    s: segment_p = cython.address(pg.segments[number])
-    if s.stream == STREAM_SLOT:
-        pg.full_slots[1 if pg.full_slots[0] else 0] = number
-        return
-    s.older = pg.newest
-    s.newer = 0
-    if pg.newest:
-        pg.segments[pg.newest].newer = number
-    else:
-        pg.oldest = number
-    pg.newest = number
-
-
-def age_prepend(pg, number):
-    """Put a segment back as the oldest: a try to write it out failed. The caller holds log_lock."""
-    s: segment_p = cython.address(pg.segments[number])
-    if s.stream == STREAM_SLOT:
-        pg.full_slots[1] = pg.full_slots[0]
-        pg.full_slots[0] = number
-        return
-    s.newer = pg.oldest
-    s.older = 0
-    if pg.oldest:
-        pg.segments[pg.oldest].older = number
-    else:
-        pg.newest = number
-    pg.oldest = number
-
-
-def age_insert(pg, number):
-    """Make a sealed segment of recompressed records the youngest of them, older than all others: they were the coldest
-    before, and are so still. The caller holds log_lock.
-    """
-    s: segment_p = cython.address(pg.segments[number])
-    if pg.dense_end == 0:
-        age_prepend(pg, number)
-    else:
-        s.older = pg.dense_end
-        s.newer = pg.segments[pg.dense_end].newer
-        if s.newer:
-            pg.segments[s.newer].older = number
-        else:
-            pg.newest = number
-        pg.segments[pg.dense_end].newer = number
-    pg.dense_end = number
-
-
-def full_remove(pg, number):
-    """A full segment of STREAM_SLOT is taken or gone. The caller holds log_lock."""
-    if pg.full_slots[0] == number:
-        pg.full_slots[0] = pg.full_slots[1]
-        pg.full_slots[1] = 0
-    elif pg.full_slots[1] == number:
-        pg.full_slots[1] = 0
-
-
-def age_remove(pg, number):
-    """Take a sealed segment out of the age list. The caller holds log_lock."""
-    s: segment_p = cython.address(pg.segments[number])
-    if s.stream == STREAM_SLOT:
-        full_remove(pg, number)
-        return
-    if pg.dense_end == number:
-        pg.dense_end = s.older
-    if s.older:
-        pg.segments[s.older].newer = s.newer
-    else:
-        pg.oldest = s.newer
-    if s.newer:
-        pg.segments[s.newer].older = s.older
-    else:
-        pg.newest = s.older
-    s.older = s.newer = 0
-
-
 def owner_of(stream):
     """The stream whose segments are filled by way of another one's open end."""
     return STREAM_POOL if stream == STREAM_DENSE else stream
@@ -203,9 +147,15 @@ def segment_open(pg, stream):
     """A new segment with a RAM slot, or 0. The caller holds log_lock."""
     number: uint32_t
     s: segment_p
+    warm: cython.bint
     if stream == STREAM_SLOT and pg.slot_ram >= SLOT_STREAM_RAM:
         return 0
-    if pg.free_ram_n == 0 and pg.warm == 0 and pg.fresh_ram == pg.ram_slots:
+    warm = pg.warm_n > 0 and (stream == STREAM_SLOT or pg.warm_n > slots_kept(pg, 0))
+    # The open end of the pool has frames beyond what is charged for it, which reserve_bytes() counts. That of the dense
+    # ones is not counted there: its frames come with its bytes.
+    if stream == STREAM_DENSE and (pg.free_ram_n or pg.fresh_ram < pg.ram_slots):
+        warm = False
+    if not warm and pg.free_ram_n == 0 and pg.fresh_ram == pg.ram_slots:
         return 0
     if pg.free_segment:
         number = pg.free_segment
@@ -216,11 +166,9 @@ def segment_open(pg, stream):
     else:
         return 0
     s = cython.address(pg.segments[number])
-    # The open end of the pool has frames beyond what is charged for it, which reserve_bytes() counts. That of the dense
-    # ones is not counted there: its frames come with its bytes.
-    if pg.warm and (stream != STREAM_DENSE or (pg.free_ram_n == 0 and pg.fresh_ram == pg.ram_slots)):
-        s.ram_slot = pg.warm - 1
-        pg.warm = 0
+    if warm:
+        pg.warm_n -= 1
+        s.ram_slot = pg.warm[pg.warm_n]
     elif pg.free_ram_n:
         pg.free_ram_n -= 1
         s.ram_slot = pg.free_ram[pg.free_ram_n]

@@ -1,0 +1,8 @@
+from frontswap.core.layout cimport pager_t
+from frontswap.core.uapi cimport uint32_t
+
+cdef void age_append(pager_t *pg, uint32_t number) noexcept nogil
+cdef void age_insert(pager_t *pg, uint32_t number) noexcept nogil
+cdef void age_prepend(pager_t *pg, uint32_t number) noexcept nogil
+cdef void age_remove(pager_t *pg, uint32_t number) noexcept nogil
+cdef void full_remove(pager_t *pg, uint32_t number) noexcept nogil
