@@ -32,7 +32,8 @@ def records(log):
 
 def pool_of(memory, length=256 << 10):
     address, _ = memory._plane.extents()["pool"]
-    return (ctypes.c_ubyte * length).from_address(address)
+    kept = 2 * memory._space.settings.segment  # for refused pages
+    return (ctypes.c_ubyte * length).from_address(address + kept)
 
 # The file is read and written past the page cache: through aligned buffers.
 def read_file(memory, at, length):

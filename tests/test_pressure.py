@@ -14,46 +14,16 @@ import pytest
 from conftest import NewMemory, c_library
 from groups import Group, memory_group
 from helpers import FRONTSWAP, Clock, MiB, noise, run_child, same
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import Job
 from tree import Tree
 
-from frontswap.memory.pressure import REST, SPARE, Follower, Step, auto_limit, look
+from frontswap.memory.pressure import CALM, REST, SPARE, STALLED, Follower, auto_limit, decide, look
 from frontswap.memory.settings import MIN_LIMIT
+from frontswap.memory.steps import Reading
 
 GiB = 1 << 30
-
-
-class Job:
-    """A process of 100 MiB in a cgroup (v2) of 512 MiB, where neighbours use 50 more, and its Memory."""
-
-    def __init__(self, root: Path, new_memory: NewMemory) -> None:
-        self.tree = Tree(root)
-        self.tree.cgroup2("/job")
-        self.tree.group("/job", max=512 * MiB, high="max", current=0)
-        self.neighbours(50 * MiB)
-        self.memory = new_memory(auto_limit(self.tree.machine))
-        self.clock = Clock()
-        self.follower = Follower(self.memory._space, self.tree.machine, self.clock)
-
-    def neighbours(self, used: int, own: int = 100 * MiB, cache: int = 0) -> None:
-        """What is used in the group: by others, by this process beside its arrays, and by files."""
-        self.tree.write("/proc/self/status", f"RssAnon:\t{own >> 10} kB\n")
-        self.tree.group("/job", current=own + used + cache, stat=f"anon {own + used}\ninactive_file {cache}")
-
-    def wait(self, total: int) -> None:
-        """PSI: so many microseconds of waiting until now."""
-        self.tree.group(
-            "/job",
-            pressure=f"some avg10=0.00 avg60=0.00 avg300=0.00 total={total}\n"
-            "full avg10=0.00 avg60=0.00 avg300=0.00 total=0",
-        )
-
-    def tick(self, seconds: float = 0.1) -> Step:
-        self.clock.now += seconds
-        step = self.follower.tick()
-        assert step is not None
-        assert step == self.follower.last
-        assert step.limit == self.memory.limit == self.memory.statistics().limit_bytes
-        return step
 
 
 @pytest.fixture
@@ -220,6 +190,41 @@ def test_what_is_refused_is_tried_again_later(job: Job) -> None:
         assert job.tick(REST + 0.1).why == "refused"
     assert job.tick(REST + 0.1).why == "shrink"
     assert array.all()
+
+
+# --- what is decided -------------------------------------------------------------------------------
+
+SIZES = st.integers(MIN_LIMIT, 4 * GiB)
+
+
+@given(room=st.integers(-GiB, 4 * GiB), limit=SIZES, most=SIZES, stalled=st.floats(0, 1))
+def test_a_limit_settles(room: int, limit: int, most: int, stalled: float) -> None:
+    """While what is read stays as it is the limit goes one way, comes to rest, and is not above what there is room for.
+
+    Of what there is room for it may be a 64th too large, which is the swing of the figures.
+    """
+    limit = min(limit, most)
+    reading = Reading(0.0, 0, 0, room, "the machine", stalled)
+    cap = max(min(room, most), MIN_LIMIT)
+    before = limit
+    way: set[bool] = set()
+    for _ in range(400):
+        after, why = decide(reading, before, MIN_LIMIT, most, REST)
+        assert (why == "steady") == (after == before)
+        assert MIN_LIMIT <= after <= most
+        if after == before:
+            break
+        assert after <= cap or after < before
+        way.add(after > before)
+        before = after
+    else:
+        pytest.fail(f"{before} of {cap}: it never comes to rest")
+    assert len(way) < 2, "there and back"
+    assert before <= cap + max(before // 64, MiB)
+    if stalled <= CALM:
+        assert before >= cap - before // 8
+    if stalled >= STALLED:
+        assert before <= max(cap // 2, MIN_LIMIT) or before <= limit
 
 
 # --- in a process ----------------------------------------------------------------------------------

@@ -11,6 +11,15 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 #: cgroup v1 says "no limit" as the largest long, rounded down to pages of 4 or 64 KiB
 _NO_LIMIT = 1 << 62
 _USED = {1: "memory.usage_in_bytes", 2: "memory.current"}
+_MOST = {1: "memory.limit_in_bytes", 2: "memory.max"}
+_CACHE = {
+    1: ("total_inactive_file", "total_active_file"),
+    2: ("inactive_file", "active_file", "slab_reclaimable"),
+}
+PSI = "/proc/pressure/memory"
+#: to be woken when somebody has waited for memory a tenth of the time. An ordinary user may only ask for windows of 2 s
+#: (Documentation/accounting/psi.rst)
+TRIGGER = b"some 200000 2000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,31 @@ class Group:
     def pressure(self) -> str:
         """The file that tells of its memory pressure, as a path on this machine."""
         return f"{self.path}/{'memory.pressure' if self.version == 2 else 'memory.pressure_level'}"
+
+    @property
+    def control(self) -> str:
+        """Where version 1 is asked to tell of it."""
+        return f"{self.path}/cgroup.event_control"
+
+    @property
+    def usage(self) -> str:
+        """The file with what is used."""
+        return f"{self.path}/{_USED[self.version]}"
+
+    @property
+    def bound(self) -> str:
+        """The file with the limit above which the OOM killer comes."""
+        return f"{self.path}/{_MOST[self.version]}"
+
+    @property
+    def numbers(self) -> str:
+        """The file with what that is."""
+        return f"{self.path}/memory.stat"
+
+    @property
+    def cached(self) -> tuple[str, ...]:
+        """What of that holds files, and kernel objects that the kernel frees when it wants memory."""
+        return _CACHE[self.version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +179,12 @@ class Machine:
 
     def used(self, group: Group) -> int | None:
         """What is used in a group now."""
-        return self.number(f"{group.path}/{_USED[group.version]}")
+        return self.number(group.usage)
 
     def cache(self, group: Group) -> int | None:
-        """The part of a group's memory that holds files, and kernel objects that the kernel frees when it wants memory.
-
-        None if it is not known.
-        """
-        found = self.fields(f"{group.path}/memory.stat")
-        names = (
-            ("inactive_file", "active_file", "slab_reclaimable")
-            if group.version == 2
-            else (
-                "total_inactive_file",
-                "total_active_file",
-            )
-        )
-        numbers = [int(found[name]) for name in names if found.get(name, "").isdigit()]
+        """The part of a group's memory that is :attr:`Group.cached`; None if it is not known."""
+        found = self.fields(group.numbers)
+        numbers = [int(found[name]) for name in group.cached if found.get(name, "").isdigit()]
         return sum(numbers) if numbers else None
 
     def stalls(self, groups: list[Group]) -> tuple[float, int] | None:
@@ -170,7 +193,7 @@ class Machine:
         Of the innermost of these groups that says so (v2), else of the machine; None where the kernel keeps no account.
         """
         own = [group.pressure for group in groups if group.version == 2]
-        for name in [*own, "/proc/pressure/memory"]:
+        for name in [*own, PSI]:
             found = re.match(r"some avg10=([\d.]+) .*total=(\d+)", self.text(name))
             if found is not None:
                 return float(found[1]) / 100, int(found[2])
@@ -185,7 +208,7 @@ class Machine:
             most, high, swap = (self.number(f"{path}/memory.{name}") for name in ("max", "high", "swap.max"))
             kill = "group" if self.number(f"{path}/memory.oom.group") else "process"
             return Group(path, version, most, high, swap, used, kill)
-        most = self.number(f"{path}/memory.limit_in_bytes")
+        most = self.number(f"{path}/{_MOST[1]}")
         waits = self.fields(f"{path}/memory.oom_control").get("oom_kill_disable") == "1"
         kill = "nobody" if waits else "process"
         return Group(path, version, most if most is not None and most < _NO_LIMIT else None, None, None, used, kill)

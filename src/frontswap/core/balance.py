@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.layout import (
     SEG_OPEN,
     SEG_SEALED,
     STREAM_POOL,
+    pressure_of,
     segment_p,
 )
 from cython.cimports.frontswap.core.uapi import (
@@ -26,7 +27,6 @@ from cython.cimports.frontswap.core.uapi import (
     cas64,
     int64_t,
     load64,
-    loadi,
     store64,
     uint32_t,
     wake,
@@ -165,11 +165,7 @@ def pool_has_room(pg, bytes):
     """
     most: int64_t = pool_wanted(pg)
     most -= most // 16 + 2 * cython.cast(int64_t, pg.segment_bytes)
-    return (
-        pg.file >= 0
-        and loadi(cython.address(pg.pressure)) == PRESSURE_NONE
-        and load64(cython.address(pg.pool_bytes)) + bytes <= most
-    )
+    return pg.file >= 0 and pressure_of(pg) == PRESSURE_NONE and load64(cython.address(pg.pool_bytes)) + bytes <= most
 
 
 def pool_wanted(pg):

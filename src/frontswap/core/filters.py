@@ -18,6 +18,7 @@ from cython.cimports.frontswap.core.layout import (
     REFUSED_PRESSURE,
     REFUSED_SLOW,
     page_bytes,
+    pressure_of,
 )
 from cython.cimports.frontswap.core.record import LOAD_CHECKSUM, LOAD_SHORT
 from cython.cimports.frontswap.core.uapi import (
@@ -101,7 +102,9 @@ def limit_store(b, pg, ctx, page, data, kind):
     taken: int64_t = taken_below(b, pg)
     size: int64_t = load64(cython.address(f.set[SIZE]))
     accept: int64_t = load64(cython.address(f.set[ACCEPT]))
-    level: cython.int = loadi(cython.address(f.level)) if pool_has_slots(pg) else PRESSURE_NONE
+    level: cython.int = PRESSURE_NONE
+    if pool_has_slots(pg):
+        level = max(loadi(cython.address(f.level)), pressure_of(pg))
     if level == PRESSURE_CRITICAL:
         return REFUSED_PRESSURE
     size = pressure_share(size, level)

@@ -16,6 +16,7 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 
 import cython
 from cython.cimports.frontswap.core.atfork import at_fork
+from cython.cimports.frontswap.core.brake import brake_forked
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
 from cython.cimports.frontswap.core.got import got_add
 from cython.cimports.frontswap.core.keeper import guard, keepers_forked, unguard
@@ -278,6 +279,7 @@ def child_one(pg):
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
     loose_forked(pg)
+    brake_forked(pg)
     if pg.fd >= 0:
         unguard(pg.fd)
         pg.fd = -1

@@ -9,6 +9,7 @@ import os
 import cython
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObject
 from cython.cimports.frontswap.core.arena import map_memory
+from cython.cimports.frontswap.core.brake import brake_stop
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import pool_share
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
@@ -86,6 +87,7 @@ COUNTER_NAMES = (
     "readaheads",
     "overshoots",
     "busy_pages",
+    "brakes",
 )
 
 if len(COUNTER_NAMES) != COUNTERS:
@@ -173,6 +175,7 @@ class Hooks:
         turn: cython.int = 0
         with cython.nogil:
             seam_closing(pg)
+            brake_stop(pg)
             loose_stop(pg)
             threads_stop(pg)
             while loadi(cython.address(pg.inflight)) != 0:
@@ -216,7 +219,7 @@ class Hooks:
         pg.pool_hard = size
         pg.segment_bytes = cython.cast(uint32_t, segment)
         pg.ram_slots = cython.cast(uint32_t, size // segment) + 2
-        pg.next_segment = pg.free_segment = pg.oldest = pg.newest = pg.warm = 0
+        pg.next_segment = pg.free_segment = pg.oldest = pg.newest = pg.warm_n = 0
         pg.open_segment[0] = pg.open_segment[1] = pg.open_segment[2] = 0
         pg.pool_bytes = pg.used = 0
         pg.pool_closing = 0

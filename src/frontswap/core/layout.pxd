@@ -43,7 +43,7 @@
 
 from frontswap.core.codec cimport codec_choice
 from frontswap.core.uapi cimport (
-    int32_t, int64_t, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
+    int32_t, int64_t, loadi, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
 
 cdef enum:
     NONE = 0
@@ -112,6 +112,8 @@ cdef enum:                    # streams of the log
     STREAM_SLOT = 1           # the slot writer: refused pages, written out as soon as full
     STREAM_CLEAN = 2          # records that clean_disk(), and nobody else, moves within the file
     STREAMS = 3
+    SLOT_STREAM_RAM = 2       # segments of refused pages that may be in RAM: one is filled while another is written
+    MAX_WARM = SLOT_STREAM_RAM + 1
 
 cdef enum:                    # why a backend refused a page: frontswap.backends.Refusal
     ACCEPTED = 0
@@ -157,6 +159,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_READAHEADS
     C_OVERSHOOTS
     C_BUSY_PAGES
+    C_BRAKES
     COUNTERS
 
 ctypedef struct page_t:       # 24 bytes: all that a page costs beside its record
@@ -303,6 +306,59 @@ ctypedef struct lease_t:
     uint32_t fork             # the number of the fork
     int fd                    # hung up when the child and all of its children have ended
 
+cdef enum:
+    MAX_SOURCES = 6
+    SOURCE_NAME = 512
+    BRAKE_FDS = 3 * MAX_SOURCES + 2
+
+ctypedef struct source_t:     # what may run short: a memory cgroup, or the machine. Free: most - used + what `free` says
+    char bound[SOURCE_NAME]   # a file with a limit, if it is less than `most` by then; "": none
+    char used[SOURCE_NAME]    # a file with the number of what is used, "": none
+    char free[SOURCE_NAME]    # a file with lines "name number", of which those of `names` count
+    char names[128]           # a blank behind each
+    int64_t unit              # of these numbers, in bytes
+    int64_t most
+    int64_t spare             # what is to be left
+
+ctypedef struct brake_t:      # see brake.py
+    source_t wanted[MAX_SOURCES]
+    int32_t wanted_count
+    char psi[2][SOURCE_NAME]  # the first that takes the trigger
+    char trigger[64]
+    char level_file[SOURCE_NAME]
+    char control_file[SOURCE_NAME]
+    int64_t least             # of a limit
+    int64_t growth            # bytes that are news
+    uint32_t serial           # of all that is above
+    int64_t others            # bytes that other processes of the run use: they have brakes, too
+    int64_t begin             # allocated bytes at which its thread begins, 0: it does not
+    # the thread's own
+    uint32_t opened           # serial
+    bint is_open
+    source_t sources[MAX_SOURCES]
+    int32_t count
+    int fds[BRAKE_FDS]        # three of each source, the PSI trigger, the eventfd of a pressure level
+    int32_t called_by         # CALLED_BY_*
+    int64_t calls             # how often the kernel has called
+    bint called               # and Python does not know yet
+    int64_t quiet             # until then it need not, unless memory is short
+    int64_t free[MAX_SOURCES] # at the last look
+    int64_t seen[MAX_SOURCES] # at most, since somebody was told
+    int64_t again             # no limit is tried before
+    bint lost                 # some source could not be read
+    int64_t reopen            # then all are opened anew, not before
+    bint pulled               # what is above the limit has not left yet
+    void *(*thread)(void *argument) noexcept nogil
+    pthread_t id
+    int32_t running
+    int32_t ended
+    int32_t event             # wakes the thread
+    int32_t news              # wakes who waits for it in Python
+    int64_t notes             # how often there was some
+
+ctypedef brake_t *brake_p
+ctypedef source_t *source_p
+
 cdef struct pager_t
 cdef struct backend_t
 
@@ -378,6 +434,7 @@ cdef struct pager_t:
     int32_t loose_asking      # 1: that thread is there
     int32_t loose_event
     int32_t loose_end
+    brake_t brake
     int64_t watch_from        # allocated bytes at which somebody is called, 0: nobody (core/watch.py)
     uint32_t *gone            # a bit for each 4 KiB of the arena: unmapped, while the rest of its array is not
     uint32_t *fixed           # and: the program has protected it. Its page is pinned
@@ -450,7 +507,8 @@ cdef struct pager_t:
     int32_t exclusive
     int32_t refaults_wanted   # some filter has a `refault`
     int32_t through           # `latency` of some stack wants writethrough
-    int32_t pressure          # the level, for zcache
+    int32_t pressure          # the level, for zcache, as somebody has said it
+    int32_t brake_level       # and as the brake sees it: the higher one holds
     int codec_kind            # zcache:codec=, -1: chosen by sampling
     int64_t pool_most         # zcache:size=, 0: three quarters of the limit
     int64_t clock_skew        # added to the clock that filters see: for drills that do not sleep
@@ -472,7 +530,8 @@ cdef struct pager_t:
     uint32_t *free_ram        # stack
     uint32_t free_ram_n
     uint32_t fresh_ram        # slots from here on have never been used
-    uint32_t warm             # one more free RAM slot, backed still: its number + 1, 0: none
+    uint32_t warm[MAX_WARM]   # free RAM slots that are backed, a stack
+    uint32_t warm_n
     int32_t slot_ram          # segments of STREAM_SLOT in RAM
     uint32_t full_slots[2]    # those of them that are full and wait to be written, 0: none
     int64_t pool_bytes
@@ -564,6 +623,12 @@ cdef inline uint32_t offset_of(uint64_t where) noexcept nogil:
 
 cdef inline uint32_t length_of(uint64_t where) noexcept nogil:
     return <uint32_t>(where & 0x3FFFF) * UNIT
+
+cdef inline int pressure_of(pager_t *pg) noexcept nogil:
+    """How short memory is: as somebody has said, and as the brake sees it."""
+    cdef int said = loadi(&pg.pressure)
+    cdef int seen = loadi(&pg.brake_level)
+    return said if said > seen else seen
 
 # --- who has a page ----------------------------------------------------------------------------------------------
 

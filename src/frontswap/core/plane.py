@@ -36,6 +36,7 @@ from cython.cimports.frontswap.core.layout import (
     block_p,
     bytes_p,
     pager_p,
+    pressure_of,
     segment_p,
 )
 from cython.cimports.frontswap.core.loose import loose_resume
@@ -51,6 +52,7 @@ from cython.cimports.frontswap.core.resize import (
     LIMIT_ALLOCATED,
     LIMIT_PINNED,
     limit_change,
+    limit_charged,
     limit_keep,
     limit_least,
 )
@@ -72,14 +74,16 @@ from cython.cimports.frontswap.core.uapi import (
     load32,
     load64,
     loadi,
+    lock,
     mmap,
     restore_signals,
     sigset_t,
     uint32_t,
     uint64_t,
+    unlock,
 )
 from cython.cimports.frontswap.core.uffd import uffd_features, uffd_new
-from cython.cimports.frontswap.core.watch import watch_begin
+from cython.cimports.frontswap.core.watch import brake_due, watch_begin
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import strdup
 
@@ -283,19 +287,22 @@ class Plane(Hooks):
         """
         watch_begin(self.pager(), allocated, call)
 
-    def charged(self) -> int:
-        """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated, and of
-        mappings without a reservation what was there when somebody looked. All of them while everything fits: nobody
-        looks again then.
-        """
+    def limit(self) -> int:
+        """The limit of this moment, which the brake may have lowered. Not one that is tried, and taken back."""
         pg: pager_p = self.pager()
-        if loadi(cython.address(pg.registered)):
-            return load64(cython.address(pg.used)) + pg.limit - pg.budget
-        beside: int64_t = load64(cython.address(pg.allocated)) + pg.spare_bytes
-        there: int64_t = pg.loose
-        if pg.loose_looked and beside + there > pg.budget:
-            there = min(there, pg.loose_there)
-        return beside + there
+        signals: sigset_t
+        found: int64_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            lock(cython.address(pg.arena_lock))
+            found = pg.limit
+            unlock(cython.address(pg.arena_lock))
+            restore_signals(cython.address(signals))
+        return found
+
+    def charged(self) -> int:
+        """Bytes of RAM that are ours, see limit_charged()."""
+        return limit_charged(self.pager())
 
     def wanted(self) -> int:
         """Bytes of RAM that would be of use: for all that is allocated, and the reserve."""
@@ -519,6 +526,7 @@ class Plane(Hooks):
             swap_buffer_bytes=refused,
             swap_reserved_bytes=cython.cast(int64_t, pg.slots) * pg.segment_bytes,
             used_bytes=load64(cython.address(pg.used)) if present < 0 else present,
+            pressure_level=pressure_of(pg),
             frontswap_pages=pages_in_backends(pg),
         )
         return found
@@ -544,6 +552,8 @@ class Plane(Hooks):
             return False
         threads_resume(self.pg)
         loose_resume(self.pg)
+        if loadi(cython.address(self.pg.registered)):
+            brake_due(self.pg)
         return True
 
     def close(self) -> None:

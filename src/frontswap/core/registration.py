@@ -36,6 +36,7 @@ from cython.cimports.frontswap.core.presence import (
 from cython.cimports.frontswap.core.reclaim import queue_push, reclaim_thread
 from cython.cimports.frontswap.core.region import region_complete, region_register, region_unregister
 from cython.cimports.frontswap.core.seam import handler_thread
+from cython.cimports.frontswap.core.segments import slots_back
 from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.uapi import (
     EFD_CLOEXEC,
@@ -185,6 +186,7 @@ def register_closed(pg):
     if error:
         return error
     contexts_back(pg)
+    slots_back(pg)
     if pg.side == SIDE_THREAD:
         pg.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if pg.stop_fd < 0:

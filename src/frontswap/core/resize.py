@@ -11,7 +11,7 @@ import cython
 from cython.cimports.frontswap.core.arena import CROSSING, NO_REGISTRATION, arena_trim, backing
 from cython.cimports.frontswap.core.contexts import limit_apply, reserve_bytes, work_enter, work_leave
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
-from cython.cimports.frontswap.core.layout import FRAME, context_p
+from cython.cimports.frontswap.core.layout import FRAME, MAX_PAGE, PRESSURE_CRITICAL, context_p, pressure_of
 from cython.cimports.frontswap.core.loose import crossing, loose_resume
 from cython.cimports.frontswap.core.reclaim import PATIENCE, reclaim_batch
 from cython.cimports.frontswap.core.registration import threads_resume
@@ -22,9 +22,40 @@ from cython.cimports.frontswap.core.uapi import (
     load64,
     loadi,
     lock,
+    uint32_t,
     unlock,
     wake,
 )
+
+MIN_SEGMENT = cython.declare(uint32_t, 256 << 10)
+
+
+def page_most_for(limit):
+    """The largest page of a Memory of this limit: a segment of the log, of which seven are set aside, is a 128th."""
+    largest: uint32_t = MIN_SEGMENT
+    while largest < MAX_PAGE and cython.cast(int64_t, largest) * 256 <= limit:
+        largest *= 2
+    return largest
+
+
+def largest_page(limit: int) -> int:
+    """The same for the control plane."""
+    return page_most_for(limit)
+
+
+def limit_charged(pg):
+    """Bytes of RAM that are ours: what is used, and the reserve; before the registration what is allocated, and of
+    mappings without a reservation what was there when somebody looked. All of them while everything fits: nobody looks
+    again then.
+    """
+    beside: int64_t
+    there: int64_t = pg.loose
+    if loadi(cython.address(pg.registered)):
+        return load64(cython.address(pg.used)) + pg.limit - pg.budget
+    beside = load64(cython.address(pg.allocated)) + pg.spare_bytes
+    if pg.loose_looked and beside + there > pg.budget:
+        there = min(there, pg.loose_there)
+    return beside + there
 
 
 def limit_least(pg):
@@ -96,16 +127,24 @@ def limit_keep(pg):
     Who faults meanwhile does the same, and goes on with it where this ends.
     """
     idle: cython.int = 0
-    done: cython.bint
-    ctx: context_p
     while load64(cython.address(pg.used)) > pg.budget:
         if idle > PATIENCE:
             return False
-        ctx = work_enter(pg)
-        done = reclaim_batch(pg, ctx, FRAME) > 0 or (pg.file >= 0 and write_coldest(pg) == 0)
-        work_leave(pg, ctx)
-        idle = 0 if done else idle + 1
+        idle = 0 if limit_shed(pg) else idle + 1
         if idle:
             wake(cython.address(pg.writeback_event))
             backoff(idle)
     return True
+
+
+def limit_shed(pg):
+    """Evict some; False: nothing leaves now. Not inside the gate."""
+    ctx: context_p = work_enter(pg)
+    done: cython.bint = False
+    # What zcache may not keep leaves as it is, without a byte of memory that was not ours before.
+    if pressure_of(pg) == PRESSURE_CRITICAL and pg.file >= 0:
+        done = write_coldest(pg) == 0
+    if not done:
+        done = reclaim_batch(pg, ctx, FRAME) > 0 or (pg.file >= 0 and write_coldest(pg) == 0)
+    work_leave(pg, ctx)
+    return done

@@ -19,6 +19,7 @@ Races, and what prevents them:
 
 import cython
 from cython.cimports.frontswap.core.balance import coldest, note_seal
+from cython.cimports.frontswap.core.contexts import populate
 from cython.cimports.frontswap.core.layout import (
     C_SLOT_ERRORS,
     C_WRITTEN_BACK_BYTES,
@@ -29,6 +30,7 @@ from cython.cimports.frontswap.core.layout import (
     SEG_MOVING,
     SEG_OPEN,
     SEG_SEALED,
+    SLOT_STREAM_RAM,
     STREAM_CLEAN,
     STREAM_POOL,
     STREAM_SLOT,
@@ -65,8 +67,25 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.libc.string import memcpy
 
-# Segments of refused pages that may be in RAM: one is filled while another is written.
-SLOT_STREAM_RAM = cython.declare(cython.int, 2)
+
+def slots_kept(pg, less):
+    """RAM slots that stay backed for the segments of refused pages that are not in RAM now, of which `less` are about
+    to leave it: so what has to go needs no memory on its way. The caller holds log_lock.
+    """
+    if pg.areas != cython.NULL or pg.file < 0:
+        return 0
+    return cython.cast(uint32_t, SLOT_STREAM_RAM - pg.slot_ram + less)
+
+
+def slots_back(pg):
+    """Back them, at the registration: from then on pages may have to leave."""
+    lock(cython.address(pg.log_lock))
+    while pg.warm_n < slots_kept(pg, 0) and pg.fresh_ram < pg.ram_slots:
+        pg.warm[pg.warm_n] = pg.fresh_ram
+        pg.warm_n += 1
+        populate(pg.pool + cython.cast(uint64_t, pg.fresh_ram) * pg.segment_bytes, pg.segment_bytes)
+        pg.fresh_ram += 1
+    unlock(cython.address(pg.log_lock))
 
 
 def segment_release(pg, number):
@@ -89,15 +108,16 @@ def segment_release(pg, number):
 def ram_release(pg, ram_slot, stream, fill):
     """Give the frames of a RAM slot back to the system and its bytes back to the limit.
 
-    One slot is kept backed, for the segment that is opened next: while the pool is written out as fast
-    as it is filled, its frames go round. Called without log_lock: giving 2 MiB back takes 50 us.
+    One slot is kept backed beside those of slots_kept(), for the segment that is opened next: while the pool is
+    written out as fast as it is filled, its frames go round. Called without log_lock: giving 2 MiB back takes 50 us.
     """
     if stream == STREAM_POOL:
         add64(cython.address(pg.pool_bytes), -cython.cast(int64_t, fill))
         add64(cython.address(pg.used), -cython.cast(int64_t, fill))
     lock(cython.address(pg.log_lock))
-    if pg.warm == 0:
-        pg.warm = ram_slot + 1
+    if pg.warm_n <= slots_kept(pg, stream == STREAM_SLOT):
+        pg.warm[pg.warm_n] = ram_slot
+        pg.warm_n += 1
         if stream == STREAM_SLOT:
             pg.slot_ram -= 1
         unlock(cython.address(pg.log_lock))
@@ -177,9 +197,11 @@ def segment_open(pg, stream):
     """A new segment with a RAM slot, or 0. The caller holds log_lock."""
     number: uint32_t
     s: segment_p
+    warm: cython.bint
     if stream == STREAM_SLOT and pg.slot_ram >= SLOT_STREAM_RAM:
         return 0
-    if pg.free_ram_n == 0 and pg.warm == 0 and pg.fresh_ram == pg.ram_slots:
+    warm = pg.warm_n > 0 and (stream == STREAM_SLOT or pg.warm_n > slots_kept(pg, 0))
+    if not warm and pg.free_ram_n == 0 and pg.fresh_ram == pg.ram_slots:
         return 0
     if pg.free_segment:
         number = pg.free_segment
@@ -190,9 +212,9 @@ def segment_open(pg, stream):
     else:
         return 0
     s = cython.address(pg.segments[number])
-    if pg.warm:
-        s.ram_slot = pg.warm - 1
-        pg.warm = 0
+    if warm:
+        pg.warm_n -= 1
+        s.ram_slot = pg.warm[pg.warm_n]
     elif pg.free_ram_n:
         pg.free_ram_n -= 1
         s.ram_slot = pg.free_ram[pg.free_ram_n]

@@ -359,7 +359,7 @@ cdef extern from * nogil:
     const int F_GETFL, F_SETFL, O_DIRECT, O_TMPFILE
     const unsigned long FS_IOC_GETFLAGS, FS_IOC_SETFLAGS
     const int FS_NOCOW_FL
-    const int SYS_close, SYS_close_range, SYS_ioctl, SYS_write, SYS_pread64, SYS_pwrite64
+    const int SYS_close, SYS_close_range, SYS_ioctl, SYS_read, SYS_write, SYS_pread64, SYS_pwrite64
     const int SYS_fallocate, SYS_ftruncate, SYS_sync_file_range, SYS_fadvise64, SYS_fstatfs
     ctypedef struct statfs_t "struct statfs":
         uint64_t f_frsize, f_blocks, f_bfree
@@ -386,7 +386,7 @@ cdef extern from * nogil:
         int fd
         short events
         short revents
-    const int POLLIN, POLLHUP
+    const int POLLIN, POLLPRI, POLLERR, POLLHUP
     int poll(pollfd *fds, unsigned long n, int timeout)
     ctypedef unsigned long pthread_t
     int pthread_create(pthread_t *thread, void *attributes, void *(*start)(void *) noexcept nogil, void *argument)

@@ -9,6 +9,7 @@ cdef extern from "Python.h":
 cdef object watcher           # of the one plane that is watched
 cdef int watch_process
 
+cdef void brake_due(pager_t *pg) noexcept nogil
 cdef void watch_look(pager_t *pg) noexcept nogil
 cdef int watch_call(void *unused) except -1
 cdef watch_begin(pager_t *pg, int64_t allocated, object call)

@@ -1,16 +1,26 @@
-"""Nobody has to look again and again: Python is called once so much is allocated, or somebody has changed a word."""
+"""Nobody has to look again and again: the brake's thread begins and Python is called once so much is allocated, or
+somebody has changed a word.
+"""
 
 import cython
+from cython.cimports.frontswap.core.layout import brake_p
 from cython.cimports.frontswap.core.uapi import (
     ETIMEDOUT,
+    block_signals,
     cas64,
+    casi,
     futex_wait,
     futex_wake,
     getpid,
     int64_t,
     is_file,
     load64,
+    loadi,
+    pthread_create,
+    restore_signals,
+    sigset_t,
     store64,
+    storei,
     uint32_t,
     uint64_t,
 )
@@ -18,9 +28,26 @@ from cython.cimports.frontswap.core.uapi import (
 SECOND = cython.declare(int64_t, 1000000000)
 
 
+def brake_due(pg):
+    """After an allocation: is so much allocated that the thread should be there? Without locks, not inside the gate."""
+    b: brake_p = cython.address(pg.brake)
+    least: int64_t = load64(cython.address(b.begin))
+    signals: sigset_t
+    if least == 0 or loadi(cython.address(b.running)) or load64(cython.address(pg.allocated)) + pg.loose < least:
+        return
+    if not casi(cython.address(b.running), 0, 1):
+        return
+    block_signals(cython.address(signals))
+    # Where no thread can be had Python looks alone; the next large allocation tries again.
+    if pthread_create(cython.address(b.id), cython.NULL, b.thread, cython.cast(cython.p_void, pg)) != 0:
+        storei(cython.address(b.running), 0)
+    restore_signals(cython.address(signals))
+
+
 def watch_look(pg):
     """Has so much been allocated that somebody wants to know?"""
     most: int64_t = load64(cython.address(pg.watch_from))
+    brake_due(pg)
     # Not in the child of a C library that has forked: Python's lock may be taken there.
     if most == 0 or load64(cython.address(pg.allocated)) + pg.loose < most or getpid() != watch_process:
         return

@@ -20,6 +20,7 @@ from cython.cimports.frontswap.core.layout import (
     context_p,
     length_of,
     pager_p,
+    pressure_of,
     record_p,
     segment_p,
 )
@@ -120,7 +121,7 @@ def pool_relieve(pg):
     turn: cython.int = 0
     error: cython.int
     ctx: context_p
-    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL:
+    if pressure_of(pg) == PRESSURE_CRITICAL:
         gate_enter(pg)
         segment_close(pg, STREAM_POOL)
         gate_leave(pg)

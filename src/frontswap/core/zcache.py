@@ -26,6 +26,7 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_POOL,
     page_bytes,
     page_p,
+    pressure_of,
     segment_p,
 )
 from cython.cimports.frontswap.core.record import log_load, record_make
@@ -49,7 +50,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     where: uint64_t
     need: int64_t
     tries: cython.int
-    if loadi(cython.address(pg.pressure)) == PRESSURE_CRITICAL and pool_has_slots(pg):
+    if pressure_of(pg) == PRESSURE_CRITICAL and pool_has_slots(pg):
         return REFUSED_PRESSURE
     if codec_same_filled(data, cython.cast(uint32_t, 1) << pg.blocks[p.block].shift, cython.address(value)):
         add64(cython.address(pg.counters[C_SAME_FILLED]), 1)
@@ -109,7 +110,7 @@ def pool_limit(pg, most):
         left -= pg.budget // 8
     if most > left:
         most = left
-    return pressure_share(most, loadi(cython.address(pg.pressure))) if pool_has_slots(pg) else most
+    return pressure_share(most, pressure_of(pg)) if pool_has_slots(pg) else most
 
 
 def pool_has_slots(pg):

@@ -22,6 +22,7 @@ from ..sizes import format_size
 from .settings import Settings
 from .space import Space, registering
 from .statistics import Statistics
+from .steps import Step
 
 Array = npt.NDArray[Any]
 Shape = SupportsIndex | tuple[SupportsIndex, ...] | list[SupportsIndex]
@@ -354,6 +355,13 @@ class Memory:
     def statistics(self) -> Statistics:
         """Counters and gauges of this moment."""
         return self._space.statistics()
+
+    def steps(self) -> tuple[Step, ...]:
+        """The last changes of a limit that follows, the oldest first: what was read, what was decided, and why.
+
+        None for a limit that was told: docs/pressure.md.
+        """
+        return tuple(self._space.steps)
 
     def _repr_html_(self) -> str:
         """For notebooks."""

@@ -4,7 +4,8 @@ Whatever the process, its neighbours in the cgroup and the machine use beside ou
 least) is kept free for what they will use before we have looked again; the rest is the limit. It shrinks as soon as it
 is too large, and grows slowly, when it has been too small for a while and nobody waits for memory.
 
-Each look is a Step: what was read, what was decided, and why.
+Each look is a Step: what was read, what was decided, and why. docs/pressure.md is the manual. What must not wait for
+the interpreter's lock is core/brake.py's affair, which is told here what to look at.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
+from ..core.control import Brake, Source
 from ..errors import FrontswapError, ParameterError
-from ..machine import Group, Machine
+from ..machine import PSI, TRIGGER, Group, Machine
 from ..sizes import format_size
 from .ledger import Ledger
 from .settings import MIN_LIMIT
 from .space import Space
+from .steps import Reading, Step, Why
 
 #: what a limit of "auto" leaves to the rest of the process, at least
 SPARE = 128 << 20
@@ -43,31 +45,6 @@ STALLED = 0.10
 CALM = 0.01
 #: steps that are remembered
 REMEMBERED = 256
-
-Why = Literal["steady", "shrink", "stalled", "grow", "share", "refused"]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What there is at a moment. Sizes in bytes."""
-
-    at: float  #: seconds, by the clock of who looks
-    ours: int  #: pages and records of the arrays, the reserve with them
-    outside: int  #: what the process uses beside them (RssAnon)
-    allowed: int  #: what the arrays may have; may be less than nothing
-    by: str  #: who allows no more: a path of a cgroup, "the machine", or "the run" if it has been told a size
-    stalled: float  #: part of the last second in which somebody waited for memory, 0 to 1
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A look, and what came of it."""
-
-    reading: Reading
-    before: int
-    limit: int  #: from now on
-    why: Why
-    error: str = ""  #: what was in the way of a limit that is "refused"
 
 
 def spare(memory: int) -> int:
@@ -104,6 +81,24 @@ def look(machine: Machine, charged: int, groups: list[Group], at: float = 0.0, s
         return None
     allowed, by = min(rooms)
     return Reading(at, ours, outside, allowed, by, stalled)
+
+
+def sources(machine: Machine, groups: list[Group], ours: int) -> list[Source]:
+    """What the brake looks at: the figures of :func:`look`."""
+    found = []
+    available = _kilobytes(machine, "/proc/meminfo", "MemAvailable")
+    if available is not None:
+        kept = spare(available + ours)
+        found.append(Source(b"", b"", os.fsencode(machine.path("/proc/meminfo")), b"MemAvailable ", 1024, 0, kept))
+    for group in groups:
+        most = limit_of(group)
+        if most is not None:
+            names = "".join(f"{name} " for name in group.cached).encode()
+            bound, used, numbers = (
+                os.fsencode(machine.path(name)) for name in (group.bound, group.usage, group.numbers)
+            )
+            found.append(Source(bound, used, numbers, names, 1, most, spare(most)))
+    return found
 
 
 def auto_limit(machine: Machine | None = None) -> int:
@@ -164,11 +159,12 @@ class Follower:
         self.first = space.settings.limit // 2
         self.machine = Machine() if machine is None else machine
         self.clock = clock
+        self.brake = Brake(space.plane)
         self._forget()
 
     def _forget(self) -> None:
         #: the last steps that changed something or were refused, and the last one of all
-        self.steps: deque[Step] = deque(maxlen=REMEMBERED)
+        self.space.steps = self.steps = deque[Step](maxlen=REMEMBERED)
         self.last: Step | None = None
         self._changed = self.clock() - REST
         self._refused = self.clock() - REST
@@ -177,6 +173,10 @@ class Follower:
         self._looked = self.clock() - PERIOD
         self._groups: list[Group] = []  # those with a limit
         self._seen: list[int] = []
+        self._sources: list[Source] = []  # as the brake was told
+        self._calls, self._pulls = self.brake.calls(), self.brake.pulls()  # of the kernel, and of the brake
+        self._pulled = self.clock() - REST
+        self._limit = self.space.settings.limit  # after the last look
         #: it has all of a size that was told: the ledger alone can bring something new
         self.settled = False
         self._end = threading.Event()
@@ -215,6 +215,7 @@ class Follower:
                 if found is None:
                     return None
                 reading = found
+                self._see_brake(reading, before)
                 whole, why = decide(reading, whole, least, settings.limit_most, now - self._changed)
             else:
                 reading = Reading(now, self.space.plane.charged(), 0, whole, "the run", 0.0)
@@ -227,6 +228,9 @@ class Follower:
             return None
         if limit != before and why == "steady":
             why = "share"
+        # A share may come back at once, and who has just been short of memory may be so again.
+        if limit > before and now - self._pulled < REST:
+            limit, why = before, "steady"
         if limit != before and now - self._refused < REST:
             limit, why = before, "steady"
         if limit != before:
@@ -240,6 +244,7 @@ class Follower:
             with suppress(OSError):  # what it has claimed is not less
                 self.ledger.claim(limit)
             self.settled = not self.auto and limit == share >= whole
+        self._limit = limit
         self.last = Step(reading, before, limit, why, error)
         if why != "steady":
             self.steps.append(self.last)
@@ -249,11 +254,46 @@ class Follower:
         groups = self.machine.groups()
         self._groups = [group for group in groups if limit_of(group) is not None]
         self._seen = self._glance()
-        found = look(self.machine, self.space.plane.charged(), groups, now, self._stall(now, groups))
+        charged = self.space.plane.charged()
+        self._tell_brake(groups, charged)
+        found = look(self.machine, charged, groups, now, self._stall(now, groups))
+        if found is not None:
+            calls = self.brake.calls()
+            found = replace(found, called=calls - self._calls)
+            self._calls = calls
         if found is None or self.ledger is None:
             return found
         # What the other processes of the run have of the budget is not somebody else's.
-        return replace(found, allowed=found.allowed + self.ledger.used_by_others())
+        others = self.ledger.used_by_others()
+        self.brake.told(others)
+        return replace(found, allowed=found.allowed + others)
+
+    def _tell_brake(self, groups: list[Group], ours: int) -> None:
+        """What to look at, if that is not what it was told before: it opens all files anew for it."""
+        found = sources(self.machine, groups, ours)
+        if len(found) == len(self._sources) and all(
+            replace(new, spare=old.spare) == old and abs(new.spare - old.spare) <= old.spare // 8
+            for new, old in zip(found, self._sources, strict=True)
+        ):
+            return
+        self._sources = found
+        path = self.machine.path
+        own = [os.fsencode(path(group.pressure)) for group in groups if group.version == 2][:1]
+        level = (b"", b"")
+        for group in groups:
+            if group.version == 1 and limit_of(group) is not None:
+                level = os.fsencode(path(group.pressure)), os.fsencode(path(group.control))
+                break
+        psi = [*own, os.fsencode(path(PSI))]
+        self.brake.set(found, psi, TRIGGER, level, MIN_LIMIT, GROWTH)
+
+    def _see_brake(self, reading: Reading, limit: int) -> None:
+        """What it has done since the last look is a step, too, and the time in which nothing grows begins anew."""
+        pulls = self.brake.pulls()
+        if pulls != self._pulls:
+            self._pulls = pulls
+            self._changed = self._pulled = reading.at
+            self.steps.append(Step(reading, self._limit, limit, "brake"))
 
     def _share(self, ledger: Ledger, whole: int, least: int) -> int:
         wanted = max(min(self.space.plane.wanted(), whole), least)
@@ -282,6 +322,9 @@ class Follower:
         Before that nothing is lost: what the process uses beside its arrays may grow by as much, and by the spare. And
         a thread is something that others see: Python warns of fork() where there is one.
         """
+        if self.auto:
+            self._tell_brake(self.machine.groups(), self.space.plane.charged())
+            self.brake.begin(self.first)
         self._watch()
         os.register_at_fork(after_in_child=self.in_child)
         atexit.register(self.stop)
@@ -301,12 +344,15 @@ class Follower:
     def _run(self, wait: float) -> None:
         end = self._end
         end.wait(wait)
+        news = False
         while not end.is_set():
-            if self.due():
+            if news or self.due():
                 self.tick()
             # So Python does not run beside the program: some programs count the references of small numbers.
             if self.ledger is not None and self.settled:
                 self.ledger.wait()
+            elif self.auto:
+                news = self.brake.wait(GLANCE)
             else:
                 end.wait(GLANCE)
 
@@ -314,6 +360,8 @@ class Follower:
         """No more looks from now on; one that is on its way is finished."""
         self.space.plane.watch(0, None)
         self._end.set()
+        if self.auto:
+            self.brake.wake()
         if self.ledger is not None:
             with suppress(OSError):
                 self.ledger.leave()
@@ -322,6 +370,8 @@ class Follower:
         """In a forked child, where the thread is not: it goes on with one of its own."""
         running, stopped = self._running, self._end.is_set()
         self._forget()
+        if self.auto and not stopped:
+            self.brake.begin(self.first)
         if stopped:
             self._end.set()
         elif running:

@@ -14,6 +14,7 @@ from .. import causes
 from ..backends.stack import Spec, Stack, stacks_of
 from ..core import signals
 from ..core.plane import kernel_access, kernel_features, protection_access
+from ..core.resize import largest_page
 from ..errors import ParameterError
 from ..machine import Machine
 from ..sizes import MAX_PAGE, format_size, parse_page, parse_size
@@ -141,14 +142,6 @@ def parse_limit(limit: int | str) -> int:
     if size < MIN_LIMIT:
         raise ParameterError("limit", limit, f"at least {format_size(MIN_LIMIT)}")
     return size
-
-
-def largest_page(limit: int) -> int:
-    """The largest page that a Memory of this limit may have, in bytes."""
-    largest = MIN_SEGMENT
-    while largest < MAX_PAGE and largest * 256 <= limit:
-        largest *= 2
-    return largest
 
 
 def huge_from() -> int:

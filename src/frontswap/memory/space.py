@@ -10,7 +10,7 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import causes
@@ -21,6 +21,7 @@ from ..sizes import format_size
 from ..swap import SwapFile
 from .settings import Settings
 from .statistics import Statistics
+from .steps import Step
 
 _living: weakref.WeakSet[Space] = weakref.WeakSet()
 
@@ -30,7 +31,8 @@ class Space:
 
     def __init__(self, settings: Settings, swap: str | os.PathLike[str] | None) -> None:
         """Make it; raises what :class:`Memory` does."""
-        self.settings = settings
+        self._settings = settings
+        self._closed = ""
         self.swap = None if swap is None else SwapFile(swap, 10 * settings.segment)
         try:
             self.plane = _plane(settings, self.swap)
@@ -46,13 +48,24 @@ class Space:
             if self.swap is not None:
                 self.swap.close()
             raise
+        #: the last changes of a limit that follows, the oldest first: memory/pressure.py
+        self.steps: Sequence[Step] = ()
         #: why it must not be closed, "" if it may
         self.kept = ""
         #: called when it is closed, before the plane goes
         self.at_close: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._closed = ""
         _living.add(self)
+
+    @property
+    def settings(self) -> Settings:
+        """Those of this moment: the brake (core/brake.py) lowers the limit without a word."""
+        found = self._settings
+        if not self._closed:
+            limit = self.plane.limit()
+            if limit < found.limit:
+                found = found.resized(limit, 0, found.limit)
+        return found
 
     def statistics(self) -> Statistics:
         """Counters and gauges of this moment."""
@@ -88,7 +101,7 @@ class Space:
             settings = self.settings.resized(limit, self.plane.least_limit(), self.limit_most())
             refused = self.plane.resize(settings.limit, settings.page_most, settings.allocate)
             if refused == 0:
-                self.settings = settings
+                self._settings = settings
                 return
         if refused == REFUSED_LESS:
             held = self.plane.counters()["allocated_bytes"]

@@ -29,6 +29,7 @@ class Statistics:
         int  #: pages that backends have (frontswap_curr_pages), those in zcache's written-back segments too
     )
     used_bytes: int  #: what is charged to the limit beside the reserve: resident + pool, and pages on their way
+    pressure_level: int  #: how short memory is, for zcache: 0 not at all, 1 low, 2 medium, 3 critical
 
     # counters
     faults: int  #: faults handled, protection faults included; none before `registered`
@@ -62,6 +63,7 @@ class Statistics:
     readaheads: int  #: pages brought in before they were asked for
     busy_pages: int  #: evictions refused by the kernel: the page was in use (pinned for I/O)
     overshoots: int  #: charges above the limit because nothing could leave
+    brakes: int  #: times that the limit was lowered at once, without waiting for Python: see docs/pressure.md
     poisoned: int  #: pages lost: their record could not be read or did not verify
 
     @property

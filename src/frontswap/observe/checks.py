@@ -24,7 +24,7 @@ from ..causes import Cause
 from ..core import plane
 from ..core.plane import kernel_access, kernel_features, protection_access
 from ..errors import FrontswapError
-from ..machine import Group, Machine
+from ..machine import PSI, TRIGGER, Group, Machine
 from ..memory.settings import MIN_LIMIT, numpy_asks
 from ..sizes import format_size
 from ..swap import SwapFile, default_directory, elsewhere, file_system, free_bytes, wrong_directory
@@ -38,8 +38,6 @@ MAX_MAP_COUNT = "/proc/sys/vm/max_map_count"
 ARENA = 1 << 40  # what a Memory reserves unless told otherwise
 MAP_NORESERVE = 0x4000
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse", "virtiofs")
-# An ordinary user may only ask for windows of 2 s (Documentation/accounting/psi.rst).
-TRIGGER = b"some 150000 2000000\0"
 FS_IOC_GETFLAGS, FS_NOCOW_FL = 0x80086601, 0x00800000
 
 
@@ -444,8 +442,8 @@ def _file(file: SwapFile, directory: Path, kind: str) -> Iterator[Finding]:
 
 def pressure(machine: Machine, _: str) -> Iterator[Finding]:
     """Who says that memory runs short: the kernel (PSI) or a cgroup."""
-    why = _trigger(machine.path("/proc/pressure/memory"))
-    heard = "A program may be woken when memory runs short, and call pressure() of the hooks."
+    why = _trigger(machine.path(PSI))
+    heard = 'A limit of "auto" is woken when memory runs short (docs/pressure.md).'
     if why:
         yield Finding(
             "PSI",
@@ -467,9 +465,7 @@ def pressure(machine: Machine, _: str) -> Iterator[Finding]:
     if inner.version == 2:
         why = _trigger(machine.path(inner.pressure))
     else:
-        may = os.access(machine.path(inner.pressure), os.R_OK) and os.access(
-            machine.path(f"{inner.path}/cgroup.event_control"), os.W_OK
-        )
+        may = os.access(machine.path(inner.pressure), os.R_OK) and os.access(machine.path(inner.control), os.W_OK)
         why = "" if may else "Permission denied"
     name = inner.pressure.rsplit("/", 1)[1]
     if why:
@@ -488,7 +484,7 @@ def _trigger(path: Path) -> str:
     try:
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            os.write(fd, TRIGGER)
+            os.write(fd, TRIGGER + b"\0")
         finally:
             os.close(fd)
     except OSError as error:

@@ -22,6 +22,8 @@ from ..memory.space import living_spaces
 
 NAMES = ("loads", "succ_stores", "failed_stores", "invalidates")
 DETAILS = ".statistics.json"
+#: changes of a limit that follows, the last ones
+STEPS = 16
 
 
 def process_statistics() -> dict[str, Any]:
@@ -30,7 +32,11 @@ def process_statistics() -> dict[str, Any]:
     for space in living_spaces():
         try:
             memories.append(
-                {**asdict(space.statistics()), "backends": [asdict(s) for s in space.backends.statistics()]}
+                {
+                    **asdict(space.statistics()),
+                    "backends": [asdict(s) for s in space.backends.statistics()],
+                    "steps": [asdict(step) for step in tuple(space.steps)[-STEPS:]],
+                }
             )
         except ClosedError:  # it closes at this moment
             continue
