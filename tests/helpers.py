@@ -160,12 +160,15 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         os.sched_yield()
 
 
-def quiet(memory: frontswap.Memory) -> frontswap.Statistics:
-    """The statistics, once the background threads (reclaim, readahead, writeback) have come to rest."""
+def quiet(memory: frontswap.Memory, *, rounds: int = 20) -> frontswap.Statistics:
+    """The statistics, once the background threads (reclaim, readahead, writeback) have come to rest for so many looks.
+
+    Who waits for readahead alone needs no more than two: its thread is awake before the fault is over.
+    """
     before = memory.statistics()
     calm = 0
     deadline = time.monotonic() + 60 * PATIENCE
-    while calm < 20 and time.monotonic() < deadline:
+    while calm < rounds and time.monotonic() < deadline:
         time.sleep(0.001)
         now = memory.statistics()
         calm = calm + 1 if now == before and not _at_work() else 0

@@ -13,7 +13,8 @@ import pytest
 from groups import Group, memory_group
 from helpers import FRONTSWAP, PATIENCE, MiB, wait_until
 
-from frontswap.memory.ledger import FOLDER, PREFIX, Ledger
+from frontswap.memory.ledger import Ledger
+from frontswap.memory.startup import FOLDER, PREFIX
 
 CRASHES = Path(__file__).with_name("crashes.py")
 BUDGET = 64 * MiB

@@ -329,7 +329,7 @@ def test_the_gate_is_closed_after_others_have_prepared() -> None:
     """OpenBLAS's handler waits for its threads, which may be at work on an array: ours is registered before."""
     code = (
         "import sys, frontswap; frontswap.Memory; "
-        "print(*map(list(sys.modules).index, ('frontswap.core.fork', 'numpy')))"
+        "print(*map(list(sys.modules).index, ('frontswap.core.atfork', 'numpy')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
     ours, numpys = map(int, done.stdout.split())

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import frontswap
-from frontswap.memory.ledger import FOLDER, PREFIX, Ledger, shares
+from frontswap.memory.ledger import Ledger, shares
 from frontswap.memory.pressure import REST, Follower
-from frontswap.memory.startup import VARIABLE, Order
+from frontswap.memory.startup import FOLDER, PREFIX, VARIABLE, Order, new_ledger
 
 BUDGET = 256 * MiB
 FUTEXES = {"x86_64": 202, "aarch64": 98}
@@ -133,7 +133,7 @@ class Family:
     """The run."""
 
     def __init__(self) -> None:
-        self.path = Ledger.new_path()
+        self.path = new_ledger()
         self.order = Order(0, str(BUDGET), "auto", "zcache", "1M", "auto", "none", None, self.path)
         self.workers: list[Worker] = []
 
@@ -391,11 +391,11 @@ def test_what_killed_runs_have_left_is_removed(family: Family) -> None:
     worker = family.worker()
     path = Path(family.path)
     assert path.exists()
-    Ledger.new_path()
+    Ledger.sweep()
     assert path.exists(), "somebody lives"
     worker.process.send_signal(signal.SIGKILL)
     worker.process.wait()
-    Ledger.new_path()
+    Ledger.sweep()
     assert not path.exists()
 
 

@@ -49,7 +49,7 @@ def test_who_jumps_finds_pages_there(seam: Mode, new_memory: NewMemory, walkers:
     touched = [at * larger for at in chain.from_iterable(zip(*walkers, strict=True))]
     for at in touched:
         assert array[at] == source[at]
-        quiet(memory)
+        quiet(memory, rounds=2)
     now = memory.statistics()
     # Until it is seen, and once in each window from then on.
     assert now.faults - before.faults < len(touched) * 2 // 3
@@ -67,7 +67,7 @@ def test_what_is_larger_than_a_page_is_seen_in_smaller_parts(new_memory: NewMemo
     before = quiet(memory)
     for at in range(0, 100 * row, row):
         assert array[at] == source[at]
-        quiet(memory)
+        quiet(memory, rounds=2)
     now = memory.statistics()
     assert now.faults - before.faults < 60
     brought = now.readaheads - before.readaheads + now.faults - before.faults
@@ -98,7 +98,7 @@ def test_ends_of_the_array(new_memory: NewMemory) -> None:
     middle = arrays[1].view("u1")
     for at in chain(steps(0, 5 * page, 12), steps(59 * page, -5 * page, 12)):
         assert middle[at] == sources[1].view("u1")[at]
-        quiet(memory)
+        quiet(memory, rounds=2)
     assert quiet(memory).resident_bytes <= 24 * page
     for array, source in zip(arrays, sources, strict=True):
         assert np.array_equal(array, source)

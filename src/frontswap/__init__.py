@@ -12,10 +12,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# First of all, before NumPy: handlers of pthread_atfork run in the reverse of their order before a fork, and OpenBLAS's
-# waits for its threads. One of them that is at an evicted page would wait at our gate, if that were closed by then.
+# First of all, before NumPy: see there.
 try:
-    from .core import fork as _fork  # noqa: F401
+    from .core import atfork as _atfork  # noqa: F401
 except ImportError as error:
     # The core is for one interpreter of a process; another one is told when it asks for Memory.
     if "interpreter" not in str(error).lower():

@@ -14,11 +14,11 @@ on all of the path. Beside it: ``calls``, ``sockets`` and ``queues`` (system cal
 heap) ``-> pager``, put in place by ``got``.
 """
 
+import os.path
 from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-
-from ..causes import NOT_COMPILED
 
 # Uncompiled, these files do import Cython's shadows, and what fails then says nothing.
-if not any(Path(__file__).with_name(f"plane{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+if not any(os.path.exists(os.path.join(os.path.dirname(__file__), f"plane{suffix}")) for suffix in EXTENSION_SUFFIXES):
+    from ..causes import NOT_COMPILED
+
     raise ImportError(str(NOT_COMPILED))

@@ -15,6 +15,7 @@ run, has no arrays at all, and a touch is SIGSEGV, not zeros.
 """
 
 import cython
+from cython.cimports.frontswap.core.atfork import at_fork
 from cython.cimports.frontswap.core.brake import brake_forked
 from cython.cimports.frontswap.core.gate import gate_close, gate_open
 from cython.cimports.frontswap.core.got import got_add
@@ -61,7 +62,6 @@ from cython.cimports.frontswap.core.uapi import (
     lock_reset,
     madvise,
     pipe2,
-    pthread_atfork,
     restore_signals,
     set_cancel,
     set_errno,
@@ -361,5 +361,5 @@ def our_fork():
     return -1
 
 
-pthread_atfork(fork_prepare, fork_parent, fork_child)
+at_fork(fork_prepare, fork_parent, fork_child)
 got_add(b"fork", cython.cast(cython.p_void, our_fork), cython.cast(cython.pp_void, cython.address(real_fork)))

@@ -18,14 +18,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..core.watch import word_wait, word_wake
 from ..machine import Machine
 from .settings import MIN_LIMIT
+from .startup import FOLDER, PREFIX
 
-FOLDER = Path("/dev/shm")
-PREFIX = "frontswap-run-"
 #: lines; who finds none is beside the budget, with the share that it would have
 MOST = 1022
 _HEADER = struct.Struct("=16sQQ")  # the form, the budget, a number that changes with every change
@@ -81,15 +79,14 @@ class Ledger:
             pass
 
     @staticmethod
-    def new_path() -> str:
-        """A name for a new one; what is left of runs that were killed is removed."""
+    def sweep() -> None:
+        """Remove what is left of runs that were killed."""
         for path in FOLDER.glob(f"{PREFIX}*"):
             try:
                 if path.stat().st_uid == os.geteuid():
                     Ledger(str(path), 0).remove_if_empty()
             except OSError:  # somebody else has been faster
                 continue
-        return str(FOLDER / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
 
     # --- reading and writing -------------------------------------------------------------------------
 

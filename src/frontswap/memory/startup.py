@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .space import Space
 
 VARIABLE = "FRONTSWAP_RUN"
+#: the ledgers of runs
+FOLDER = Path("/dev/shm")
+PREFIX = "frontswap-run-"
 _begun: list[bool] = []
 _stderr: list[tuple[int, int]] = []  # as _file() had it at the beginning
 
@@ -51,6 +54,11 @@ class Order:
     def of(cls, text: str) -> Order:
         """From the environment; ValueError, TypeError: that is none."""
         return cls(**json.loads(text))
+
+
+def new_ledger() -> str:
+    """A name for the ledger of a run."""
+    return str(FOLDER / f"{PREFIX}{os.getpid()}-{os.urandom(6).hex()}")
 
 
 def begin(known: Set[str]) -> None:
@@ -118,6 +126,8 @@ def _ledger(order: Order) -> Ledger | None:
     from .pressure import auto_limit
     from .settings import parse_limit
 
+    if order.pid == os.getpid():
+        Ledger.sweep()
     try:
         if order.memory != "auto":
             return Ledger(order.ledger, parse_limit(order.memory))
