@@ -41,6 +41,7 @@ ROUNDS, STOP, LIMIT, BRAKES, WRONG = range(5)
 WORKER = """
 from frontswap.memory.ledger import Ledger
 from frontswap.memory.pressure import auto_limit
+from frontswap.memory.startup import new_ledger
 from frontswap.sizes import parse_size
 
 path, times, kind, forks, library, told = sys.argv[1:]
@@ -48,7 +49,7 @@ with open(path, "r+b") as file:
     board = np.frombuffer(mmap.mmap(file.fileno(), 0), "i8")
 if os.getuid() == 0:
     soak.become_ordinary_user()
-ledger = Ledger(Ledger.new_path(), auto_limit() if told == "auto" else parse_size(told, "limit"))
+ledger = Ledger(new_ledger(), auto_limit() if told == "auto" else parse_size(told, "limit"))
 space = frontswap.memory.install.install_space(
     told, swap="auto", backends="zcache", threshold="1M", page="auto", ledger=ledger
 )
