@@ -19,7 +19,7 @@ BLOSC2_ARCHIVE = Path(blosc2.origin).parent / "lib" / "libblosc2.a"
 
 
 def extension(source: Path) -> Extension:
-    """One compiled module. Only the codec calls the compression library, so only it links the archive."""
+    """One compiled module. Only these two call the compression library, so only they link the archive."""
     return Extension(
         ".".join(source.relative_to(SOURCE).with_suffix("").parts),
         [str(source)],
@@ -28,7 +28,7 @@ def extension(source: Path) -> Extension:
         depends=["setup.py"],
         # v2 (2009) is what every x86-64 host has; the shuffles choose AVX2 and AVX-512 at run time
         extra_compile_args=["-O3", "-g", "-march=x86-64-v2", "-fno-strict-aliasing", "-fvisibility=hidden"],
-        extra_objects=[str(BLOSC2_ARCHIVE)] if source.stem == "codec" else [],
+        extra_objects=[str(BLOSC2_ARCHIVE)] if source.stem in ("codec", "dense") else [],
         extra_link_args=["-Wl,--exclude-libs,ALL"],
     )
 

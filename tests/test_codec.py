@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from frontswap.core import codec, decimals
+from frontswap.core import codec, decimals, dense
 
 Bytes = NDArray[np.uint8]
 Make = Callable[[int, int], Bytes]  # seed and size of a page
@@ -83,9 +83,9 @@ c_init = c_function("codec_choice_init", None, P, ctypes.c_int, ctypes.c_int)
 c_state_bytes = c_function("codec_state_bytes", ctypes.c_size_t)
 c_compress = c_function("codec_compress", U32, P, P, P, U32, P, P, U32, P)
 c_decompress = c_function("codec_decompress", ctypes.c_int, U8, P, P, U32, P, P, U32)
-c_densify = c_function("codec_densify", U32, U8, P, P, U32, P, P, U32, U32)
-c_encoder_bytes = c_function("codec_encoder_bytes", ctypes.c_size_t, U32)
-c_encoder_init = c_function("codec_encoder_init", P, P, U32)
+c_densify = capsule_function(dense, "densify_record", U32, U8, P, P, U32, P, P, U32, U32, P)
+c_encoder_bytes = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, U32)
+c_encoder_init = capsule_function(dense, "dense_encoder_init", P, P, U32)
 
 
 class Guarded:
@@ -116,14 +116,24 @@ def guarded_decompress(codec_byte: int, record: bytes | Bytes, page: int) -> byt
 
 def guarded_densify(codec_byte: int, record: bytes | Bytes, page: int, cap: int) -> tuple[int, bytes] | None:
     source = np.frombuffer(bytes(record) or b"\0", np.uint8)
-    encoder, tmp, out = Guarded(c_encoder_bytes(page)), Guarded(page), Guarded(cap)
-    made = c_encoder_init(encoder.address, page)
-    assert made
-    length = c_densify(codec_byte, made, source.ctypes.data, len(record), tmp.address, out.address, cap, page)
+    encoder, tmp, out = Guarded(c_encoder_bytes(page)), Guarded(page), Guarded(page)
+    made, context = U8(), c_encoder_init(encoder.address, page)
+    assert context
+    length = c_densify(
+        codec_byte,
+        context,
+        source.ctypes.data,
+        len(record),
+        tmp.address,
+        out.address,
+        cap,
+        page,
+        ctypes.addressof(made),
+    )
     for buffer in (encoder, tmp, out):
         buffer.check()
     assert length <= cap
-    return (codec_byte | codec.ZSTD, out.inside[:length].tobytes()) if length else None
+    return (made.value, out.inside[:length].tobytes()) if length else None
 
 
 @pytest.fixture
@@ -209,19 +219,19 @@ def test_fixed_kind_is_kept() -> None:
 def packed(kind: int, typesize: int, data: Bytes) -> tuple[int, bytes]:
     """A record of zstd if the page has one."""
     used, record = codec.compress(data, typesize, kind)
-    return codec.densify(used, record, len(data), len(data)) or (used, record)
+    return dense.densify(used, record, len(data), len(data)) or (used, record)
 
 
 @given(kinds, typesizes, pages, makers, seeds, st.floats(0, 1))
 def test_recompressed_page_survives(kind: int, typesize: int, page: int, make: Make, seed: int, part: float) -> None:
     data = make(seed, page)
     used, record = codec.compress(data, typesize, kind)
-    dense = guarded_densify(used, record, page, int(part * len(record)))
-    assert used & 15 != codec.RAW or dense is None
-    if dense:
-        assert guarded_decompress(*dense, page) == data.tobytes()
-        assert codec.decompress(*dense, page) == data.tobytes()
-        assert guarded_densify(*dense, page, page) is None
+    made = guarded_densify(used, record, page, int(part * len(record)))
+    assert used & 15 != codec.RAW or made is None
+    if made:
+        assert guarded_decompress(*made, page) == data.tobytes()
+        assert codec.decompress(*made, page) == data.tobytes()
+        assert guarded_densify(*made, page, page) is None
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -230,9 +240,23 @@ def test_recompressed_page_survives(kind: int, typesize: int, page: int, make: M
 def test_every_kind_size_and_page_recompressed(kind: str, typesize: int, page: int) -> None:
     data = half_noise(page + typesize, page)
     used, record = codec.compress(data, typesize, KINDS[kind])
-    dense = guarded_densify(used, record, page, page)
-    assert dense
-    assert guarded_decompress(*dense, page) == data.tobytes()
+    made = guarded_densify(used, record, page, page)
+    assert made
+    assert guarded_decompress(*made, page) == data.tobytes()
+
+
+@pytest.mark.parametrize("page", [4096, 65536, 2 << 20])
+@pytest.mark.parametrize(("typesize", "most"), [(2, 0.73), (4, 0.87)])
+def test_exponents_and_mantissas_are_packed_apart(page: int, typesize: int, most: float) -> None:
+    """Normal noise as bfloat16 and float32: of a record behind the bit shuffle the planes of bytes are made."""
+    noisy = np.random.default_rng(page).standard_normal(page // typesize, np.float32)
+    data = noisy.view(np.uint8) if typesize == 4 else (noisy.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    used, record = codec.compress(data, typesize, codec.BITSHUFFLE)
+    made = guarded_densify(used, record, page, page)
+    assert made
+    assert made[0] == codec.SHUFFLE | (used & 0xF0) | codec.ZSTD
+    assert len(made[1]) < most * page < 0.97 * len(record)
+    assert guarded_decompress(*made, page) == data.tobytes()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -241,9 +265,9 @@ def test_decimals_recompressed(page: int) -> None:
     values[::100] = np.nan
     used, record = codec.compress(values.view("u1"), 8, codec.DECIMALS)
     assert used & 15 == codec.DECIMALS
-    dense = guarded_densify(used, record, page, page)
-    assert dense
-    assert guarded_decompress(*dense, page) == values.tobytes()
+    made = guarded_densify(used, record, page, page)
+    assert made
+    assert guarded_decompress(*made, page) == values.tobytes()
 
 
 def test_a_decoder_serves_one_record_after_another() -> None:

@@ -15,7 +15,7 @@ from helpers import Array, MiB, Mode, cold, noise, quiet, run_child, same, wait_
 from test_codec import capsule_function
 
 import frontswap
-from frontswap.core import codec, recompress
+from frontswap.core import codec, dense, recompress
 from frontswap.errors import ParameterError, SpecError
 from frontswap.testing import soak
 
@@ -176,9 +176,9 @@ class Hand:
         # The first of Hooks' own fields, behind the object's head and its table of methods.
         self.pager = ctypes.c_void_p.from_address(id(memory._plane) + 24).value
         self.page = page
-        size = capsule_function(codec, "codec_encoder_bytes", ctypes.c_size_t, ctypes.c_uint32)(page)
+        size = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, ctypes.c_uint32)(page)
         self.room = np.zeros(size + 64, "u1")
-        self.encoder = capsule_function(codec, "codec_encoder_init", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)(
+        self.encoder = capsule_function(dense, "dense_encoder_init", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)(
             (self.room.ctypes.data + 63) // 64 * 64, page
         )
 
@@ -350,7 +350,8 @@ def test_a_backend_that_leaves_meanwhile(story: Story) -> None:
 def test_damage_is_not_made_right(story: Story) -> None:
     """A record that was damaged in RAM does not get a checksum that fits: its page is lost, and says so."""
     address, _ = story.memory._plane.extents()["pool"]
-    record = (ctypes.c_ubyte * PAGE).from_address(address)
+    # Behind the two slots that wait for refused pages.
+    record = (ctypes.c_ubyte * PAGE).from_address(address + 2 * SEGMENT)
     record[16 + 500] ^= 4
     story.hand.take()
     story.hand.work()

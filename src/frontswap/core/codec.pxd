@@ -1,7 +1,6 @@
 # The page codec: how the bytes of one page are made smaller and whole again.
 #
-# All of it is async-signal-safe (it runs inside a fault): no malloc, no lock, at most 7 KiB of stack. (Not
-# codec_densify(), which a thread of its own calls.)
+# All of it is async-signal-safe (it runs inside a fault): no malloc, no lock, at most 7 KiB of stack.
 # Element sizes are powers of two up to 16, pages powers of two from 4 KiB to 2 MiB.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -22,26 +21,12 @@ cdef extern from * nogil:
     int32_t blosc2_unshuffle(int32_t typesize, int32_t n, const void *src, void *dst);
 
     /* zstd.h with ZSTD_STATIC_LINKING_ONLY, which the wheel does not have: contexts in memory that is there. */
-    typedef struct { unsigned numbers[6]; int strategy; } fs_zstd_parameters;
-    fs_zstd_parameters ZSTD_getCParams(int level, unsigned long long n, size_t dictionary);
-    size_t ZSTD_estimateCCtxSize_usingCParams(fs_zstd_parameters parameters);
     size_t ZSTD_estimateDCtxSize(void);
-    void *ZSTD_initStaticCCtx(void *memory, size_t n);
     void *ZSTD_initStaticDCtx(void *memory, size_t n);
-    size_t ZSTD_compressCCtx(void *context, void *dst, size_t cap, const void *src, size_t n, int level);
     size_t ZSTD_decompressBegin(void *context);
     size_t ZSTD_nextSrcSizeToDecompress(void *context);
     size_t ZSTD_decompressContinue(void *context, void *dst, size_t cap, const void *src, size_t n);
     unsigned ZSTD_isError(size_t code);
-    /* A context's size depends on what it compresses: parameters are chosen by that, too. */
-    static inline size_t fs_zstd_bytes(int level, size_t most) {
-        size_t bytes = 0;
-        for (size_t n = 2048; n <= most; n *= 2) {
-            size_t one = ZSTD_estimateCCtxSize_usingCParams(ZSTD_getCParams(level, n, 0));
-            if (one > bytes) bytes = one;
-        }
-        return bytes;
-    }
 
     /* blosc2_bitshuffle() and its inverse call malloc. The kernels they are made of do not, and are
        global symbols of the (pinned) archive. */
@@ -58,11 +43,8 @@ cdef extern from * nogil:
     int LZ4_compress_fast_extState(void *state, const char *src, char *dst, int n, int cap, int acceleration)
     int LZ4_decompress_safe(const char *src, char *dst, int n, int cap)
     uint64_t ZSTD_XXH64(const void *src, size_t n, uint64_t seed)
-    size_t zstd_bytes "fs_zstd_bytes"(int level, size_t most)
     size_t ZSTD_estimateDCtxSize()
-    void *ZSTD_initStaticCCtx(void *memory, size_t n)
     void *ZSTD_initStaticDCtx(void *memory, size_t n)
-    size_t ZSTD_compressCCtx(void *context, void *dst, size_t cap, const void *src, size_t n, int level)
     size_t ZSTD_decompressBegin(void *context)
     size_t ZSTD_nextSrcSizeToDecompress(void *context)
     size_t ZSTD_decompressContinue(void *context, void *dst, size_t cap, const void *src, size_t n)
@@ -90,7 +72,7 @@ cdef enum:
     CODEC_BITSHUFFLE = 3
     CODEC_DECIMALS = 4        # float64 as whole numbers of 4 bytes, then as CODEC_BITSHUFFLE
     CODEC_KIND = 7
-    CODEC_ZSTD = 8            # codec_densify()
+    CODEC_ZSTD = 8            # dense.py
 
 cdef enum:
     SMALLEST_PAGE = 4096
@@ -133,14 +115,15 @@ cdef uint32_t codec_compress(codec_choice *c, void *state, const uint8_t *src, u
 cdef int codec_decompress(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
                           uint32_t page) noexcept nogil
 
-# A record made anew, packed by zstd: its length (at most cap), or 0: there is none that is as small, or it is malformed.
-# The page's transform stays. `encoder`: codec_encoder_init() of memory for such pages. Needs page bytes of tmp.
-cdef uint32_t codec_densify(uint8_t codec, void *encoder, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
-                            uint32_t cap, uint32_t page) noexcept nogil
-cdef size_t codec_encoder_bytes(uint32_t page) noexcept nogil
-cdef void *codec_encoder_init(void *memory, uint32_t page) noexcept nogil
-
 # Are all 8-byte words of the page the same one?
 cdef bint codec_same_filled(const uint8_t *src, uint32_t n, uint64_t *value) noexcept nogil
 
 cdef uint32_t codec_checksum(const uint8_t *src, size_t n, uint64_t seed) noexcept nogil
+
+cdef bint page_is_valid(uint32_t page) noexcept nogil
+# LZ4's or zstd's part of a record: exactly `size` bytes, or False. `state` may be NULL for LZ4.
+cdef bint unpack(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *dst, uint32_t size) noexcept nogil
+# The inverse of a bit shuffle. Needs two tiles of scratch.
+cdef void bit_unshuffle(
+    uint32_t typesize, uint32_t n, const uint8_t *src, uint8_t *dst, uint8_t *scratch) noexcept nogil
+cdef void byte_shuffle(uint32_t typesize, uint32_t n, const uint8_t *src, uint8_t *dst) noexcept nogil

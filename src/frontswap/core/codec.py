@@ -1,5 +1,5 @@
 """The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element; zstd in the place of LZ4
-for what has been cold for long (recompress.py).
+for what has been cold for long (dense.py).
 
 float64 with few decimals become whole numbers first (decimals.py).
 
@@ -21,8 +21,6 @@ SHUFFLE = CODEC_SHUFFLE
 BITSHUFFLE = CODEC_BITSHUFFLE
 DECIMALS = CODEC_DECIMALS
 ZSTD = CODEC_ZSTD
-
-DENSE_LEVEL = cython.declare(cython.int, 3)
 
 # Chosen once, at the end of this file: a fault must not find them unset.
 trans_bit_byte = cython.declare(bit_kernel, bshuf_trans_bit_byte_SSE)
@@ -81,16 +79,7 @@ def bit_shuffle(
                 )
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def bit_unshuffle(
-    typesize: uint32_t,
-    n: uint32_t,
-    src: cython.pointer[cython.const[uint8_t]],
-    dst: cython.pointer[uint8_t],
-    scratch: cython.pointer[uint8_t],
-) -> cython.void:
+def bit_unshuffle(typesize, n, src, dst, scratch):
     rows: uint32_t = 8 * typesize
     size: uint32_t = min(n, cython.cast(uint32_t, TILE))
     part: uint32_t = size // rows
@@ -109,6 +98,11 @@ def bit_unshuffle(
             memcpy(out, scratch, size)
         else:
             shuffle_bit_eightelem(scratch, out, size // typesize, typesize)
+
+
+def byte_shuffle(typesize, n, src, dst):
+    """c-blosc2's, as it has been chosen here."""
+    blosc2_shuffle(typesize, n, src, dst)
 
 
 # --- one page, one codec -------------------------------------------------------------------------------------
@@ -144,17 +138,7 @@ def decoder_place(state: cython.p_void) -> cython.pp_void:
     )
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unpack(
-    codec: uint8_t,
-    state: cython.p_void,
-    src: cython.pointer[cython.const[uint8_t]],
-    n: uint32_t,
-    dst: cython.pointer[uint8_t],
-    size: uint32_t,
-) -> cython.bint:
+def unpack(codec, state, src, n, dst, size):
     """LZ4's or zstd's part of codec_decompress(): exactly `size` bytes, or False."""
     if codec & CODEC_ZSTD:
         return unpack_zstd(decoder_place(state), src, n, dst, size)
@@ -273,45 +257,7 @@ def codec_decompress(codec, state, src, n, tmp, dst, page):
     return 0
 
 
-def codec_encoder_bytes(page):
-    return (zstd_bytes(DENSE_LEVEL, page) + 63) // 64 * 64
-
-
-def codec_encoder_init(memory, page):
-    return ZSTD_initStaticCCtx(memory, codec_encoder_bytes(page))
-
-
-def codec_densify(codec, encoder, src, n, tmp, dst, cap, page):
-    head: uint32_t = 0
-    packed: uint32_t = page
-    length: cython.size_t
-    if (
-        not page_is_valid(page)
-        or n > page
-        or codec & CODEC_ZSTD
-        or not CODEC_RAW < codec & CODEC_KIND <= CODEC_DECIMALS
-    ):
-        return 0
-    if codec & CODEC_KIND == CODEC_DECIMALS:
-        head = decimals_head_bytes(src, n, page)
-        packed = page // 2
-        if head == 0:
-            return 0
-    # What a transform has made of the page is packed anew as it is. (LZ4 has no use for a state here.)
-    if head >= n or head >= cap or not unpack(codec, cython.NULL, src + head, n - head, tmp, packed):
-        return 0
-    length = ZSTD_compressCCtx(encoder, dst + head, cap - head, tmp, packed, DENSE_LEVEL)
-    if ZSTD_isError(length):
-        return 0
-    memcpy(dst, src, head)
-    return head + cython.cast(uint32_t, length)
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def page_is_valid(page: uint32_t) -> cython.bint:
+def page_is_valid(page):
     return page >= SMALLEST_PAGE and page <= LARGEST_PAGE and page & (page - 1) == 0
 
 
@@ -542,39 +488,6 @@ def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: c
         return RAW, bytes(data)
     finally:
         free(state)
-
-
-def densify(codec: cython.int, data: cython.const[uint8_t][::1], page: cython.Py_ssize_t, cap: cython.int = -1):
-    """Return (codec, record) of a record packed anew by zstd, or None where that does not fit in cap bytes."""
-    size: uint32_t = check_page(page)
-    n: uint32_t = data.shape[0]
-    most: uint32_t = (n - 1 if cap < 0 else cap) if 0 < n <= size and 0 <= codec < 256 else 0
-    length: uint32_t = 0
-    memory: cython.p_void = malloc(codec_encoder_bytes(size) + size + most + 64)
-    if memory == cython.NULL:
-        raise MemoryError
-    encoder: cython.pointer[uint8_t] = cython.cast(
-        cython.pointer[uint8_t], (cython.cast(cython.size_t, memory) + 63) // 64 * 64
-    )
-    tmp: cython.pointer[uint8_t] = encoder + codec_encoder_bytes(size)
-    try:
-        if most:
-            with cython.nogil:
-                length = codec_densify(
-                    codec,
-                    codec_encoder_init(encoder, size),
-                    cython.address(data[0]),
-                    n,
-                    tmp,
-                    tmp + size,
-                    most,
-                    size,
-                )
-        if length == 0:
-            return None
-        return codec | ZSTD, PyBytes_FromStringAndSize(cython.cast(cython.p_char, tmp + size), length)
-    finally:
-        free(memory)
 
 
 def decompress(codec: cython.int, data: cython.const[uint8_t][::1], page: cython.Py_ssize_t):

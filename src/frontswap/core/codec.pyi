@@ -27,9 +27,6 @@ class Chooser:
 def compress(data: Bytes, typesize: int = 1, kind: int = ...) -> tuple[int, bytes]:
     """Return (codec, record) of a page; the page itself with codec RAW when it does not shrink."""
 
-def densify(codec: int, data: Bytes, page: int, cap: int = -1) -> tuple[int, bytes] | None:
-    """Return (codec, record) of a record packed anew by zstd, or None where that does not fit in cap bytes."""
-
 def decompress(codec: int, data: Bytes, page: int) -> bytes:
     """Return the page of a record. A malformed record is a ValueError."""
 

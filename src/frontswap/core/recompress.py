@@ -31,13 +31,9 @@ Races, and what prevents them:
 import cython
 from cython.cimports.frontswap.core.balance import density, pool_wanted
 from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
-from cython.cimports.frontswap.core.codec import (
-    CODEC_ZSTD,
-    codec_densify,
-    codec_encoder_bytes,
-    codec_encoder_init,
-)
+from cython.cimports.frontswap.core.codec import CODEC_ZSTD
 from cython.cimports.frontswap.core.contexts import populate
+from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init, densify_record
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_RECOMPRESSED,
@@ -93,6 +89,7 @@ from cython.cimports.frontswap.core.uapi import (
     sleep_on,
     store32,
     storei,
+    uint8_t,
     uint32_t,
     uint64_t,
     unlock,
@@ -103,7 +100,7 @@ from cython.cimports.libc.string import memcpy
 LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
 SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is little to win
 FEW = cython.declare(int64_t, 1024 // 8)  # bytes loaded per KiB of pages
-GAIN = cython.declare(uint32_t, 8)  # a record that shrinks by less than this part of it stays
+GAIN = cython.declare(uint32_t, 20)  # a record that shrinks by less than this part of it stays
 SHARE = cython.declare(int64_t, 64)  # and all that the buffers may take of the limit
 
 
@@ -117,7 +114,7 @@ def room_of(page):
 
 def dense_bytes(page):
     """Bytes that recompression needs for pages up to this size."""
-    return 3 * room_of(page) + DENSE_IO + codec_encoder_bytes(page)
+    return 3 * room_of(page) + DENSE_IO + dense_encoder_bytes(page)
 
 
 def dense_layout(pg, at):
@@ -135,7 +132,7 @@ def dense_back(pg):
     populate(pg.dense_io, room + DENSE_IO)
     populate(pg.dense_tmp, room)
     populate(pg.dense_out, room)
-    populate(pg.dense_encoder, codec_encoder_bytes(pg.dense_page))
+    populate(pg.dense_encoder, dense_encoder_bytes(pg.dense_page))
 
 
 def buffers_there(pg):
@@ -374,6 +371,7 @@ def batch_work(pg, encoder):
     header: record_p
     data: bytes_p
     length: uint32_t
+    made: uint8_t = 0
     for i in range(pg.dense_count):
         if pg.closing or pg.pool_closing:
             break
@@ -385,7 +383,7 @@ def batch_work(pg, encoder):
             or check_of(header.page, header.length, header.codec, data) != one.check
         ):
             continue  # damaged: its page will find out when it is loaded
-        length = codec_densify(
+        length = densify_record(
             header.codec,
             encoder,
             data,
@@ -394,12 +392,13 @@ def batch_work(pg, encoder):
             pg.dense_out,
             header.length - header.length // GAIN,
             cython.cast(uint32_t, 1) << header.shift,
+            cython.address(made),
         )
         if length == 0:
             continue
         memcpy(data, pg.dense_out, length)
         header.length = length
-        header.codec |= CODEC_ZSTD
+        header.codec = made
         header.check = check_of(header.page, header.length, header.codec, data)
         one.length = (HEADER + length + UNIT - 1) // UNIT * UNIT
 
@@ -417,7 +416,7 @@ def recompress_thread(argument):
         if loadi(cython.address(pg.dense_state)) == DENSE_FULL:
             if page != pg.dense_page:
                 page = pg.dense_page
-                encoder = codec_encoder_init(pg.dense_encoder, page)
+                encoder = dense_encoder_init(pg.dense_encoder, page)
             batch_work(pg, encoder)
             storei(cython.address(pg.dense_state), DENSE_DONE)
             wake(cython.address(pg.writeback_event))
