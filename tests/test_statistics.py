@@ -63,6 +63,7 @@ def test_a_new_memory_has_done_nothing(new_memory: NewMemory, monkeypatch: pytes
     assert {f.name: getattr(now, f.name) for f in fields(now) if getattr(now, f.name)} == {
         "limit_bytes": 16 * MiB,
         "reserve_bytes": now.reserve_bytes,
+        "write_budget_left": -1,
     }
     assert now.compression_ratio == 0.0
 

@@ -168,6 +168,12 @@ class Backends:
                 f"native behind the memory door: {stack.name} is written in Python and needs the GIL for each page, "
                 "which the thread that faults may hold itself; it can serve swap areas (frontswap.Frontswap)",
             )
+        if self._areas is not None and isinstance(stack.backend, Zcache) and stack.backend.write_budget:
+            raise ParameterError(
+                "zcache:write_budget",
+                format_size(int(stack.backend.write_budget)),
+                '"off" in front of swap areas: whose they are writes their slots',
+            )
 
     def _register(self, stack: Stack) -> Registered:
         backend = stack.backend
@@ -186,6 +192,8 @@ class Backends:
             if isinstance(backend, Zcache):
                 size = int(backend.size) if self._areas is None else backend.area_size
                 number = self._core.register(native, size, backend.segment, backend.codec_kind, backend.recompress_how)
+                if number >= 0 and self._areas is None:
+                    self._core.set_write_budget(int(backend.write_budget), int(backend.write_period))
             else:
                 number = self._core.register(native)
             if number < 0:

@@ -14,7 +14,8 @@ from ..core import codec
 from ..core.native import Native, make_zcache
 from ..errors import ParameterError
 from ..sizes import format_size
-from .layers import Bytes, Layer, choice, setting, size
+from ..times import parse_duration
+from .layers import Bytes, Duration, Layer, choice, setting, size
 
 #: for tests: recompress=zstd does not wait for cold pages or an idle processor
 HOW = {"idle": 1, "eager": 2}
@@ -38,6 +39,17 @@ def _size(value: int | str, parameter: str) -> int:
     return found
 
 
+def _budget(value: int | str, parameter: str) -> int:
+    return 0 if value in ("off", 0) else size(value, parameter)
+
+
+def _period(value: float | str, parameter: str) -> int:
+    found = parse_duration(value, parameter)
+    if found < 10**9:
+        raise ParameterError(parameter, value, "a second or more, up to 365 days")
+    return found
+
+
 @dataclass(frozen=True)
 class Zcache(Layer):
     """Compressed RAM in front of the slots.
@@ -49,6 +61,10 @@ class Zcache(Layer):
             limit, in front of swap areas a fifth of the machine's memory, as zswap's default.
         recompress: "zstd" packs what has been cold for long anew, more densely, when a processor is idle and the pool
             is more than half full; "off" does not.
+        write_budget: bytes that a Memory may write to its swap file in each `write_period`; "off": as many as it takes.
+            When it has been spent, compressed pages may take nearly all of the limit; what does not fit then is written
+            all the same.
+        write_period: a duration from 1 s on.
     """
 
     name: ClassVar[str] = "zcache"
@@ -56,6 +72,8 @@ class Zcache(Layer):
     codec: str = setting("auto", choice(*_KINDS))
     size: Bytes = setting("auto", _size)
     recompress: str = setting("zstd", choice("zstd", "off"))
+    write_budget: Bytes = setting("off", _budget)
+    write_period: Duration = setting("24h", _period)
 
     @property
     def codec_kind(self) -> int:

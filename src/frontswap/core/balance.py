@@ -27,6 +27,7 @@ from cython.cimports.frontswap.core.uapi import (
     cas64,
     int64_t,
     load64,
+    loadi,
     store64,
     uint32_t,
     wake,
@@ -170,4 +171,6 @@ def pool_has_room(pg, bytes):
 
 def pool_wanted(pg):
     """Bytes above which the pool's coldest segments leave."""
+    if loadi(cython.address(pg.write_spent)):
+        return pg.pool_soft
     return min(pg.pool_soft, load64(cython.address(pg.pool_target)))

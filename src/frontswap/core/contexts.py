@@ -226,10 +226,11 @@ def pool_share(pg):
     """What zcache may take of a Memory's limit.
 
     Pages that compress fill up to three quarters, or zcache:size=, before the coldest are written out; without a
-    swap file there is no other place for them. What balance.py has made of it stays the same part of it.
+    swap file, or a budget for it, there is no other place for them. What balance.py has made of it stays the same part.
     """
     before: int64_t = pg.pool_soft
-    pg.pool_soft = pg.budget // 4 * 3 if pg.file >= 0 else pg.budget - pg.budget // 16
+    disk: cython.bint = pg.file >= 0 and loadi(cython.address(pg.write_spent)) == 0
+    pg.pool_soft = pg.budget // 4 * 3 if disk else pg.budget - pg.budget // 16
     if pg.pool_most and pg.pool_most < pg.pool_soft:
         pg.pool_soft = pg.pool_most
     pg.pool_target = (

@@ -10,6 +10,7 @@ import cython
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObject
 from cython.cimports.frontswap.core.arena import map_memory
 from cython.cimports.frontswap.core.brake import brake_stop
+from cython.cimports.frontswap.core.budget import budget_set
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import pool_share
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
@@ -420,6 +421,7 @@ class Hooks:
                 segment_close(pg, STREAM_POOL)  # dead, and charged still
                 segment_close(pg, STREAM_DENSE)
                 gate_leave(pg)
+                self.set_write_budget(0, 1)
         pg.stacks[number] = cython.NULL
         storei(cython.address(pg.stack_state[number]), STACK_FREE)
         native.detach()
@@ -486,8 +488,19 @@ class Hooks:
             return 0, 0
         return load64(cython.address(pg.stack_pages[n])), load64(cython.address(pg.stack_bytes[n]))
 
+    def set_write_budget(self, size: int, period: int) -> None:
+        """Bytes that may be written to the swap file in each period of so many nanoseconds; 0: as many as it takes."""
+        pg: pager_p = self.pager()
+        c_size: int64_t = size
+        c_period: int64_t = period
+        signals: sigset_t
+        with cython.nogil:
+            block_signals(cython.address(signals))
+            budget_set(pg, c_size, c_period)
+            restore_signals(cython.address(signals))
+
     def skip_time(self, nanoseconds: int) -> None:
-        """Push the clock that filters see forward."""
+        """Push the clock that filters and the write budget see forward."""
         pg: pager_p = self.pager()
         store64(cython.address(pg.clock_skew), load64(cython.address(pg.clock_skew)) + nanoseconds)
 

@@ -536,6 +536,11 @@ cdef struct pager_t:
     int32_t pressure          # the level, for zcache, as somebody has said it
     int32_t brake_level       # and as the brake sees it: the higher one holds
     int codec_kind            # zcache:codec=, -1: chosen by sampling
+    int64_t write_budget      # zcache:write_budget=, bytes a period; 0: none. See budget.py
+    int64_t write_period      # nanoseconds
+    int64_t write_since       # when this one began
+    int64_t write_left        # bytes of it; less than 0: written all the same
+    int32_t write_spent       # 1: the pool may take all that it may without a swap file
     int64_t pool_most         # zcache:size=, 0: three quarters of the limit
     int64_t clock_skew        # added to the clock that filters see: for drills that do not sleep
     area_t *areas             # by type + 1; NULL behind the memory door

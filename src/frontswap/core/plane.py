@@ -16,6 +16,7 @@ from cython.cimports.frontswap.core.arena import (
     arena_free,
     arena_trim,
 )
+from cython.cimports.frontswap.core.budget import budget_left
 from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make, work_enter, work_leave
 from cython.cimports.frontswap.core.drain import pages_in_backends
 from cython.cimports.frontswap.core.evict import evict_page
@@ -528,6 +529,7 @@ class Plane(Hooks):
             swap_reserved_bytes=cython.cast(int64_t, pg.slots) * pg.segment_bytes,
             used_bytes=load64(cython.address(pg.used)) - beside if present < 0 else present,
             pressure_level=pressure_of(pg),
+            write_budget_left=budget_left(pg),
             frontswap_pages=pages_in_backends(pg),
         )
         return found

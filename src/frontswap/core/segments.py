@@ -20,6 +20,7 @@ Races, and what prevents them:
 import cython
 from cython.cimports.frontswap.core.ages import age_append, age_insert, age_prepend, age_remove
 from cython.cimports.frontswap.core.balance import coldest, note_seal
+from cython.cimports.frontswap.core.budget import budget_spend
 from cython.cimports.frontswap.core.contexts import populate
 from cython.cimports.frontswap.core.layout import (
     C_SLOT_ERRORS,
@@ -545,6 +546,7 @@ def segment_write(pg, number, cleaning):
         move_end(pg, number, back)
         return error
     add64(cython.address(pg.counters[C_WRITTEN_BACK_BYTES]), s.fill)
+    budget_spend(pg, s.fill)
     s.slot = slot
     ram_take(pg, number)
     move_end(pg, number, SEG_DISK)

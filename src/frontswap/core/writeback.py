@@ -6,6 +6,7 @@ segment's pages are decompressed and written to their slots, as zswap does it.
 
 import cython
 from cython.cimports.frontswap.core.balance import pool_wanted
+from cython.cimports.frontswap.core.budget import budget_look
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
@@ -156,6 +157,7 @@ def writeback_step(pg, ctx, idle):
     """
     working: cython.bint = False
     found: cython.int = -1
+    budget_look(pg)
     if write_slot_stream(pg) == 0:
         working = True
     if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):

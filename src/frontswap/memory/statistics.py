@@ -55,6 +55,7 @@ class Statistics:
     slot_loads: int  #: pages loaded from the swap file
     slot_errors: int  #: reads and writes of the swap file that failed
     written_back_bytes: int  #: written to the swap file, compressed
+    write_budget_left: int  #: bytes that may be written to it in this period yet; -1: no budget, see zcache
     cleaned_bytes: int  #: records moved to win dead space back
     recompressed_pages: int  #: cold records that were packed anew by zstd
     recompressed_saved_bytes: int  #: by how much they became smaller
