@@ -134,7 +134,7 @@ class Family:
 
     def __init__(self) -> None:
         self.path = new_ledger()
-        self.order = Order(0, str(BUDGET), "auto", "zcache", "1M", "auto", "none", None, self.path)
+        self.order = Order(0, str(BUDGET), "auto", "zcache", "1M", "auto", "none", None, None, self.path)
         self.workers: list[Worker] = []
 
     def worker(self) -> Worker:

@@ -108,6 +108,12 @@ def demo(limit: str | None, size: float, swap: str | None, out: Path) -> None:
     type=PATH,
     help="Keep files as in /sys/kernel/debug/frontswap there up to date; `frontswap stats` shows them.",
 )
+@click.option(
+    "--record",
+    metavar="FILE",
+    type=PATH,
+    help="Write down which page each fault asked for; `frontswap replay FILE` has policies compared by it.",
+)
 @click.option("--quiet", is_flag=True, help="No summary line at the end.")
 @click.option(
     "--summary",
@@ -126,6 +132,7 @@ def run(
     threshold: str,
     page: str,
     debugfs: Path | None,
+    record: Path | None,
     quiet: bool,
     summary: Literal["line", "json"],
 ) -> None:
@@ -147,6 +154,7 @@ def run(
         module=module,
         code=code,
         debugfs=debugfs,
+        record=record,
         summary="none" if quiet else summary,
     )
 

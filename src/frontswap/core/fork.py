@@ -67,6 +67,7 @@ from cython.cimports.frontswap.core.uapi import (
     set_errno,
     sigset_t,
     storei,
+    storep,
     uint32_t,
     uint64_t,
     unlock,
@@ -283,6 +284,7 @@ def child_one(pg):
     storei(cython.address(pg.dense_state), DENSE_EMPTY)
     loose_forked(pg)
     brake_forked(pg)
+    storep(cython.address(pg.trace), cython.NULL)
     if pg.fd >= 0:
         unguard(pg.fd)
         pg.fd = -1

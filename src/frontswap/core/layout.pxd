@@ -638,6 +638,11 @@ cdef struct pager_t:
     int32_t handlers          # handler threads that have their own descriptors
     int32_t handlers_event
     int32_t threads_due       # 1: a forked child that has not started them yet
+    # trace.py
+    uint8_t *trace            # NULL: nobody records
+    int64_t trace_most        # records that there is room for
+    int64_t trace_n
+    int64_t trace_begun       # clock_ns()
     int64_t counters[COUNTERS]
     char message[512]
 

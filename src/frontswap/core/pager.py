@@ -51,6 +51,7 @@ from cython.cimports.frontswap.core.region import region_allow, region_complete,
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.streams import JUMPS, request_page, stream_note
 from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
+from cython.cimports.frontswap.core.trace import trace_note
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     add64,
@@ -231,7 +232,9 @@ def fault(pg, spot, write, ctx):
                 add64(cython.address(pg.allocated), -size)
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
-            if pg.blocks[spot.number].advice != ADVICE_RANDOM:
+            trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
+            # Who records wants to see all that is asked for.
+            if pg.blocks[spot.number].advice != ADVICE_RANDOM and pg.trace == cython.NULL:
                 more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index, spot.at) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
         # Before the record goes: it may be refused for want of a mapping, which then comes of what others have.
@@ -247,6 +250,7 @@ def fault(pg, spot, write, ctx):
             die("write protection", error)
         frontswap_invalidate_page(pg, spot.page, state)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
+        trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         result = RESOLVED
         break

@@ -27,6 +27,7 @@ def run(
     module: str | None,
     code: str | None,
     debugfs: Path | None,
+    record: Path | None,
     summary: Literal["line", "json", "none"],
 ) -> NoReturn:
     """Become Python with `module`, `code` or the script that `arguments` begin with.
@@ -55,6 +56,7 @@ def run(
         page,
         summary,
         None if debugfs is None else str(debugfs.absolute()),
+        None if record is None else str(record.absolute()),
         new_ledger(),
     )
     what = ["-m", module] if module is not None else ["-c", code] if code is not None else []

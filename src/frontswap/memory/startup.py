@@ -22,6 +22,7 @@ from ..errors import FrontswapError
 
 if TYPE_CHECKING:
     from .ledger import Ledger
+    from .record import Recording
     from .space import Space
 
 VARIABLE = "FRONTSWAP_RUN"
@@ -44,6 +45,7 @@ class Order:
     page: str
     summary: Literal["line", "json", "none"]
     debugfs: str | None
+    record: str | None
     ledger: str  #: the file in which all its processes share `memory`, "": each has it for itself
 
     def text(self) -> str:
@@ -111,6 +113,11 @@ def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> No
             from ..observe.debugfs import DebugFS
 
             atexit.register(DebugFS(order.debugfs).close)
+        recording = None
+        if first and order.record is not None:
+            from .record import Recording
+
+            recording = Recording(space, order.record)
     except FrontswapError as error:
         if first:
             _give_up(str(error))
@@ -118,6 +125,8 @@ def _begin(order: Order, first: bool, install_space: Callable[..., Space]) -> No
         return
     if first and order.summary != "none":
         atexit.register(_summarize, space, order, notices)
+    if recording is not None:
+        atexit.register(_end, recording, order, notices)
 
 
 def _ledger(order: Order) -> Ledger | None:
@@ -200,6 +209,14 @@ def _print(text: str) -> None:
     with suppress(OSError, ValueError):  # nobody reads it: the program's affair
         sys.stderr.flush()
         os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+
+
+def _end(recording: Recording, order: Order, notices: list[str]) -> None:
+    notice = recording.close()
+    if notice:
+        notices.append(notice)
+        if order.summary == "line":
+            _print(f"frontswap: {notice}")
 
 
 def _summarize(space: Space, order: Order, notices: list[str]) -> None:

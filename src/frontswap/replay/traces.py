@@ -127,7 +127,11 @@ def read_oracle(path: Path) -> NDArray[np.uint64]:
     whole, rest = divmod(size, ORACLE.itemsize)
     if rest:
         raise TraceError(str(path), f"record {whole + 1}", f"{rest} bytes", f"{ORACLE.itemsize} bytes: the file is cut")
-    records = np.memmap(path, ORACLE, "r")
+    records: NDArray[Any] = np.memmap(path, ORACLE, "r")
+    whole = _written(records)
+    if whole == 0:
+        raise TraceError(str(path), "the file", "nothing but zeros", "records")
+    records = records[:whole]
     last = 0
     for at in range(0, whole, PART):
         part = records[at : at + PART]
@@ -137,6 +141,16 @@ def read_oracle(path: Path) -> NDArray[np.uint64]:
         soon = (part["next"] >= 0) & (part["next"] <= np.arange(at + 1, at + 1 + len(part)))
         _first_wrong(path, at, soon, part["next"], "the number of a later record that has the same object, or -1")
     return np.array(records["id"])
+
+
+def _written(records: NDArray[Any]) -> int:
+    """How many are there: a recording (``frontswap run --record``) that was killed has zeros behind the last one."""
+    for end in range(len(records), 0, -PART):
+        start = max(end - PART, 0)
+        there = np.flatnonzero(records["next"][start:end])  # 0 is no next one
+        if len(there):
+            return start + int(there[-1]) + 1
+    return 0
 
 
 def _first_wrong(path: Path, at: int, wrong: NDArray[np.bool_], values: NDArray[Any], allowed: str) -> None:

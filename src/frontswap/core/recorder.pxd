@@ -1,0 +1,1 @@
+from frontswap.core.hooks cimport Hooks
