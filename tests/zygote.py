@@ -7,6 +7,7 @@ ever made in it, as in a Python that has just started.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -18,6 +19,7 @@ import subprocess
 import time
 
 NUMBER = struct.Struct("q")
+PR_SET_PDEATHSIG = 1
 
 
 class Zygote:
@@ -97,8 +99,17 @@ def _read_all(fds: list[int], deadline: float) -> list[bytes]:
     return list(found.values())
 
 
+def _end_with(parent: int) -> None:
+    """Be killed when that process ends: a pytest that is killed leaves nobody behind who computes for ever."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def serve(fd: int) -> str:
     """Fork a child for each request; comes back in each child, with the snippet that it is to run."""
+    zygote = os.getpid()
+    _end_with(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
     asking = socket.socket(fileno=fd)
     gc.collect()
@@ -110,6 +121,7 @@ def serve(fd: int) -> str:
         code, environment = json.loads(asking.recv(NUMBER.unpack(header)[0], socket.MSG_WAITALL))
         child = os.fork()
         if child == 0:
+            _end_with(zygote)
             break
         for end in fds:
             os.close(end)
