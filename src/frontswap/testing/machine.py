@@ -113,8 +113,8 @@ class HooksMachine(RuleBasedStateMachine):
         try:
             self.hooks.unregister(registered, deadline="20ms")
         except DrainError as error:
-            without = sum(twin.area.curr_pages() for twin in self.twins if not twin.slots)
-            assert 0 < error.left <= without  # noqa: PT017  # no raises(): it may succeed
+            # More than those without slots, if we got no processor for so long; the others leave below.
+            assert error.left > 0  # noqa: PT017  # no raises(): it may succeed
             for twin in self.twins:
                 if not twin.slots:
                     twin.empty()
