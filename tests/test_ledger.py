@@ -399,6 +399,42 @@ def test_what_killed_runs_have_left_is_removed(family: Family) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_begins_beside_sweeps_has_its_budget(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has listed its ledger, and another removes it; or it is there, and empty yet."""
+    path = Path(new_ledger())
+    ledgers: list[Ledger] = []
+    if begun:
+        ledgers.append(Ledger(str(path), BUDGET))
+    else:
+        path.touch()
+    stat, leave = Path.stat, Ledger.remove_if_empty
+
+    def removed(self: Path) -> os.stat_result:
+        found = stat(self)
+        if begun and self == path:
+            path.unlink(missing_ok=True)
+        return found
+
+    def late(self: Ledger) -> None:
+        if self.path == str(path):
+            ledgers[:] = ledgers or [Ledger(str(path), BUDGET)]
+            ledgers[0].join()
+        leave(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", removed)
+        patch.setattr(Ledger, "remove_if_empty", late)
+        Ledger.sweep()
+    ledger = ledgers[0] if ledgers else Ledger(str(path), BUDGET)
+    try:
+        assert ledger.join() == (BUDGET, BUDGET // 8)
+        assert ledger.budget == Ledger(str(path), 0).budget == BUDGET
+    finally:
+        ledger.leave()
+    assert not path.exists()
+
+
 def test_run_makes_one_and_removes_it(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(

@@ -363,6 +363,29 @@ def backed(memory: frontswap.Memory) -> int:
     return int(np.count_nonzero(found & 1)) * 4096
 
 
+def test_what_is_behind_the_last_record_of_a_segment_is_given_back(new_memory: NewMemory) -> None:
+    """It is charged for its records, and takes over the memory of one that was full: a third too much, without."""
+    memory = new_memory("64M", page=512 << 10, backends="zcache:codec=lz4,recompress=off")
+    size = memory._space.settings.segment
+    page = 512 << 10
+    rng = np.random.default_rng(1)
+    arrays = []
+    for part in (0.31, 0.55):  # three pages fill a segment; of these there is one in each
+        pages = np.zeros((128, page), "u1")
+        pages[:, : int(part * page)] = rng.integers(0, 256, int(part * page), "u1")
+        arrays.append(memory.array(pages))
+    most = 0
+    for array in arrays * 3:
+        for i in range(len(array)):  # one leaves as another comes
+            array[i] += 1
+            memory.advise(array[i], "cold")
+        now = quiet(memory)
+        assert now.pool_bytes > 16 * MiB
+        most = max(most, backed(memory) - now.pool_bytes)
+    # What is refused and what is open, the one that waits, and the cleaner's.
+    assert most <= 5 * size
+
+
 def test_segments_for_what_has_to_go_keep_their_memory(new_memory: NewMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of them, from the registration on; beside them one that is warm, when they come back."""
     monkeypatch.setenv("FRONTSWAP_REGISTER", "late")

@@ -126,6 +126,25 @@ def test_a_full_pool_becomes_denser_by_itself(new_memory: NewMemory) -> None:
     assert memory.statistics().poisoned == 0
 
 
+def test_what_is_moved_keeps_its_hits(new_memory: NewMemory, eager: None) -> None:
+    """Rewritten at random, it fits, and stays: what had been looked at was as cold as can be once the cleaner had moved
+    it, and so the pool became small.
+    """
+    memory = new_memory(64 * MiB, page=PAGE)
+    rng = np.random.default_rng(1)
+    array = memory.zeros((20000, PAGE), "u1")
+    noisy = np.tile(rng.integers(0, 256, (256, PAGE // 4), np.uint8), 3)  # not a byte less by zstd
+    for i in range(len(array)):
+        array[i, : noisy.shape[1]] = noisy[i % 256]
+    before = memory.statistics()
+    for i in rng.integers(0, len(array), 100_000):
+        array[i, 0] ^= 1
+    now = memory.statistics()
+    assert now.loads - before.loads > 20_000
+    assert now.cleaned_bytes > 20 * MiB
+    assert now.slot_loads - before.slot_loads < 500
+
+
 def test_what_comes_back_is_stored_by_lz4_again(new_memory: NewMemory, seam: Mode, eager: None) -> None:
     memory = new_memory(LIMIT, page=PAGE, backends="zcache:codec=lz4")
     expected = twice(2000, 1)

@@ -13,5 +13,6 @@ cdef bint pool_has_room(pager_t *pg, int64_t bytes) noexcept nogil
 cdef int64_t pool_wanted(pager_t *pg) noexcept nogil
 cdef uint32_t coldest(pager_t *pg) noexcept nogil
 
+cdef void note_move(pager_t *pg, segment_t *s, uint32_t number, uint32_t shift) noexcept nogil
 cdef int64_t density(segment_t *s) noexcept nogil
 cdef int64_t look(pager_t *pg) noexcept nogil

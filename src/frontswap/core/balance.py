@@ -53,6 +53,13 @@ def note_seal(pg, s):
     add64(cython.address(s.hits), (load64(cython.address(s.raw)) >> 10) * load64(cython.address(pg.hits_usual)))
 
 
+def note_move(pg, s, number, shift):
+    """A record of a page has gone from `s` to another segment, which gets no usual hits: it takes its own along."""
+    hits: int64_t = density(s) << shift >> 10
+    add64(cython.address(s.hits), -hits)
+    add64(cython.address(pg.segments[number].hits), hits)
+
+
 def density(s):
     """Bytes loaded per KiB of pages."""
     return load64(cython.address(s.hits)) // ((load64(cython.address(s.raw)) >> 10) + 1)

@@ -5,6 +5,7 @@ races of moving one, stand in segments.
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import note_move
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_CLEANED_BYTES,
@@ -27,6 +28,7 @@ from cython.cimports.frontswap.core.layout import (
     pack,
     page_p,
     record_p,
+    segment_of,
     segment_p,
 )
 from cython.cimports.frontswap.core.leases import FILE_SHIFT
@@ -106,6 +108,8 @@ def records_move(pg, number, data, stream):
             return moved
         p.where = place
         store32(cython.address(p.state), state)
+        if stream == STREAM_DENSE:
+            note_move(pg, s, segment_of(place), header.shift)
         add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
         addi(cython.address(s.live), -cython.cast(int32_t, length))
         moved += length

@@ -29,7 +29,7 @@ Races, and what prevents them:
 """
 
 import cython
-from cython.cimports.frontswap.core.balance import density, pool_wanted
+from cython.cimports.frontswap.core.balance import density, note_move, pool_wanted
 from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
 from cython.cimports.frontswap.core.codec import CODEC_ZSTD
 from cython.cimports.frontswap.core.contexts import populate
@@ -353,7 +353,7 @@ def record_install(pg, number):
     if place == 0:
         return False
     # The page is its own again, and may be anything by now: what is dropped is the old record, of this header.
-    add64(cython.address(pg.segments[segment_of(place)].hits), density(s) << header.shift >> 10)
+    note_move(pg, s, segment_of(place), header.shift)
     pg.dense_left += length_of(one.where)
     add64(cython.address(pg.counters[C_RECOMPRESSED]), 1)
     add64(cython.address(pg.counters[C_RECOMPRESSED_BYTES]), length_of(one.where) - one.length)

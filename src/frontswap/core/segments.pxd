@@ -1,4 +1,4 @@
-from frontswap.core.layout cimport context_t, pager_t, record_t
+from frontswap.core.layout cimport context_t, pager_t, record_t, segment_t
 from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef uint64_t record_append(
@@ -25,6 +25,7 @@ cdef uint32_t segment_release(pager_t *pg, uint32_t number) noexcept nogil
 cdef void ram_release(pager_t *pg, uint32_t ram_slot, uint32_t stream, uint32_t fill) noexcept nogil
 cdef int owner_of(int stream) noexcept nogil
 cdef uint32_t segment_open(pager_t *pg, int stream) noexcept nogil
+cdef void tail_release(pager_t *pg, segment_t *s) noexcept nogil
 cdef uint32_t segment_seal(pager_t *pg, uint32_t number) noexcept nogil
 cdef void ram_take(pager_t *pg, uint32_t number) noexcept nogil
 cdef int segment_write(pager_t *pg, uint32_t number, bint cleaning) noexcept nogil

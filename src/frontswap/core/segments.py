@@ -195,6 +195,15 @@ def segment_open(pg, stream):
     return number
 
 
+def tail_release(pg, s):
+    """Give back what a sealed segment of the pool has beyond its records: one that was opened with a backed slot has
+    frames there, and is charged for its bytes. Not for a 64th. The caller holds log_lock, so the slot stays its own.
+    """
+    filled: uint32_t = (s.fill + 4095) & ~cython.cast(uint32_t, 4095)
+    if s.stream == STREAM_POOL and filled + pg.segment_bytes // 64 < pg.segment_bytes:
+        madvise(cython.cast(cython.p_void, s.ram + filled), pg.segment_bytes - filled, MADV_DONTNEED)
+
+
 def segment_seal(pg, number):
     """Close a full segment. Returns RAM slot + 1 if it was dead already. The caller holds log_lock.
 
@@ -204,6 +213,7 @@ def segment_seal(pg, number):
     s.state = SEG_SEALED
     if loadi(cython.address(s.live)) == 0:
         return segment_release(pg, number)
+    tail_release(pg, s)
     pg.seals += 1
     s.sealed = pg.seals
     if s.dense:

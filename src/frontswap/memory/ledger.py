@@ -67,10 +67,11 @@ def shares(budget: int, demands: list[int]) -> list[int]:
 class Ledger:
     """A process' view of it."""
 
-    def __init__(self, path: str, budget: int, machine: Machine | None = None) -> None:
-        """Open it; it is made with a `budget` in bytes if it is not there. OSError: it can be neither."""
+    def __init__(self, path: str, budget: int, machine: Machine | None = None, *, make: bool = True) -> None:
+        """Open it; it is made with a `budget` in bytes if it is not there (and `make`). OSError: it can be neither."""
         self.path = path
         self.machine = Machine() if machine is None else machine
+        self._make = make
         self._budget = budget
         self._map: mmap.mmap | None = None
         self._inode = 0
@@ -84,7 +85,8 @@ class Ledger:
         for path in FOLDER.glob(f"{PREFIX}*"):
             try:
                 if path.stat().st_uid == os.geteuid():
-                    Ledger(str(path), 0).remove_if_empty()
+                    # Never made here: its run, which is about to begin, would find one that has no budget.
+                    Ledger(str(path), 0, make=False).remove_if_empty()
             except OSError:  # somebody else has been faster
                 continue
 
@@ -94,8 +96,9 @@ class Ledger:
     def _held(self) -> Iterator[mmap.mmap]:
         """Nobody else changes it meanwhile. It is opened anew each time: a program may close our descriptors."""
         until = time.monotonic() + WAIT
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if self._make else 0)
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(self.path, flags, 0o600)
             try:
                 while True:
                     try:
@@ -114,7 +117,7 @@ class Ledger:
                     self._budget = self.budget  # somebody has removed it under us: the new one has the same
                     self._map = mmap.mmap(fd, _SIZE)
                     self._inode = found.st_ino
-                if self._map[:16] != _FORM:
+                if self._make and self._map[:16] != _FORM:
                     _HEADER.pack_into(self._map, 0, _FORM, self._budget, 0)
                 yield self._map
                 return
