@@ -149,12 +149,13 @@ def test_what_comes_back_is_stored_by_lz4_again(new_memory: NewMemory, seam: Mod
     memory = new_memory(LIMIT, page=PAGE, backends="zcache:codec=lz4")
     expected = twice(2000, 1)
     array = memory.array(expected)
+    pages = array.nbytes // memory._plane.page_of(array.ctypes.data)  # they are larger where pages are protected
     cold(memory, array)
     before = quiet(memory)
-    assert before.recompressed_pages > 1000
+    assert before.recompressed_pages > pages // 2
     array ^= 1
     cold(memory, array)
-    assert quiet(memory).recompressed_pages > before.recompressed_pages + 1000
+    assert quiet(memory).recompressed_pages > before.recompressed_pages + pages // 2
     same(array, expected ^ 1)
 
 
