@@ -49,6 +49,7 @@ with open(path, "r+b") as file:
     board = np.frombuffer(mmap.mmap(file.fileno(), 0), "i8")
 if os.getuid() == 0:
     soak.become_ordinary_user()
+    container.become_dumpable()
 ledger = Ledger(new_ledger(), auto_limit() if told == "auto" else parse_size(told, "limit"))
 space = frontswap.memory.install.install_space(
     told, swap="auto", backends="zcache", threshold="1M", page="auto", ledger=ledger
