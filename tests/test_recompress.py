@@ -250,6 +250,11 @@ class Hand:
         """Put it back."""
         step("batch_install", None, ctypes.c_void_p)(self.pager)
 
+    def finish(self) -> None:
+        """What is left to do once a batch has been taken."""
+        self.work()
+        self.install()
+
 
 class Story:
     """A Memory whose coldest segment is all of one array, `array`, with pages of one length of record."""
@@ -297,8 +302,7 @@ def story(new_memory: NewMemory) -> Iterator[Story]:
 def test_by_hand(story: Story) -> None:
     before = story.memory.statistics().pool_live_bytes
     story.hand.take()
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count > 20
     now = story.memory.statistics()
     assert before - now.pool_live_bytes == now.recompressed_saved_bytes > 0
@@ -308,8 +312,7 @@ def test_by_hand(story: Story) -> None:
 def test_pages_that_were_read_meanwhile_are_replaced_all_the_same(story: Story) -> None:
     story.hand.take()
     same(story.array, story.expected)  # CLEAN now, and their records are still there
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count > 20
     cold(story.memory, story.array)
     story.check()
@@ -320,8 +323,7 @@ def test_pages_that_were_written_meanwhile_keep_what_was_written(story: Story) -
     story.array[::PAGE] ^= 1
     story.expected = story.expected.copy()
     story.expected[::PAGE] ^= 1
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count == 0
     story.check()
 
@@ -333,8 +335,7 @@ def test_pages_that_were_stored_anew_elsewhere_keep_their_newest_bytes(story: St
     story.expected = story.expected.copy()
     story.expected[:: 2 * PAGE] ^= 1
     cold(story.memory, story.array)
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count > 10
     story.check()
 
@@ -343,8 +344,7 @@ def test_pages_that_were_stored_anew_keep_their_newest_bytes(story: Story) -> No
     story.hand.take()
     story.rewrite(77)
     cold(story.memory, story.array)
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count == 0
     story.check()
 
@@ -355,8 +355,7 @@ def test_a_newer_record_at_the_same_place_stays(story: Story) -> None:
     story.rewrite(77)
     # The open segment is full: the next one has the number of the one that was freed.
     cold(story.memory, story.array)
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count == 0
     story.check()
 
@@ -370,8 +369,7 @@ def test_pages_of_an_array_that_is_gone(story: Story) -> None:
     array = story.memory.empty(expected.shape, "u1", page=2 * PAGE)
     array[:] = expected
     cold(story.memory, array)
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count == 0
     same(array, expected)
 
@@ -380,8 +378,7 @@ def test_what_has_gone_to_the_disk_meanwhile_stays_there(story: Story) -> None:
     story.hand.take()
     story.memory.backends.pressure("critical")
     assert story.memory.statistics().pool_live_bytes == 0
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     story.memory.backends.pressure("none")
     assert story.count == 0
     story.check()
@@ -391,8 +388,7 @@ def test_a_backend_that_leaves_meanwhile(story: Story) -> None:
     story.hand.take()
     [zcache] = story.memory.backends
     story.memory.backends.unregister(zcache)
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count == 0
     story.check()
 
@@ -404,8 +400,7 @@ def test_damage_is_not_made_right(story: Story) -> None:
     record = (ctypes.c_ubyte * PAGE).from_address(address + 2 * SEGMENT)
     record[16 + 500] ^= 4
     story.hand.take()
-    story.hand.work()
-    story.hand.install()
+    story.hand.finish()
     assert story.count > 20
     with pytest.raises(frontswap.PinError), story.memory.pin(story.array[:PAGE]):
         pass
@@ -424,15 +419,13 @@ def test_records_for_which_there_is_no_room_stay_as_they_are(new_memory: NewMemo
     assert before.reject_pool_full > 0
     hand = Hand(memory)
     hand.take()
-    hand.work()
-    hand.install()
+    hand.finish()
     # Each segment is tried once: the threads would make the same records for ever.
     for _ in range(4 * MiB // SEGMENT + 2):
         if not hand.begin():
             break
         hand.take(begun=True)
-        hand.work()
-        hand.install()
+        hand.finish()
     assert not hand.begin()
     now = memory.statistics()
     assert now.recompressed_pages == 0

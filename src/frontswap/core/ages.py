@@ -4,52 +4,43 @@ import cython
 from cython.cimports.frontswap.core.layout import STREAM_SLOT, segment_p
 
 
-def age_append(pg, number):
-    """Make a sealed segment the youngest of its stream. The caller holds log_lock."""
+def link(pg, number, older):
+    """Put a segment into the list behind `older`, 0: as the oldest. The caller holds log_lock."""
     s: segment_p = cython.address(pg.segments[number])
-    if s.stream == STREAM_SLOT:
-        pg.full_slots[1 if pg.full_slots[0] else 0] = number
-        return
-    s.older = pg.newest
-    s.newer = 0
-    if pg.newest:
-        pg.segments[pg.newest].newer = number
+    s.older = older
+    s.newer = pg.segments[older].newer if older else pg.oldest
+    if s.newer:
+        pg.segments[s.newer].older = number
+    else:
+        pg.newest = number
+    if older:
+        pg.segments[older].newer = number
     else:
         pg.oldest = number
-    pg.newest = number
+
+
+def age_append(pg, number):
+    """Make a sealed segment the youngest of its stream. The caller holds log_lock."""
+    if pg.segments[number].stream == STREAM_SLOT:
+        pg.full_slots[1 if pg.full_slots[0] else 0] = number
+    else:
+        link(pg, number, pg.newest)
 
 
 def age_prepend(pg, number):
     """Put a segment back as the oldest: a try to write it out failed. The caller holds log_lock."""
-    s: segment_p = cython.address(pg.segments[number])
-    if s.stream == STREAM_SLOT:
+    if pg.segments[number].stream == STREAM_SLOT:
         pg.full_slots[1] = pg.full_slots[0]
         pg.full_slots[0] = number
-        return
-    s.newer = pg.oldest
-    s.older = 0
-    if pg.oldest:
-        pg.segments[pg.oldest].older = number
     else:
-        pg.newest = number
-    pg.oldest = number
+        link(pg, number, 0)
 
 
 def age_insert(pg, number):
     """Make a sealed segment of recompressed records the youngest of them, older than all others: they were the coldest
     before, and are so still. The caller holds log_lock.
     """
-    s: segment_p = cython.address(pg.segments[number])
-    if pg.dense_end == 0:
-        age_prepend(pg, number)
-    else:
-        s.older = pg.dense_end
-        s.newer = pg.segments[pg.dense_end].newer
-        if s.newer:
-            pg.segments[s.newer].older = number
-        else:
-            pg.newest = number
-        pg.segments[pg.dense_end].newer = number
+    link(pg, number, pg.dense_end)
     pg.dense_end = number
 
 

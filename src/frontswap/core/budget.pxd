@@ -6,6 +6,5 @@ cdef void budget_look(pager_t *pg) noexcept nogil
 cdef void budget_set(pager_t *pg, int64_t bytes, int64_t period) noexcept nogil
 cdef int64_t budget_left(pager_t *pg) noexcept nogil
 
-cdef int64_t now_of(pager_t *pg) noexcept nogil
 cdef bint is_over(pager_t *pg) noexcept nogil
 cdef bint is_spent(pager_t *pg) noexcept nogil

@@ -14,9 +14,9 @@ changes what the pool may take, under arena_lock, as a change of the limit does.
 import cython
 from cython.cimports.frontswap.core.contexts import pool_share
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
+from cython.cimports.frontswap.core.layout import hooks_clock
 from cython.cimports.frontswap.core.uapi import (
     add64,
-    clock_ns,
     int64_t,
     load64,
     loadi,
@@ -27,11 +27,6 @@ from cython.cimports.frontswap.core.uapi import (
 )
 
 
-def now_of(pg):
-    """The clock that filters see, too."""
-    return clock_ns() + load64(cython.address(pg.clock_skew))
-
-
 def budget_set(pg, bytes, period):
     """From now on `bytes` for each period of so many nanoseconds; 0: no budget. Signals are blocked."""
     gate_enter(pg)
@@ -39,7 +34,7 @@ def budget_set(pg, bytes, period):
     store64(cython.address(pg.write_budget), bytes)
     store64(cython.address(pg.write_left), bytes)
     store64(cython.address(pg.write_period), period)
-    store64(cython.address(pg.write_since), now_of(pg))
+    store64(cython.address(pg.write_since), hooks_clock(pg))
     storei(cython.address(pg.write_spent), 0)
     pool_share(pg)
     unlock(cython.address(pg.arena_lock))
@@ -53,7 +48,7 @@ def budget_spend(pg, bytes):
 
 def is_over(pg):
     """True if this period has ended."""
-    return now_of(pg) - load64(cython.address(pg.write_since)) >= load64(cython.address(pg.write_period))
+    return hooks_clock(pg) - load64(cython.address(pg.write_since)) >= load64(cython.address(pg.write_period))
 
 
 def is_spent(pg):
@@ -70,7 +65,7 @@ def budget_look(pg):
         return
     lock(cython.address(pg.arena_lock))
     if pg.write_budget and is_over(pg):
-        past = now_of(pg) - pg.write_since
+        past = hooks_clock(pg) - pg.write_since
         store64(cython.address(pg.write_since), pg.write_since + past // pg.write_period * pg.write_period)
         store64(cython.address(pg.write_left), pg.write_budget)
     storei(cython.address(pg.write_spent), is_spent(pg))

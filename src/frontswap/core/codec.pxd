@@ -121,6 +121,8 @@ cdef bint codec_same_filled(const uint8_t *src, uint32_t n, uint64_t *value) noe
 cdef uint32_t codec_checksum(const uint8_t *src, size_t n, uint64_t seed) noexcept nogil
 
 cdef bint page_is_valid(uint32_t page) noexcept nogil
+# For Python: `n`, or a ValueError.
+cdef uint32_t check_page(Py_ssize_t n) except 0
 # LZ4's or zstd's part of a record: exactly `size` bytes, or False. `state` may be NULL for LZ4.
 cdef bint unpack(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *dst, uint32_t size) noexcept nogil
 # The inverse of a bit shuffle. Needs two tiles of scratch.

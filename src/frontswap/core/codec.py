@@ -409,8 +409,7 @@ def codec_compress(c, state, src, n, tmp, dst, cap, codec):
 # --- for Python ----------------------------------------------------------------------------------------------
 
 
-@cython.cfunc
-def check_page(n: cython.Py_ssize_t) -> uint32_t:
+def check_page(n):
     if n > LARGEST_PAGE or not page_is_valid(n):
         raise ValueError(f"a page has a power of two from {SMALLEST_PAGE} to {LARGEST_PAGE} bytes, not {n}")
     return n

@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.codec import (
     TILE,
     bit_unshuffle,
     byte_shuffle,
+    check_page,
     page_is_valid,
     unpack,
 )
@@ -103,13 +104,11 @@ def densify_record(codec, encoder, src, n, tmp, dst, cap, page, made):
 
 def densify(codec: cython.int, data: cython.const[uint8_t][::1], page: cython.Py_ssize_t, cap: cython.int = -1):
     """Return (codec, record) of a record packed anew by zstd, or None where that does not fit in cap bytes."""
-    size: uint32_t = page
+    size: uint32_t = check_page(page)
     n: uint32_t = data.shape[0]
     most: uint32_t = (n - 1 if cap < 0 else cap) if 0 < n <= size and 0 <= codec < 256 else 0
     length: uint32_t = 0
     made: uint8_t = 0
-    if not 0 <= page <= 0xFFFFFFFF or not page_is_valid(size):
-        raise ValueError(f"a page has a power of two from 4096 to 2097152 bytes, not {page}")
     memory: cython.p_void = malloc(dense_encoder_bytes(size) + 2 * size + 64)
     if memory == cython.NULL:
         raise MemoryError

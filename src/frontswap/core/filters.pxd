@@ -45,6 +45,5 @@ cdef void limit_pressure(backend_t *b, pager_t *pg, int level) noexcept nogil
 cdef filter_t *known(backend_t *b) noexcept nogil
 cdef int64_t taken_below(backend_t *b, pager_t *pg) noexcept nogil
 cdef bint drawn(filter_t *f, int which) noexcept nogil
-cdef int64_t now(pager_t *pg) noexcept nogil
 cdef void take_time(filter_t *f, pager_t *pg) noexcept nogil
 cdef uint32_t checksum_of(pager_t *pg, uint32_t page, const uint8_t *data) noexcept nogil

@@ -17,6 +17,7 @@ from cython.cimports.frontswap.core.layout import (
     REFUSED_LIMIT,
     REFUSED_PRESSURE,
     REFUSED_SLOW,
+    hooks_clock,
     page_bytes,
     pressure_of,
 )
@@ -24,7 +25,6 @@ from cython.cimports.frontswap.core.record import LOAD_CHECKSUM, LOAD_SHORT
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     add64,
-    clock_ns,
     int64_t,
     load32,
     load64,
@@ -67,11 +67,6 @@ STEPS = cython.declare(uint32_t, 1024)  # that active_only divides its distance 
 def known(b):
     """What this filter knows."""
     return cython.cast(filter_p, b.own)
-
-
-def now(pg):
-    """The clock of these hooks, in ns."""
-    return clock_ns() + load64(cython.address(pg.clock_skew))
 
 
 def pass_load(b, pg, ctx, page, state, more):
@@ -200,7 +195,7 @@ def latency_store(b, pg, ctx, page, data, kind):
     f: filter_p = known(b)
     trips: cython.int = cython.cast(cython.int, load64(cython.address(f.set[TRIPS])))
     slow: cython.int = loadi(cython.address(f.slow))
-    start: int64_t = now(pg)
+    start: int64_t = hooks_clock(pg)
     code: cython.int
     if slow >= 2 * trips:
         if start < load64(cython.address(f.until)):
@@ -209,11 +204,11 @@ def latency_store(b, pg, ctx, page, data, kind):
     if slow >= trips:
         ctx.through = True
     code = offer(b.lower, pg, ctx, page, data, kind)
-    if now(pg) - start > load64(cython.address(f.set[DEADLINE])):
+    if hooks_clock(pg) - start > load64(cython.address(f.set[DEADLINE])):
         if slow < 2 * trips:
             slow += 1
         if slow >= 2 * trips:
-            store64(cython.address(f.until), now(pg) + load64(cython.address(f.set[REST])))
+            store64(cython.address(f.until), hooks_clock(pg) + load64(cython.address(f.set[REST])))
     elif slow > 0:
         slow -= 1
     storei(cython.address(f.slow), slow)

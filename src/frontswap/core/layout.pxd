@@ -43,7 +43,7 @@
 
 from frontswap.core.codec cimport codec_choice
 from frontswap.core.uapi cimport (
-    int32_t, int64_t, loadi, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
+    clock_ns, int32_t, int64_t, load64, loadi, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
 
 cdef enum:
     NONE = 0
@@ -542,7 +542,7 @@ cdef struct pager_t:
     int64_t write_left        # bytes of it; less than 0: written all the same
     int32_t write_spent       # 1: the pool may take all that it may without a swap file
     int64_t pool_most         # zcache:size=, 0: three quarters of the limit
-    int64_t clock_skew        # added to the clock that filters see: for drills that do not sleep
+    int64_t clock_skew        # added to hooks_clock(): for drills that do not sleep
     area_t *areas             # by type + 1; NULL behind the memory door
     uint32_t *map             # areas: the frontswap map, a bit for each page; an area starts a word of it
     int pool_closing
@@ -678,6 +678,10 @@ cdef inline uint32_t offset_of(uint64_t where) noexcept nogil:
 
 cdef inline uint32_t length_of(uint64_t where) noexcept nogil:
     return <uint32_t>(where & 0x3FFFF) * UNIT
+
+cdef inline int64_t hooks_clock(pager_t *pg) noexcept nogil:
+    """The clock that filters and the write budget see, in ns."""
+    return clock_ns() + load64(&pg.clock_skew)
 
 cdef inline int pressure_of(pager_t *pg) noexcept nogil:
     """How short memory is: as somebody has said, and as the brake sees it."""

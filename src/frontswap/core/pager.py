@@ -232,9 +232,10 @@ def fault(pg, spot, write, ctx):
                 add64(cython.address(pg.allocated), -size)
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
-            trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
-            # Who records wants to see all that is asked for.
-            if pg.blocks[spot.number].advice != ADVICE_RANDOM and pg.trace == cython.NULL:
+            # Who records wants to see all that is asked for: no readahead.
+            if pg.trace != cython.NULL:
+                trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
+            elif pg.blocks[spot.number].advice != ADVICE_RANDOM:
                 more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index, spot.at) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
         # Before the record goes: it may be refused for want of a mapping, which then comes of what others have.
@@ -250,7 +251,8 @@ def fault(pg, spot, write, ctx):
             die("write protection", error)
         frontswap_invalidate_page(pg, spot.page, state)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
-        trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
+        if pg.trace != cython.NULL:
+            trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         result = RESOLVED
         break

@@ -6,6 +6,9 @@ from cython.cimports.frontswap.core.layout import pager_p
 from cython.cimports.frontswap.core.trace import reference_p, reference_t, trace_begin, trace_end
 from cython.cimports.frontswap.core.uapi import block_signals, int64_t, restore_signals, sigset_t
 
+#: bytes of a fault, in oracleGeneral
+RECORD = cython.sizeof(reference_t)
+
 
 def record_begin(plane: Hooks, shared: cython.uchar[::1]) -> None:
     """Record from now on, into a mapping that stays until record_end()."""
@@ -13,7 +16,7 @@ def record_begin(plane: Hooks, shared: cython.uchar[::1]) -> None:
     trace_begin(
         pg,
         cython.cast(reference_p, cython.address(shared[0])),
-        cython.cast(int64_t, shared.shape[0] // cython.sizeof(reference_t)),
+        shared.shape[0] // cython.cast(int64_t, cython.sizeof(reference_t)),
     )
 
 

@@ -6,15 +6,13 @@ import mmap
 import os
 from pathlib import Path
 
-from ..core.recorder import record_begin, record_end
+from ..core.recorder import RECORD, record_begin, record_end
 from ..errors import ParameterError
 from ..sizes import format_size
 from .space import Space, registering
 
 #: faults that there is room for
 MOST = 10_000_000
-#: bytes of one, in oracleGeneral
-RECORD = 24
 
 
 class Recording:
