@@ -18,7 +18,7 @@ help:
 	@echo 'make test    the tests, without the suites that take minutes and hours'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make bench   the measurements'
-	@echo 'make soak    hours of racing accesses; the first wrong byte ends it'
+	@echo 'make soak    hours of racing accesses and all slow tests; the first wrong byte ends it'
 	@echo 'make guest   the tests and the soak on the kernel of Debian 12 (6.1), in QEMU: hours'
 	@echo 'make wheel   a portable wheel in dist/, tried on every Python found'
 	@echo 'make clean   remove what was built and $(VENV)'
@@ -43,6 +43,8 @@ bench: $(VENV)/built $(VENV)/tools
 soak: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m frontswap.testing.soak --all
 	$(BIN)/python -m frontswap.testing.hooks_soak
+	.ci/slow --all
+	.ci/forbidden --all
 
 guest: $(VENV)/built $(VENV)/tools
 	.ci/guest --all

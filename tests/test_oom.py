@@ -130,8 +130,7 @@ if os.getuid() == 0:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
-folder, most = sys.argv[1], int(sys.argv[2])
-MARGIN = 8 << 20
+folder, most, margin = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 held = []
 
 def left():
@@ -147,7 +146,7 @@ for line in sys.stdin:
             piece.close()
         held.clear()
     while len(held) < wanted:
-        if left() < MARGIN + (1 << 20):
+        if left() < margin + (1 << 20):
             time.sleep(0.001)
             continue
         piece = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -178,8 +177,10 @@ class Game:
         env |= {"TMPDIR": "/var/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen([sys.executable, "-c", self.join + code, *words], env=env, cwd="/", text=True, **more)
 
-    def start(self, *, times: float, kind: str, forks: int = 0, library: str = "", memory: str = "auto") -> None:
-        """The worker, with so many times its limit; `forks`: more of them, of the same run."""
+    def start(
+        self, *, times: float, kind: str, forks: int = 0, library: str = "", memory: str = "auto", margin: int = 8 * MiB
+    ) -> None:
+        """The worker, with so many times its limit; `forks`: more of them, of the same run. `margin`: what the hog leaves."""
         self.workers = forks + 1
         self.path.write_bytes(bytes(BOARD.size * self.workers))
         self.path.chmod(0o666)
@@ -202,6 +203,7 @@ class Game:
             f"V2 = {self.group.v2}\n{HOG}",
             str(self.group.path),
             str(self.most),
+            str(margin),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -322,9 +324,11 @@ def test_games(kind: str, forks: int) -> None:
 
 @pytest.mark.slow
 def test_it_would_be_killed() -> None:
-    """The counterproof: with a limit that does not follow, the same game ends."""
+    """The counterproof: with a limit that does not follow, the same game ends. (A hog that leaves a margin would wait
+    for what nobody gives.)
+    """
     with game(256 * MiB) as play:
-        play.start(times=3, kind="noise", memory="128M")
+        play.start(times=3, kind="noise", memory="128M", margin=-256 * MiB)
         assert play.hog is not None
         assert play.hog.stdin is not None
         print(200, file=play.hog.stdin, flush=True)
