@@ -125,9 +125,12 @@ def use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
     return mode
 
 
-# Each of their tests is a process or more: what differs with who catches the fault is in the others too, in a second.
-SLOW_WITH_THREADS = {"test_arguments", "test_descriptors", "test_fork", "test_fork_beside", "test_heap", "test_loose"}
-SLOW_WITH_THREADS |= {"test_map_parts", "test_maps", "test_registration", "test_resize", "test_signals"}
+# Each of their tests takes a second or a process: what differs with who catches the fault is in the others, in less.
+SLOW_WITH_THREADS = """
+test_arguments test_balance test_budget test_descriptors test_fork test_fork_beside test_heap test_injected test_life
+test_loose test_map_parts test_maps test_numpy_results test_order test_recompress test_registration test_resize
+test_signals test_streams test_threads test_uring
+"""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -142,7 +145,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         callspec = getattr(item, "callspec", None)
         chosen = {} if callspec is None else callspec.params
         seam = chosen["mode"].faults if "mode" in chosen else chosen.get("seam")
-        if seam == "thread" and item.path.stem in SLOW_WITH_THREADS:
+        if seam == "thread" and item.path.stem in SLOW_WITH_THREADS.split():
             item.add_marker(pytest.mark.slow)
 
 

@@ -177,6 +177,7 @@ class TestPeakRss:
 
 
 class TestRun:
+    @pytest.mark.slow
     def test_in_a_quarter_of_the_memory(self) -> None:
         report = run.run(lambda *_: nullcontext(), size=PAGED)
         assert report.passed
@@ -205,6 +206,7 @@ class TestCommand:
         assert "WRONG" not in result.stdout
         assert (tmp_path / "frontswap-demo.png").read_bytes().startswith(b"\x89PNG\r\n")
 
+    @pytest.mark.slow
     def test_wrong_result_is_exit_status_1(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(analysis, "per_minute", lambda table, minutes: np.zeros(minutes, np.int64))
         monkeypatch.setattr(command, "draw", lambda report, path: None)

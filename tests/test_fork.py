@@ -264,7 +264,7 @@ for _ in range(2):
     )
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_multiprocessing(method: str, tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(

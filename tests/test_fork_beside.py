@@ -50,6 +50,7 @@ assert not wrong
     ],
     ids=["evict", "pressure", "shrink", "unregister"],
 )
+@pytest.mark.slow
 def test_beside_work_on_many_pages(seam: Mode, work: str) -> None:
     """Pages of 128 KiB in 16 MiB share one context: who waits at a closed gate keeps it from none of those inside."""
     run_child(

@@ -122,6 +122,7 @@ assert in_threads(work, 4).evicted_dirty > 100
     )
 
 
+@pytest.mark.slow
 def test_the_next_one_gets_the_memory_of_the_last(seam: Mode) -> None:
     """Below the limit and while it is crossed: cleared for calloc(), with its bytes for who grows, never shared."""
     child(

@@ -284,6 +284,7 @@ for low in range(0, 600, 20):
     )
 
 
+@pytest.mark.slow
 def test_the_thread_goes_on_beside_registrations_that_fail() -> None:
     """Each allocation that is refused has tried by itself: while it does, the arena is registered, and is not after."""
     loose(

@@ -163,6 +163,7 @@ def test_results(name: str, faults: str, scale: int, monkeypatch: pytest.MonkeyP
     del array, found, f
 
 
+@pytest.mark.slow
 def test_as_an_ordinary_user(seam: Mode) -> None:
     """User mode faults only: what system calls and privileges might hide shows here."""
     code = f"""

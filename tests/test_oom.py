@@ -180,7 +180,7 @@ class Game:
     def start(
         self, *, times: float, kind: str, forks: int = 0, library: str = "", memory: str = "auto", margin: int = 8 * MiB
     ) -> None:
-        """The worker, with so many times its limit; `forks`: more of them, of the same run. `margin`: what the hog leaves."""
+        """The worker, with so many times its limit; `forks`: more of them, of one run. `margin`: what a hog leaves."""
         self.workers = forks + 1
         self.path.write_bytes(bytes(BOARD.size * self.workers))
         self.path.chmod(0o666)

@@ -159,7 +159,7 @@ def test_what_comes_back_is_stored_by_lz4_again(new_memory: NewMemory, seam: Mod
     same(array, expected ^ 1)
 
 
-@pytest.mark.parametrize("page", [4096, 65536, 1 << 18])
+@pytest.mark.parametrize("page", [4096, *(pytest.param(page, marks=pytest.mark.slow) for page in (65536, 1 << 18))])
 @pytest.mark.parametrize("how", ["lz4", "shuffle", "bitshuffle", "decimals"])
 def test_every_codec_and_page(new_memory: NewMemory, eager: None, how: str, page: int) -> None:
     memory = new_memory(LIMIT, page=page, backends=f"zcache:codec={how}")
