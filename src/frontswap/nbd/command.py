@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -51,8 +52,7 @@ def serve(
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
-    # Every thread inherits it, so that nobody but sigwait() below gets one.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDING, signal.SIGUSR1})
+    signals = _hear_signals()
     listeners = listen_tcp(listen, insecure=insecure) if listen is not None else []
     try:
         opened = Exports(
@@ -76,7 +76,7 @@ def serve(
             server.start()
             if not quiet:
                 _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
-            _wait(server, force)
+            _wait(server, force, signals)
             server.stop()
         finally:
             if socket_path is not None:
@@ -86,11 +86,21 @@ def serve(
         opened.close()
 
 
-def _wait(server: Server, force: bool) -> None:
+def _hear_signals() -> int:
+    """A descriptor from which the numbers of signals can be read, whatever thread the kernel gives them to."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(theirs, False)
+    signal.set_wakeup_fd(theirs)
+    for number in (*_ENDING, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
+    return ours
+
+
+def _wait(server: Server, force: bool, signals: int) -> None:
     """Until a signal that counts: while pages would be lost by it, the first one is refused."""
     refused = -INSIST
     while True:
-        number = signal.sigwait({*_ENDING, signal.SIGUSR1})
+        number = os.read(signals, 1)[0]
         if number == signal.SIGUSR1:
             print(json.dumps(statistics(server)), file=sys.stderr, flush=True)
             continue

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..area import Frontswap
 from ..backends.stack import Spec, Stack, stacks_of
-from ..backends.zcache import Zcache
+from ..backends.zcache import SMALLEST, Zcache
 from ..core.nbd import Export as Transmission
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
@@ -113,8 +113,8 @@ class Exports(Mapping[str, Export]):
             BaseError: a base cannot be used.
         """
         most = parse_size(memory, "memory")
-        stacks = [_within(stack, most) for stack in stacks_of(backends)]
         _check(wanted, most, writethrough)
+        stacks = [_within(stack, most) for stack in stacks_of(backends)]
         self.memory = most
         self._exports: dict[str, Export] = {}
         self.hooks = Frontswap(stacks)
@@ -162,8 +162,9 @@ def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
     if not wanted:
         raise ParameterError("export", "nothing", "--size, or at least one --export NAME:SIZE")
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if most > machine:
-        raise ParameterError("memory", format_size(most), f"at most the machine's RAM, {format_size(machine)}")
+    if not SMALLEST <= most <= machine:
+        allowed = f"from {format_size(SMALLEST)} to the machine's RAM, {format_size(machine)}"
+        raise ParameterError("memory", format_size(most), allowed)
     names = [one.name for one in wanted]
     for one in wanted:
         if names.count(one.name) > 1:
