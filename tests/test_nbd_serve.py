@@ -240,7 +240,7 @@ def test_more_connections_than_there_may_be(where: Path, monkeypatch: pytest.Mon
         with Client(server.socket) as one_more:
             assert one_more.ended()
         clients.pop().close()
-        wait_until(lambda: len(server.server._connections) < 3, "its place is free")
+        wait_until(lambda: server.server.connections < 3, "its place is free")
         server.connect().close()
         for client in clients:
             client.close()

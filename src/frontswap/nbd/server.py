@@ -124,6 +124,12 @@ class Server:
         self._acceptor.start()
 
     @property
+    def connections(self) -> int:
+        """Connections, those that have no export yet among them."""
+        with self._lock:
+            return len(self._connections)
+
+    @property
     def clients(self) -> int:
         """Connections that have an export."""
         with self._lock:
