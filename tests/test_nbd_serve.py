@@ -144,6 +144,15 @@ def test_a_socket_of_a_living_server_is_not(where: Path) -> None:
         server.connect().disconnect()
 
 
+def test_where_nobody_can_listen_no_base_is_touched(where: Path) -> None:
+    (where / "base").write_text("text")
+    more = ["--size", "4M", "--memory", "8M", "--base", str(where / "base"), "--discard"]
+    with served(where) as server:
+        assert "another server listens there" in fails(*more, "--socket", str(server.socket))
+        assert server.socket.exists()
+    assert (where / "base").read_text() == "text"
+
+
 def test_what_is_no_socket_stays(where: Path) -> None:
     (where / "file").write_text("text")
     with pytest.raises(ListenError, match="Address already in use"):

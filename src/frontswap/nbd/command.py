@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..errors import ParameterError
@@ -53,8 +54,16 @@ def serve(
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
     signals = _hear_signals()
-    listeners = listen_tcp(listen, insecure=insecure) if listen is not None else []
-    try:
+    with ExitStack() as stack:
+        # Before the bases: where nobody can listen nothing is changed in them.
+        if socket_path is not None:
+            listeners = [listen_unix(socket_path)]
+            stack.callback(socket_path.unlink, missing_ok=True)
+        else:
+            assert listen is not None
+            listeners = listen_tcp(listen, insecure=insecure)
+        for one in listeners:
+            stack.callback(one.close)
         opened = Exports(
             wanted,
             memory=memory,
@@ -63,27 +72,16 @@ def serve(
             overcommit=overcommit,
             discard=discard,
         )
-    except BaseException:
-        for one in listeners:
-            one.close()
-        raise
-    try:
-        if socket_path is not None:
-            listeners = [listen_unix(socket_path)]
-        try:
-            where = str(socket_path) if socket_path else _addresses(listeners)
-            server = Server(opened, listeners)
-            server.start()
-            if not quiet:
-                _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
-            _wait(server, force, signals)
-            server.stop()
-        finally:
-            if socket_path is not None:
-                socket_path.unlink(missing_ok=True)
+        stack.callback(opened.close)
+        where = str(socket_path) if socket_path else _addresses(listeners)
+        server = Server(opened, listeners)
+        server.start()
+        stack.callback(server.stop)
+        if not quiet:
+            _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
+        _wait(server, force, signals)
+        server.stop()
         return _finish(opened, quiet)
-    finally:
-        opened.close()
 
 
 def _hear_signals() -> int:
