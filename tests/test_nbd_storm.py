@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MiB, noise
+from helpers import MiB, noise, together
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from nbd import BASES, SIZE, Served, served, where
@@ -22,25 +21,6 @@ assert where  # a fixture
 PAGE = 4096
 STRIPE = 1000  # bytes that one client has in a row: most pages are of several clients
 BACKENDS = "inject:refuse=30%,seed=5 / zcache"
-
-
-def in_threads(n: int, work: Callable[[int], None]) -> None:
-    """Run work(0) to work(n - 1) at once; the first error is raised."""
-    errors: list[BaseException] = []
-
-    def guarded(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(n)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -66,7 +46,7 @@ def test_clients_that_share_pages_lose_nothing_of_each_other(where: Path, base: 
                 assert client.read(look * STRIPE, STRIPE) == mine[look]
 
     with served(where, base, backends=BACKENDS) as server:
-        in_threads(clients, work)
+        together(clients, work)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -109,7 +89,7 @@ def test_each_page_is_one_writers(where: Path, base: str) -> None:
 
     finished: list[int] = []
     with served(where, base, backends=BACKENDS) as server:
-        in_threads(writers + 1, work)
+        together(writers + 1, work)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -159,7 +139,7 @@ def test_a_storm_with_a_model(where: Path, base: str) -> None:
 
     models: dict[int, bytes] = {}
     with served(where, base, backends=BACKENDS, memory=SIZE if base == "ram" else 4 * MiB) as server:
-        in_threads(clients, work)
+        together(clients, work)
     if base == "writethrough":
         with served(where, base) as server, server.connect() as client:
             assert client.read(0, SIZE) == b"".join(models[number] for number in range(clients))

@@ -26,6 +26,15 @@ def swap_option(where: str) -> Callable[[Command], Command]:
     return click.option("--swap", metavar="DIR", help=f"Where the swap file {where}. Default: TMPDIR or /var/tmp.")
 
 
+BACKENDS = click.option(
+    "--backends",
+    metavar="SPEC",
+    default="zcache",
+    show_default=True,
+    help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.',
+)
+
+
 @click.group("frontswap", context_settings=CONTEXT)
 @click.version_option(__version__, message="frontswap %(version)s")
 def app() -> None:
@@ -81,13 +90,7 @@ def demo(limit: str | None, size: float, swap: str | None, out: Path) -> None:
     "leave, without a tenth.",
 )
 @swap_option("goes")
-@click.option(
-    "--backends",
-    metavar="SPEC",
-    default="zcache",
-    show_default=True,
-    help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.',
-)
+@BACKENDS
 @click.option(
     "--threshold",
     metavar="SIZE",
@@ -168,13 +171,7 @@ def run(
 @click.option(
     "--memory", metavar="SIZE", required=True, help="RAM for pages, compressed; exports without a base fit in it."
 )
-@click.option(
-    "--backends",
-    metavar="SPEC",
-    default="zcache",
-    show_default=True,
-    help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.',
-)
+@BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")
 @click.option("--insecure", is_flag=True, help="--listen on addresses that other machines reach: nothing is encrypted.")
