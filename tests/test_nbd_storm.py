@@ -49,6 +49,25 @@ def test_clients_that_share_pages_lose_nothing_of_each_other(where: Path, base: 
         together(clients, work)
 
 
+def test_an_update_of_a_page_loses_no_other_one(where: Path) -> None:
+    """Each client has eight bytes of one page, and many writes to them on their way: an update is one step."""
+
+    def work(number: int) -> None:
+        with server.connect() as client:
+            for turn in range(60):
+                sent = [
+                    nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.WRITE, 1, 8 * number, 8) + bytes([turn, i] * 4)
+                    for i in range(200)
+                ]
+                client.send(b"".join(sent))
+                for _ in sent:
+                    assert client.answer().error == 0
+                assert client.read(8 * number, 8) == bytes([turn, 199] * 4)
+
+    with served(where) as server:
+        together(4, work)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_each_page_is_one_writers(where: Path, base: str) -> None:
     """All write all pages, whole. Whoever reads sees no page of two writers, nor one that nobody wrote."""
