@@ -115,7 +115,7 @@ class Server:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
-        self._transmitting = 0
+        self._transmitting: set[threading.Thread] = set()  # those of them that have an export
         self._stopped = False
         self._acceptor = threading.Thread(target=self._accept, name="frontswap-accept", daemon=True)
 
@@ -133,7 +133,7 @@ class Server:
     def clients(self) -> int:
         """Connections that have an export."""
         with self._lock:
-            return self._transmitting
+            return len(self._transmitting)
 
     def stop(self) -> None:
         """Send every client away: what they ask for from now on is ESHUTDOWN, and they have GRACE to hear it.
@@ -151,11 +151,12 @@ class Server:
         deadline = time.monotonic() + GRACE
         with self._lock:
             left = dict(self._connections)
-        for thread in left:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        for thread, connection in left.items():
+            shaking = set(left) - self._transmitting
+        for thread in sorted(left, key=lambda thread: thread not in shaking):
+            if thread not in shaking:
+                thread.join(max(0.0, deadline - time.monotonic()))
             with contextlib.suppress(OSError):  # it has closed it
-                connection.shutdown(socket.SHUT_RDWR)
+                left[thread].shutdown(socket.SHUT_RDWR)
             thread.join()
         os.close(self._stop)
 
@@ -204,14 +205,14 @@ class Server:
                 return
             export = self.exports[agreed.name]
             with self._lock:
-                self._transmitting += 1
+                self._transmitting.add(threading.current_thread())
             try:
                 end = export.transmission.transmit(
                     connection.fileno(), self._stop, agreed.structured, agreed.allocation
                 )
             finally:
                 with self._lock:
-                    self._transmitting -= 1
+                    self._transmitting.discard(threading.current_thread())
             if end in {"broken", "magic"}:
                 _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
         except HangUpError as error:
