@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MiB, ballast, noise, walk
-from nbd import BASES, SIZE, command, served, where
+from helpers import ROOT, MiB, ballast, noise, walk
+from nbd import BASES, SIZE, command, run, served, where
 
 import frontswap.nbd.base
 from frontswap.errors import BaseError, ParameterError
@@ -377,3 +377,44 @@ def test_what_cannot_be_is_an_error_before_anything_happens(
     with pytest.raises(ParameterError, match=why), served(where, **{"base": "ram", "wanted": exports, **settings}):
         pass
     assert list(where.iterdir()) == []
+
+
+@pytest.fixture
+def device(where: Path) -> Iterator[Path]:
+    """A block device with old bytes in it."""
+    if not ROOT:
+        pytest.skip("needs root: makes a loop device")
+    (where / "disk").write_bytes(noise(SIZE + MiB, 9).tobytes())
+    made = run("losetup", "--find", "--show", str(where / "disk"), check=False)
+    if made.returncode:
+        pytest.skip(f"cannot make a loop device here: {made.stderr.strip()}")
+    yield Path(made.stdout.strip())
+    run("losetup", "--detach", made.stdout.strip())
+
+
+def test_a_block_device(where: Path, device: Path) -> None:
+    wanted = [Wanted("", SIZE, device)]
+    with pytest.raises(BaseError, match="not frontswap's; --discard drops them"):
+        Base(device, SIZE)
+    with pytest.raises(BaseError, match="has 9 MiB; the export and one block behind it need"):
+        Base(device, SIZE + MiB, discard=True)
+    with served(where, wanted=wanted, discard=True) as server, server.connect() as client:
+        assert client.read(0, SIZE) == bytes(SIZE)
+        client.write(0, mixed(SIZE))
+        assert client.read(0, SIZE) == mixed(SIZE)
+    with served(where, wanted=wanted) as server, server.connect() as client:
+        assert client.read(0, SIZE) == bytes(SIZE)
+        client.write(0, mixed(SIZE, 1))
+    expected = bytearray(SIZE)
+    for turn in range(2):
+        with served(where, "writethrough", wanted=wanted) as server, server.connect() as client:
+            assert client.read(0, SIZE) == expected
+            expected[:] = mixed(SIZE, 2 + turn)
+            client.write(0, bytes(expected))
+            for drop in (client.trim, client.zero):
+                drop(PAGE, 20 * PAGE)
+            client.flush()
+            expected[PAGE : 21 * PAGE] = bytes(20 * PAGE)
+            assert client.read(0, SIZE) == expected
+    with pytest.raises(BaseError, match="--writethrough keeps them"):
+        Base(device, SIZE)
