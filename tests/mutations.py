@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 RULES = "tests/test_rules.py"
 REGISTRATION = "tests/test_registration.py"
 RECOMPRESS = "tests/test_recompress.py"
+NBD_BASES = "tests/test_nbd_bases.py"
+NBD_STORM = "tests/test_nbd_storm.py"
 CORE = "src/frontswap/core"
 
 
@@ -83,6 +85,9 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/recompress.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), state, BUSY)\n    ):\n        return True\n", "        or not cas32(cython.address(p.state), state, BUSY)\n    ):\n        return True\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "            or check_of(header.page, header.length, header.codec, data) != one.check\n", "            or False\n", "damage", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "    if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (", "    if False and (", "no_room", RECOMPRESS),
+    # the block device door
+    Mutation(0, f"{CORE}/areapages.py", "    if data == cython.NULL:\n        memset(ctx.plain + within", "    store32(cython.address(pg.pages[page].state), state)\n    backoff(64)\n    state = page_own(pg, page)\n    if data == cython.NULL:\n        memset(ctx.plain + within", "no_other_one", NBD_STORM),
+    Mutation(0, f"{CORE}/areapages.py", "    if state != NONE and area.zeroing and", "    if False and area.zeroing and", "after_a_restart", NBD_BASES),
 ]  # fmt: skip
 
 

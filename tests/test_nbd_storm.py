@@ -54,7 +54,7 @@ def test_an_update_of_a_page_loses_no_other_one(where: Path) -> None:
 
     def work(number: int) -> None:
         with server.connect() as client:
-            for turn in range(60):
+            for turn in range(100):
                 sent = [
                     nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.WRITE, 1, 8 * number, 8) + bytes([turn, i] * 4)
                     for i in range(200)
