@@ -218,6 +218,7 @@ class Guest:
     root: bool = False
     timeout: float = 3600
     environment: dict[str, str] = field(default_factory=dict)
+    disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on
 
     def run(self) -> int:
         """The command's exit status; TIMED_OUT when the guest had to be killed."""
@@ -298,6 +299,9 @@ class Guest:
         command += ["-serial", f"file:{work / 'kernel'}", "-serial", f"file:{work / 'status'}"]
         command += ["-drive", f"file={work / 'disk.img'},format=raw,if=none,id=disk,cache=unsafe,discard=unmap"]
         command += ["-device", "virtio-blk-pci,drive=disk,romfile="]
+        for number, options in enumerate(self.disks):
+            command += ["-blockdev", f"{options},node-name=more{number}"]
+            command += ["-device", f"virtio-blk-pci,drive=more{number},romfile="]
         for number, place in enumerate(shares()):
             command += ["-fsdev", f"local,id=fs{number},path={place},security_model=none,readonly=on,multidevs=remap"]
             command += ["-device", f"virtio-9p-pci,fsdev=fs{number},mount_tag=share{number}"]

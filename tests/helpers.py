@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -200,6 +201,27 @@ def held(memory: frontswap.Memory) -> tuple[int, int, int, int]:
     """What must be zero when no array lives."""
     now = memory.statistics()
     return now.allocated_bytes, now.resident_bytes, now.pool_live_bytes, now.swapped_bytes
+
+
+def together(number: int, work: Callable[[int], object]) -> None:
+    """Run work(0) .. work(number - 1) in threads that start at the same moment; the first error is raised."""
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(number)
+
+    def run(i: int) -> None:
+        barrier.wait()
+        try:
+            work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 # --- what a process holds ------------------------------------------------------------------------

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 RULES = "tests/test_rules.py"
 REGISTRATION = "tests/test_registration.py"
 RECOMPRESS = "tests/test_recompress.py"
+NBD_BASES = "tests/test_nbd_bases.py"
+NBD_STORM = "tests/test_nbd_storm.py"
 CORE = "src/frontswap/core"
 
 
@@ -40,17 +42,17 @@ MUTATIONS = [
     Mutation(1, f"{CORE}/adapter.py", "        if answer is False:\n            return REFUSED_OTHER", "        if answer is False:\n            return ACCEPTED", "rule_1"),
     # 2: space is reserved before it is needed; a page that nobody took is lost loudly
     Mutation(2, "src/frontswap/area.py", "            if overcommit:\n", "            if True:\n", "rule_2"),
-    Mutation(2, f"{CORE}/area.py", "        page_poison(pg, page)\n    if result < 0:", "        store32(cython.address(pg.pages[page].state), NONE)\n    if result < 0:", "rule_2"),
+    Mutation(2, f"{CORE}/areapages.py", "        page_poison(pg, page)\n    if result < 0:", "        store32(cython.address(pg.pages[page].state), NONE)\n    if result < 0:", "rule_2"),
     # 3: no older copy is left
     Mutation(3, f"{CORE}/frontswap.py", "        if (old & KIND) == RECORD_BACKEND and had != now:\n            forget", "        if False:\n            forget", "rule_3"),
-    Mutation(3, f"{CORE}/area.py", "    if kind:\n        store32(cython.address(pg.pages[page].state), OUT | kind)", "    if kind:\n        store32(cython.address(pg.pages[page].state), OUT | kind if kind != SLOT or state == NONE else state)", "rule_3"),
+    Mutation(3, f"{CORE}/areapages.py", "    if kind:\n        store32(cython.address(pg.pages[page].state), OUT | kind)", "    if kind:\n        store32(cython.address(pg.pages[page].state), OUT | kind if kind != SLOT or state == NONE else state)", "rule_3"),
     # 4: a load keeps the copy, an exclusive one takes it
-    Mutation(4, f"{CORE}/area.py", "held and loadi(cython.address(pg.exclusive))", "held", "rule_4"),
-    Mutation(4, f"{CORE}/area.py", "new = OUT | SLOT if (state & SLOT) != 0 else GONE", "new = OUT | SLOT if (state & SLOT) != 0 else NONE", "rule_4"),
+    Mutation(4, f"{CORE}/areapages.py", "if held and loadi(cython.address(pg.exclusive)):", "if held:", "rule_4"),
+    Mutation(4, f"{CORE}/areapages.py", "state[0] = OUT | SLOT if (state[0] & SLOT) != 0 else GONE", "state[0] = OUT | SLOT if (state[0] & SLOT) != 0 else NONE", "rule_4"),
     Mutation(4, f"{CORE}/pager.py", "if not write and not ctx.from_slot and loadi(cython.address(pg.exclusive)):", "if False:", "rule_4"),
     # 5: a load that fails is loud
     Mutation(5, f"{CORE}/frontswap.py", "        if pg.areas == cython.NULL or (state & SLOT) == 0:\n            return error", "        if pg.areas == cython.NULL:\n            return error", "rule_5"),
-    Mutation(5, f"{CORE}/area.py", "            page_poison(pg, page)\n            return -1", "            store32(cython.address(pg.pages[page].state), NONE)\n            return -1", "rule_5"),
+    Mutation(5, f"{CORE}/areapages.py", "        page_poison(pg, page)\n        return -1", "        store32(cython.address(pg.pages[page].state), NONE)\n        return -1", "rule_5"),
     Mutation(5, f"{CORE}/filters.py", "        return LOAD_CHECKSUM\n", "        return 0\n", "rule_5"),
     # 6: writethrough writes the slot, and it is the answer when the backend has dropped the page
     Mutation(6, f"{CORE}/frontswap.py", "(loadi(cython.address(pg.writethrough)) or ctx.through)", "ctx.through", "rule_6"),
@@ -68,7 +70,7 @@ MUTATIONS = [
     Mutation(9, f"{CORE}/writeback.py", "    number = pg.oldest\n", "    number = pg.newest\n", "rule_9"),
     Mutation(9, f"{CORE}/writeback.py", "        found = pool_lighten(pg, ctx)", "        found = -1", "rule_9"),
     # 10: a batch is there as soon as it is handed over
-    Mutation(10, f"{CORE}/area.py", "        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))\n    for i in range(n):\n        at = order[i]\n", "        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))\n", "rule_10"),
+    Mutation(10, f"{CORE}/areapages.py", "        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))\n    for i in range(n):\n        at = order[i]\n", "        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))\n", "rule_10"),
     # 11: a counter for each reason
     Mutation(11, f"{CORE}/frontswap.py", "        add64(cython.address(pg.counters[C_REJECT + code]), 1)\n    return -1", "        add64(cython.address(pg.counters[C_REJECT + 1]), 1)\n    return -1", "rule_11"),
     Mutation(11, f"{CORE}/filters.py", "        return REFUSED_INJECTED", "        return REFUSED_LIMIT", "rule_11"),
@@ -83,6 +85,9 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/recompress.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), state, BUSY)\n    ):\n        return True\n", "        or not cas32(cython.address(p.state), state, BUSY)\n    ):\n        return True\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "            or check_of(header.page, header.length, header.codec, data) != one.check\n", "            or False\n", "damage", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "    if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (", "    if False and (", "no_room", RECOMPRESS),
+    # the block device door
+    Mutation(0, f"{CORE}/areapages.py", "    if data == cython.NULL:\n        memset(ctx.plain + within", "    store32(cython.address(pg.pages[page].state), state)\n    backoff(64)\n    state = page_own(pg, page)\n    if data == cython.NULL:\n        memset(ctx.plain + within", "no_other_one", NBD_STORM),
+    Mutation(0, f"{CORE}/areapages.py", "    if state != NONE and area.zeroing and", "    if False and area.zeroing and", "after_a_restart", NBD_BASES),
 ]  # fmt: skip
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, Mode, held, noise, run_child, walk
+from helpers import Array, Mode, held, noise, run_child, together, walk
 
 import frontswap
 from frontswap.memory.memory import Advice
@@ -18,27 +17,6 @@ from frontswap.testing import hammer
 
 PAGE = 4096
 ADVICE: list[Advice] = ["willneed", "cold", "random", "normal"]
-
-
-def together(number: int, work: Callable[[int], object]) -> None:
-    """Run work(0) .. work(number - 1) in threads that start at the same moment; the first error is raised."""
-    errors: list[BaseException] = []
-    barrier = threading.Barrier(number)
-
-    def run(i: int) -> None:
-        barrier.wait()
-        try:
-            work(i)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("turns", [400, pytest.param(2000, marks=pytest.mark.slow)])

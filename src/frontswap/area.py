@@ -20,7 +20,7 @@ from .core.area import Areas
 from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
 from .hooks import Backends, Registered, Relief, StackStatistics
 from .sizes import format_size, parse_page, parse_size
-from .swap import SwapFile
+from .swap import Slots, SwapFile
 
 if TYPE_CHECKING:
     from .core.area import ReadableBuffer, WriteableBuffer
@@ -109,7 +109,7 @@ class Frontswap:
         *,
         size: int | str | None = None,
         page: int | str = 4096,
-        swap: str | os.PathLike[str] | None = "auto",
+        swap: str | os.PathLike[str] | Slots | None = "auto",
         overcommit: bool = False,
         dtype: npt.DTypeLike | None = None,
     ) -> SwapArea:
@@ -296,7 +296,7 @@ class SwapArea:
         *,
         size: int | str | None = None,
         page: int | str = 4096,
-        swap: str | os.PathLike[str] | None = "auto",
+        swap: str | os.PathLike[str] | Slots | None = "auto",
         overcommit: bool = False,
         dtype: npt.DTypeLike | None = None,
     ) -> None:
@@ -308,7 +308,8 @@ class SwapArea:
             size: bytes, a multiple of the page size.
             page: bytes of a page, 4096 to 2 MiB and a power of two.
             swap: directory (or new file) for the slots; "auto": TMPDIR or /var/tmp; None: no slots. Then a page that
-                every backend refuses is lost, loudly, and no backend can be drained.
+                every backend refuses is lost, loudly, and no backend can be drained. Or slots that are open already,
+                with room for all pages: the area closes them.
             overcommit: do not reserve the disk space of the slots.
             dtype: of what is in the pages, if it is known: the codec need not find out.
 
@@ -324,19 +325,20 @@ class SwapArea:
         self._hooks = hooks
         self._stopped = ""
         hooks._check_open()
-        self._swap = None if swap is None else SwapFile(swap, 0)
+        self._swap: Slots | None = SwapFile(swap, 0) if isinstance(swap, str | os.PathLike) else swap
         try:
-            if self._swap is not None:
+            if isinstance(self._swap, SwapFile):
                 self._reserve(self._swap, overcommit)
             with hooks.backends.lock:
                 hooks._check_open()
                 handle = hooks._core.swapon(
                     self.pages,
                     self.page,
+                    self._swap,
                     -1 if self._swap is None else self._swap.fd,
                     self._swap is not None and self._swap.direct,
+                    0 if self._swap is None else self._swap.zeroing,
                     typesize if typesize in (1, 2, 4, 8, 16) else 0,
-                    self._swap,
                 )
                 if handle == -1:
                     raise InUseError("swapon: 63 areas are on behind these hooks already")
@@ -415,6 +417,14 @@ class SwapArea:
     def curr_pages(self) -> int:
         """Pages of this area that backends have."""
         return self.statistics().curr_pages
+
+    def slots_have(self, first: int, pages: int) -> None:
+        """The slots of these pages have bytes that count, from an earlier life of what they are on."""
+        self._hooks._core.slots_have(self.type, self._serial, first, pages)
+
+    def used_pages(self) -> int:
+        """Pages that were stored and not invalidated: in a backend, in a slot, or lost."""
+        return self._hooks._core.used_pages(self.type, self._serial)
 
     def stop(self, reason: str) -> None:
         """Send nothing to the backends any more: stores go to the slots. What the backends have stays there.

@@ -26,6 +26,15 @@ def swap_option(where: str) -> Callable[[Command], Command]:
     return click.option("--swap", metavar="DIR", help=f"Where the swap file {where}. Default: TMPDIR or /var/tmp.")
 
 
+BACKENDS = click.option(
+    "--backends",
+    metavar="SPEC",
+    default="zcache",
+    show_default=True,
+    help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.',
+)
+
+
 @click.group("frontswap", context_settings=CONTEXT)
 @click.version_option(__version__, message="frontswap %(version)s")
 def app() -> None:
@@ -81,13 +90,7 @@ def demo(limit: str | None, size: float, swap: str | None, out: Path) -> None:
     "leave, without a tenth.",
 )
 @swap_option("goes")
-@click.option(
-    "--backends",
-    metavar="SPEC",
-    default="zcache",
-    show_default=True,
-    help='As "limit:size=1GiB / zcache"; see docs/frontswap.md.',
-)
+@BACKENDS
 @click.option(
     "--threshold",
     metavar="SIZE",
@@ -157,6 +160,37 @@ def run(
         record=record,
         summary="none" if quiet else summary,
     )
+
+
+@app.command(short_help="A block device in front of a disk, compressed in RAM (NBD).")
+@click.option("--size", metavar="SIZE", help="Bytes of the export without a name.")
+@click.option("--base", metavar="FILE", type=PATH, help="Its base: a file or block device. Default: RAM.")
+@click.option(
+    "--export", "exports", metavar="NAME:SIZE[:BASE]", multiple=True, help="An export with a name. Several times."
+)
+@click.option(
+    "--memory", metavar="SIZE", required=True, help="RAM for pages, compressed; exports without a base fit in it."
+)
+@BACKENDS
+@click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
+@click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")
+@click.option("--insecure", is_flag=True, help="--listen on addresses that other machines reach: nothing is encrypted.")
+@click.option(
+    "--writethrough", is_flag=True, help="A write is in the base before it is acknowledged, and there after a restart."
+)
+@click.option("--overcommit", is_flag=True, help="Do not reserve the disk space of base files.")
+@click.option("--discard", is_flag=True, help="Drop what is in the bases, whatever it is.")
+@click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
+@click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
+def serve(**options: Any) -> None:
+    """Serve block devices by NBD, with compressed RAM in front of a file, a disk, or nothing.
+
+    For nbd-client (mkswap, swapon), QEMU's -blockdev driver=nbd, nbdcopy, fio. SIGUSR1 prints all counters.
+    docs/serve.md says what is promised of what is written, and in which order to shut down.
+    """
+    from .nbd.command import serve as serve_exports
+
+    sys.exit(serve_exports(**options))
 
 
 @app.command(short_help="Show the counters of a process.")

@@ -16,6 +16,8 @@
     ├── ExclusiveLoadError(LookupError)    the page was taken by an exclusive load
     ├── SlotError(OSError)                 the slot of a page cannot be written or read
     ├── SwapDirectoryError(OSError)        the swap file cannot be where it was asked to be
+    ├── BaseError(OSError)                 the base of an export cannot be used, or has what must not be lost
+    ├── ListenError(OSError)               a server cannot listen where it was asked to
     ├── MissingPackageError(ImportError)   a package is not installed that only a part of this one needs
     └── KernelSupportError(OSError)        the kernel has no userfaultfd, or does not let us use it
 
@@ -115,6 +117,14 @@ class SlotError(FrontswapError, OSError):
 
 class SwapDirectoryError(FrontswapError, OSError):
     """The swap file cannot be in the directory given: missing, read-only, too small, or RAM itself (tmpfs)."""
+
+
+class BaseError(FrontswapError, OSError):
+    """The base of an export cannot be used: in use, too small, full, or with data that must not be lost."""
+
+
+class ListenError(FrontswapError, OSError):
+    """A server cannot listen where it was asked to: in use, or not allowed."""
 
 
 class KernelSupportError(FrontswapError, OSError):

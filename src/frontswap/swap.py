@@ -11,6 +11,7 @@ import struct
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Protocol
 
 from . import causes
 from .causes import Cause
@@ -78,8 +79,21 @@ def wrong_directory(directory: Path, least: int, *, auto: bool = False) -> Cause
     return None
 
 
+class Slots(Protocol):
+    """What the slots of a swap area are on: a SwapFile, or what a door brings along."""
+
+    fd: int  #: guarded
+    direct: bool  #: open with O_DIRECT
+    zeroing: int  #: mode of fallocate(2) that makes zeros of a slot that no page needs; 0: it may keep its bytes
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+
+
 class SwapFile:
     """An open, unlinked swap file, and the directory that it takes its space from."""
+
+    zeroing = 0
 
     def __init__(self, where: str | os.PathLike[str], least: int) -> None:
         """Open a swap file.

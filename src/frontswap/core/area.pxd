@@ -1,13 +1,7 @@
 from cpython.ref cimport PyObject
 
 from frontswap.core.hooks cimport Hooks
-from frontswap.core.layout cimport context_t, pager_t
-from frontswap.core.uapi cimport addi, load32, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-
-cdef enum:                    # why a page cannot be read, beside LOAD_* (record.pxd); positive: errno of its slot
-    LOAD_POISONED = -6        # it was lost before
-    LOAD_GONE = -7            # an exclusive load took it
-    IN_BACKEND_STILL = 4096   # more than any errno
+from frontswap.core.uapi cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef class Areas(Hooks):
     cdef PyObject *kept[65]             # MAX_AREAS + 1: who owns the descriptor of each area's slots
@@ -17,26 +11,3 @@ cdef class Areas(Hooks):
     cdef int view(self, uint32_t number, str parameter, object buffer, int64_t pages, bint writable, Py_buffer *view) except -1
     cdef store_failed(self, uint32_t number, object type, object offset, int error)
     cdef load_failed(self, object type, object offset, int error)
-
-cdef inline void area_leave(pager_t *pg, uint32_t number) noexcept nogil:
-    """End of area_enter()."""
-    addi(&pg.areas[number].users, -1)
-
-cdef inline bint area_enter(pager_t *pg, uint32_t number) noexcept nogil:
-    """Begin an operation on an area; False if it has gone. Counted first, looked at then: swapoff does the reverse."""
-    addi(&pg.areas[number].users, 1)
-    if load32(&pg.blocks[number].live) == 1:
-        return True
-    area_leave(pg, number)
-    return False
-
-cdef uint32_t page_own(pager_t *pg, uint32_t page) noexcept nogil
-cdef int store_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page, uint32_t state,
-                     const uint8_t *data) noexcept nogil
-cdef int area_store(pager_t *pg, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
-cdef int area_load(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, uint8_t *into,
-                   int *error) noexcept nogil
-cdef int area_invalidate(pager_t *pg, uint32_t number, uint32_t offset) noexcept nogil
-cdef void area_empty(pager_t *pg, uint32_t number) noexcept nogil
-cdef void area_store_many(pager_t *pg, uint32_t number, const uint32_t *offsets, const int64_t *order, int64_t n,
-                          const uint8_t *data, int32_t *results) noexcept nogil

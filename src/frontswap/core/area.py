@@ -1,8 +1,6 @@
 """Swap areas: pages without addresses, each with a slot of its own; the hooks for who brings pages himself.
 
-The page protocol of layout.pxd without the resident states: NONE (never stored: reads as zeros), OUT (in a backend, in
-its slot, or both), GONE, POISON, and BUSY while one thread works on it. Who wants a page that is BUSY waits, holding
-nothing but a context, and never the GIL: the owner may need it for a backend in Python.
+What is done with a page is in areapages.py.
 """
 
 import os
@@ -16,6 +14,18 @@ from cython.cimports.cpython.buffer import (
 )
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, PyObject
+from cython.cimports.frontswap.core.areapages import (
+    IN_BACKEND_STILL,
+    LOAD_GONE,
+    LOAD_POISONED,
+    area_empty,
+    area_invalidate,
+    area_leave,
+    area_load,
+    area_store,
+    area_store_many,
+    page_own,
+)
 from cython.cimports.frontswap.core.arena import extent_give, extent_take
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import (
@@ -25,42 +35,27 @@ from cython.cimports.frontswap.core.contexts import (
     contexts_for,
     contexts_make,
 )
-from cython.cimports.frontswap.core.frontswap import (
-    IN_BACKEND,
-    IN_SLOT,
-    frontswap_invalidate_page,
-    frontswap_load,
-    frontswap_store,
-    page_poison,
-)
 from cython.cimports.frontswap.core.layout import (
-    BUSY,
-    GONE,
     MAX_AREAS,
     MAX_STACKS,
     NONE,
     OUT,
     PAGE_TABLE,
     SLOT,
-    STATE,
     area_p,
     area_t,
     backend_p,
     block_p,
     bytes_p,
-    context_p,
-    holder,
-    page_p,
     pager_p,
 )
-from cython.cimports.frontswap.core.record import LOAD_BACKEND, load_cause
+from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOENT,
     ENOSPC,
     addi,
     backoff,
-    cas32,
     int32_t,
     int64_t,
     load32,
@@ -91,124 +86,6 @@ AREA_COUNTERS = (
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 
 
-def page_own(pg, page):
-    """Wait for a page and own it; the state word that it had."""
-    p: page_p = cython.address(pg.pages[page])
-    state: uint32_t
-    turn: cython.int = 0
-    while True:
-        state = load32(cython.address(p.state))
-        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
-            return state
-        if (state & STATE) == BUSY:
-            backoff(turn)
-            turn += 1
-
-
-def store_owned(pg, ctx, number, page, state, data):
-    """Store an owned page and let go of it; 1 in a backend, 0 in its slot, -errno: it is lost.
-
-    -errno - IN_BACKEND_STILL: its slot was to be written (writethrough) and could not; the backend has it.
-    """
-    kind: uint32_t = 0
-    result: cython.int
-    pg.pages[page].block = number  # a page learns its area at its first store: an unused one costs nothing
-    result = frontswap_store(pg, ctx, page, data, state, cython.address(kind))
-    if kind:
-        store32(cython.address(pg.pages[page].state), OUT | kind)
-        if result < 0:
-            return result - IN_BACKEND_STILL
-    else:
-        # Nobody has it: neither the bytes of before nor zeros may be the answer from now on.
-        page_poison(pg, page)
-    if result < 0:
-        return result
-    return 1 if result == IN_BACKEND else 0 if result == IN_SLOT else -ENOSPC
-
-
-def area_store(pg, number, offset, data):
-    """frontswap_store for a page of an area; see store_owned()."""
-    ctx: context_p = context_take(pg)
-    page: uint32_t = pg.blocks[number].first + offset
-    result: cython.int = store_owned(pg, ctx, number, page, page_own(pg, page), data)
-    context_give(ctx)
-    return result
-
-
-def area_load(pg, ctx, number, offset, into, error):
-    """frontswap_load for a page of an area: 1 from a backend, 0 from its slot or never stored, -1 with `*error`."""
-    block: block_p = cython.address(pg.blocks[number])
-    page: uint32_t = block.first + offset
-    state: uint32_t = page_own(pg, page)
-    new: uint32_t = state
-    held: cython.bint = False
-    error[0] = 0
-    if (state & STATE) == NONE:
-        memset(into, 0, cython.cast(cython.size_t, 1) << block.shift)
-    elif (state & STATE) != OUT:
-        error[0] = LOAD_GONE if (state & STATE) == GONE else LOAD_POISONED
-    else:
-        held = holder(pg, page, state) >= 0
-        ctx.into = into
-        error[0] = frontswap_load(pg, ctx, page, state, 0)
-        ctx.into = ctx.plain
-        if error[0] and held and not ctx.from_slot:
-            # Its backend has lost it, or gives back what is not it. (An error of the slot may pass: that page stays.)
-            if error[0] > 0:
-                error[0] = LOAD_BACKEND
-            frontswap_invalidate_page(pg, page, state)
-            page_poison(pg, page)
-            return -1
-        held = held and not ctx.from_slot
-        if error[0] == 0 and held and loadi(cython.address(pg.exclusive)):
-            frontswap_invalidate_page(pg, page, state)
-            new = OUT | SLOT if (state & SLOT) != 0 else GONE
-    store32(cython.address(pg.pages[page].state), new)
-    return -1 if error[0] else 1 if held else 0
-
-
-def area_invalidate(pg, number, offset):
-    """frontswap_invalidate_page for a page of an area: True if a backend had it. It reads as zeros now."""
-    page: uint32_t = pg.blocks[number].first + offset
-    state: uint32_t = page_own(pg, page)
-    held: cython.bint = frontswap_invalidate_page(pg, page, state)
-    store32(cython.address(pg.pages[page].state), NONE)
-    return 1 if held else 0
-
-
-def area_empty(pg, number):
-    """Invalidate every page that is not NONE."""
-    block: block_p = cython.address(pg.blocks[number])
-    offset: uint32_t
-    for offset in range(block.pages):
-        if load32(cython.address(pg.pages[block.first + offset].state)) != NONE:
-            area_invalidate(pg, number, offset)
-
-
-def area_store_many(pg, number, offsets, order, n, data, results):
-    """Store `n` pages, `offsets[order[i]]` ascending. All are owned before the first is stored.
-
-    So whoever looks for any of them from then on waits for this batch's bytes, and never sees those of before
-    (rule 10). Ascending, and after the context is taken: two batches wait for each other in one direction only.
-    """
-    ctx: context_p = context_take(pg)
-    block: block_p = cython.address(pg.blocks[number])
-    size: uint64_t = cython.cast(uint64_t, 1) << block.shift
-    i: int64_t
-    at: int64_t
-    for i in range(n):
-        at = order[i]
-        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))
-    for i in range(n):
-        at = order[i]
-        results[at] = store_owned(
-            pg, ctx, number, block.first + offsets[at], cython.cast(uint32_t, results[at]), data + at * size
-        )
-        if results[at] < -IN_BACKEND_STILL:
-            results[at] += IN_BACKEND_STILL
-    context_give(ctx)
-
-
 class Areas(Hooks):
     """Swap areas behind one set of hooks. Types are numbers from 0, offsets are pages."""
 
@@ -226,10 +103,10 @@ class Areas(Hooks):
         contexts_make(pg)
         self.open = True
 
-    def swapon(self, pages: int, page: int, fd: int, direct: bool, typesize: int, keep: object) -> int:
+    def swapon(self, pages: int, page: int, slots: object, fd: int, direct: bool, zeroing: int, typesize: int) -> int:
         """A new area, empty; its type | serial << 8, or -1: no type, -2: no room for so many pages.
 
-        `keep` owns `fd`, and lives until nothing can be written to it any more.
+        `slots` owns `fd`, and lives until nothing can be written to it any more. `zeroing`: see area_t.
         """
         pg: pager_p = self.pager()
         number: uint32_t = 1
@@ -258,8 +135,9 @@ class Areas(Hooks):
         area.stopped = 0
         area.fd = fd
         area.direct = direct
-        Py_INCREF(keep)
-        self.kept[number] = cython.cast(cython.pointer(PyObject), keep)
+        area.zeroing = zeroing
+        Py_INCREF(slots)
+        self.kept[number] = cython.cast(cython.pointer(PyObject), slots)
         block.first = cython.cast(uint32_t, first)
         block.pages = pages
         block.bytes = cython.cast(uint64_t, pages) << shift
@@ -516,6 +394,35 @@ class Areas(Hooks):
         raise PageLostError(EIO, f"{where}: page lost: {why}")
 
     # --- state ---------------------------------------------------------------------------------------------------
+
+    def slots_have(self, type: object, serial: object, first: int, pages: int) -> None:
+        """The slots of these pages have bytes that count: those of a base that was written through before."""
+        number: uint32_t = self.enter(type, serial, first)
+        self.enter(type, serial, first + pages - 1)
+        pg: pager_p = self.pg
+        page: uint32_t
+        state: uint32_t
+        for page in range(pg.blocks[number].first + first, pg.blocks[number].first + first + pages):
+            state = page_own(pg, page)
+            if state == NONE:
+                pg.pages[page].block = number
+                state = OUT | SLOT
+            store32(cython.address(pg.pages[page].state), state)
+        area_leave(pg, number)
+        area_leave(pg, number)
+
+    def used_pages(self, type: object, serial: object) -> int:
+        """Pages of an area that do not read as zeros because nothing was ever stored: in a backend, a slot, or lost."""
+        number: uint32_t = self.enter(type, serial, 0)
+        pg: pager_p = self.pg
+        page: uint32_t
+        found: int64_t = 0
+        with cython.nogil:
+            for page in range(pg.blocks[number].first, pg.blocks[number].first + pg.blocks[number].pages):
+                if load32(cython.address(pg.pages[page].state)) != NONE:
+                    found += 1
+        area_leave(pg, number)
+        return found
 
     def set_stopped(self, type: object, serial: object, stopped: bool) -> None:
         """Send nothing to the backends any more, or again."""

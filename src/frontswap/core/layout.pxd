@@ -425,6 +425,7 @@ cdef struct backend_t:
 ctypedef struct area_t:       # a swap area: pages without addresses, each with a slot of its own
     int fd                    # of the slots, -1: none
     bint direct               # it is open with O_DIRECT
+    int zeroing               # mode of fallocate(2) that makes zeros of a slot that no page needs; 0: nobody cares
     int32_t stopped           # stop(): nothing is sent to the backends
     int32_t users             # operations on their way; swapoff waits for them
     int64_t counters[A_COUNTERS]

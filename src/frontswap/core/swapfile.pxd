@@ -20,6 +20,7 @@ cdef uint32_t slots_for(pager_t *pg, int64_t allocated, int64_t budget) noexcept
 cdef int area_slot_write(
     area_t *area, context_t *ctx, uint32_t offset, const uint8_t *data, uint32_t size) noexcept nogil
 cdef int area_slot_read(area_t *area, context_t *ctx, uint32_t offset, uint8_t *into, uint32_t size) noexcept nogil
+cdef int area_slot_zero(area_t *area, context_t *ctx, uint32_t offset, uint32_t size) noexcept nogil
 cdef int write_all(int fd, const void *data, uint32_t length, int64_t at) noexcept nogil
 cdef int read_all(int fd, void *into, uint32_t length, int64_t at) noexcept nogil
 cdef int write_out(int fd, int64_t at, uint32_t length) noexcept nogil

@@ -66,7 +66,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 from cython.cimports.libc.stdio import snprintf
-from cython.cimports.libc.string import memcpy
+from cython.cimports.libc.string import memcpy, memset
 
 # Slots that only the cleaner may take: it needs somewhere to put live records before it can free any.
 CLEANING_SLOTS = cython.declare(cython.uint, 4)
@@ -204,6 +204,18 @@ def area_slot_read(area, ctx, offset, into, size):
     if error == 0 and not area.direct:
         guarded_call(SYS_fadvise64, area.fd, at, size, POSIX_FADV_DONTNEED)
     return error
+
+
+def area_slot_zero(area, ctx, offset, size):
+    """Have a slot read as zeros, by `area.zeroing`, or by a write where that cannot be done; 0 or an errno."""
+    at: int64_t = cython.cast(int64_t, offset) * size
+    while guarded_call(SYS_fallocate, area.fd, area.zeroing, at, size) != 0:
+        if errno == EOPNOTSUPP:
+            memset(ctx.scratch, 0, size)
+            return area_slot_write(area, ctx, offset, ctx.scratch, size)
+        if errno != EINTR:
+            return errno
+    return 0
 
 
 def back_slots(pg, fd, start, end):

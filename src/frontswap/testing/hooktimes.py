@@ -16,7 +16,8 @@ filters.
 """
 
 import cython
-from cython.cimports.frontswap.core.area import Areas, area_enter, area_leave, area_load, area_store, page_own
+from cython.cimports.frontswap.core.area import Areas
+from cython.cimports.frontswap.core.areapages import area_enter, area_leave, area_load, area_store, page_own
 from cython.cimports.frontswap.core.contexts import context_give, context_take
 from cython.cimports.frontswap.core.layout import (
     KIND,

@@ -1,0 +1,35 @@
+from frontswap.core.layout cimport context_t, pager_t
+from frontswap.core.uapi cimport addi, load32, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:                    # why a page cannot be read, beside LOAD_* (record.pxd); positive: errno of its slot
+    LOAD_POISONED = -6        # it was lost before
+    LOAD_GONE = -7            # an exclusive load took it
+    IN_BACKEND_STILL = 4096   # more than any errno
+
+cdef inline void area_leave(pager_t *pg, uint32_t number) noexcept nogil:
+    """End of area_enter()."""
+    addi(&pg.areas[number].users, -1)
+
+cdef inline bint area_enter(pager_t *pg, uint32_t number) noexcept nogil:
+    """Begin an operation on an area; False if it has gone. Counted first, looked at then: swapoff does the reverse."""
+    addi(&pg.areas[number].users, 1)
+    if load32(&pg.blocks[number].live) == 1:
+        return True
+    area_leave(pg, number)
+    return False
+
+cdef uint32_t page_own(pager_t *pg, uint32_t page) noexcept nogil
+cdef int store_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page, uint32_t state,
+                     const uint8_t *data) noexcept nogil
+cdef int area_store(pager_t *pg, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
+cdef int area_load(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, uint8_t *into,
+                   int *error) noexcept nogil
+cdef int area_invalidate(pager_t *pg, uint32_t number, uint32_t offset) noexcept nogil
+cdef void area_empty(pager_t *pg, uint32_t number) noexcept nogil
+cdef void area_store_many(pager_t *pg, uint32_t number, const uint32_t *offsets, const int64_t *order, int64_t n,
+                          const uint8_t *data, int32_t *results) noexcept nogil
+cdef int load_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page, uint32_t *state, uint8_t *into,
+                    int *error) noexcept nogil
+cdef int area_update(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, uint32_t within, uint32_t length,
+                     const uint8_t *data) noexcept nogil
+cdef int area_discard(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset) noexcept nogil

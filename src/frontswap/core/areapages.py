@@ -1,0 +1,226 @@
+"""What is done with the bytes of a page of a swap area: own it, and store, load, change or drop it.
+
+The page protocol of layout.pxd without the resident states: NONE (never stored: reads as zeros), OUT (in a backend, in
+its slot, or both), GONE, POISON, and BUSY while one thread works on it. Who wants a page that is BUSY waits, holding
+nothing but a context, and never the GIL: the owner may need it for a backend in Python.
+"""
+
+import cython
+from cython.cimports.frontswap.core.contexts import context_give, context_take
+from cython.cimports.frontswap.core.frontswap import (
+    IN_BACKEND,
+    IN_SLOT,
+    frontswap_invalidate_page,
+    frontswap_load,
+    frontswap_store,
+    page_poison,
+)
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    GONE,
+    NONE,
+    OUT,
+    SLOT,
+    STATE,
+    area_p,
+    block_p,
+    context_p,
+    holder,
+    page_bytes,
+    page_p,
+)
+from cython.cimports.frontswap.core.record import LOAD_BACKEND
+from cython.cimports.frontswap.core.swapfile import area_slot_zero
+from cython.cimports.frontswap.core.uapi import (
+    EIO,
+    ENOSPC,
+    backoff,
+    cas32,
+    int32_t,
+    int64_t,
+    load32,
+    loadi,
+    store32,
+    uint32_t,
+    uint64_t,
+)
+from cython.cimports.libc.string import memcpy, memset
+
+
+def page_own(pg, page):
+    """Wait for a page and own it; the state word that it had."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t
+    turn: cython.int = 0
+    while True:
+        state = load32(cython.address(p.state))
+        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
+            return state
+        if (state & STATE) == BUSY:
+            backoff(turn)
+            turn += 1
+
+
+def store_owned(pg, ctx, number, page, state, data):
+    """Store an owned page and let go of it; 1 in a backend, 0 in its slot, -errno: it is lost.
+
+    -errno - IN_BACKEND_STILL: its slot was to be written (writethrough) and could not; the backend has it.
+    """
+    kind: uint32_t = 0
+    result: cython.int
+    pg.pages[page].block = number  # a page learns its area at its first store: an unused one costs nothing
+    result = frontswap_store(pg, ctx, page, data, state, cython.address(kind))
+    if (state & SLOT) != 0 and (kind & SLOT) == 0 and pg.areas[number].zeroing:
+        # Nobody reads that slot any more: its room goes back. That it does not is no error of the page's.
+        area_slot_zero(cython.address(pg.areas[number]), ctx, page - pg.blocks[number].first, page_bytes(pg, page))
+    if kind:
+        store32(cython.address(pg.pages[page].state), OUT | kind)
+        if result < 0:
+            return result - IN_BACKEND_STILL
+    else:
+        # Nobody has it: neither the bytes of before nor zeros may be the answer from now on.
+        page_poison(pg, page)
+    if result < 0:
+        return result
+    return 1 if result == IN_BACKEND else 0 if result == IN_SLOT else -ENOSPC
+
+
+def area_store(pg, number, offset, data):
+    """frontswap_store for a page of an area; see store_owned()."""
+    ctx: context_p = context_take(pg)
+    page: uint32_t = pg.blocks[number].first + offset
+    result: cython.int = store_owned(pg, ctx, number, page, page_own(pg, page), data)
+    context_give(ctx)
+    return result
+
+
+def load_owned(pg, ctx, number, page, state, into, error):
+    """Bring an owned page's bytes into `into`; 1, 0, or -1 with `*error` as of area_load().
+
+    `*state`: the word that it had, and that it is to have. After -1 the page has been let go of.
+    """
+    held: cython.bint = False
+    error[0] = 0
+    if (state[0] & STATE) == NONE:
+        memset(into, 0, cython.cast(cython.size_t, 1) << pg.blocks[number].shift)
+        return 0
+    if (state[0] & STATE) != OUT:
+        error[0] = LOAD_GONE if (state[0] & STATE) == GONE else LOAD_POISONED
+        store32(cython.address(pg.pages[page].state), state[0])
+        return -1
+    held = holder(pg, page, state[0]) >= 0
+    ctx.into = into
+    error[0] = frontswap_load(pg, ctx, page, state[0], 0)
+    ctx.into = ctx.plain
+    if error[0] and held and not ctx.from_slot:
+        # Its backend has lost it, or gives back what is not it. (An error of the slot may pass: that page stays.)
+        if error[0] > 0:
+            error[0] = LOAD_BACKEND
+        frontswap_invalidate_page(pg, page, state[0])
+        page_poison(pg, page)
+        return -1
+    if error[0]:
+        store32(cython.address(pg.pages[page].state), state[0])
+        return -1
+    held = held and not ctx.from_slot
+    if held and loadi(cython.address(pg.exclusive)):
+        frontswap_invalidate_page(pg, page, state[0])
+        state[0] = OUT | SLOT if (state[0] & SLOT) != 0 else GONE
+    return 1 if held else 0
+
+
+def area_load(pg, ctx, number, offset, into, error):
+    """frontswap_load for a page of an area: 1 from a backend, 0 from its slot or never stored, -1 with `*error`."""
+    page: uint32_t = pg.blocks[number].first + offset
+    state: uint32_t = page_own(pg, page)
+    result: cython.int = load_owned(pg, ctx, number, page, cython.address(state), into, error)
+    if result >= 0:
+        store32(cython.address(pg.pages[page].state), state)
+    return result
+
+
+def area_update(pg, ctx, number, offset, within, length, data):
+    """Replace the bytes [within, within + length) of a page, by zeros if `data` is NULL; as area_store().
+
+    The page is owned from its load to its store: of two updates at once neither loses the other's bytes. -errno: what
+    it had before cannot be read, and the page is as it was; or it cannot be stored.
+    """
+    page: uint32_t = pg.blocks[number].first + offset
+    state: uint32_t = page_own(pg, page)
+    error: cython.int = 0
+    if data == cython.NULL and (state & STATE) == NONE:
+        store32(cython.address(pg.pages[page].state), NONE)
+        return 0
+    if load_owned(pg, ctx, number, page, cython.address(state), ctx.plain, cython.address(error)) < 0:
+        return -error if error > 0 else -EIO
+    if data == cython.NULL:
+        memset(ctx.plain + within, 0, length)
+    else:
+        memcpy(ctx.plain + within, data, length)
+    return store_owned(pg, ctx, number, page, state, ctx.plain)
+
+
+def area_invalidate(pg, number, offset):
+    """frontswap_invalidate_page for a page of an area: True if a backend had it. It reads as zeros now."""
+    page: uint32_t = pg.blocks[number].first + offset
+    state: uint32_t = page_own(pg, page)
+    held: cython.bint = frontswap_invalidate_page(pg, page, state)
+    store32(cython.address(pg.pages[page].state), NONE)
+    return 1 if held else 0
+
+
+def area_discard(pg, ctx, number, offset):
+    """area_invalidate(), and zeros are in the slot too, where the area wants that (area_t.zeroing); 0 or -errno.
+
+    The slot first: a page that reads as zeros now must not have its old bytes after a restart. After an error the page
+    is as it was.
+    """
+    area: area_p = cython.address(pg.areas[number])
+    page: uint32_t = pg.blocks[number].first + offset
+    state: uint32_t
+    error: cython.int
+    if load32(cython.address(pg.pages[page].state)) == NONE:
+        return 0
+    state = page_own(pg, page)
+    # Written through, a slot may have been written though its page does not say so: the write has failed half-way.
+    if state != NONE and area.zeroing and ((state & SLOT) != 0 or loadi(cython.address(pg.writethrough))):
+        error = area_slot_zero(area, ctx, offset, cython.cast(uint32_t, 1) << pg.blocks[number].shift)
+        if error:
+            store32(cython.address(pg.pages[page].state), state)
+            return -error
+    frontswap_invalidate_page(pg, page, state)
+    store32(cython.address(pg.pages[page].state), NONE)
+    return 0
+
+
+def area_empty(pg, number):
+    """Invalidate every page that is not NONE."""
+    block: block_p = cython.address(pg.blocks[number])
+    offset: uint32_t
+    for offset in range(block.pages):
+        if load32(cython.address(pg.pages[block.first + offset].state)) != NONE:
+            area_invalidate(pg, number, offset)
+
+
+def area_store_many(pg, number, offsets, order, n, data, results):
+    """Store `n` pages, `offsets[order[i]]` ascending. All are owned before the first is stored.
+
+    So whoever looks for any of them from then on waits for this batch's bytes, and never sees those of before
+    (rule 10). Ascending, and after the context is taken: two batches wait for each other in one direction only.
+    """
+    ctx: context_p = context_take(pg)
+    block: block_p = cython.address(pg.blocks[number])
+    size: uint64_t = cython.cast(uint64_t, 1) << block.shift
+    i: int64_t
+    at: int64_t
+    for i in range(n):
+        at = order[i]
+        results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))
+    for i in range(n):
+        at = order[i]
+        results[at] = store_owned(
+            pg, ctx, number, block.first + offsets[at], cython.cast(uint32_t, results[at]), data + at * size
+        )
+        if results[at] < -IN_BACKEND_STILL:
+            results[at] += IN_BACKEND_STILL
+    context_give(ctx)

@@ -1,0 +1,148 @@
+"""``frontswap serve``: exports, a server, and the signals that end it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from ..errors import ParameterError
+from ..sizes import format_size, parse_size
+from .exports import Exports, Wanted, parse_export
+from .server import Server, listen_tcp, listen_unix
+
+#: seconds in which a second signal means "all the same"
+INSIST = 60.0
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def serve(
+    *,
+    size: str | None,
+    base: Path | None,
+    exports: tuple[str, ...],
+    memory: str,
+    backends: str,
+    socket_path: Path | None,
+    listen: str | None,
+    writethrough: bool,
+    overcommit: bool,
+    discard: bool,
+    insecure: bool,
+    force: bool,
+    quiet: bool,
+) -> int:
+    """Serve until a signal ends it; the exit status: 0, or 1 if what was written through may not be on the disk.
+
+    Raises:
+        ParameterError: a setting is not allowed.
+        BaseError: a base cannot be used.
+        ListenError: nobody can be listened to.
+    """
+    if (socket_path is None) == (listen is None):
+        given = None if socket_path is None else str(socket_path)
+        raise ParameterError("socket", given, "given, or --listen: one of them")
+    if base is not None and size is None:
+        raise ParameterError("base", str(base), "with --size; --export has it as NAME:SIZE:BASE")
+    logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
+    wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
+    wanted += [parse_export(text) for text in exports]
+    signals = _hear_signals()
+    with ExitStack() as stack:
+        # Before the bases: where nobody can listen nothing is changed in them.
+        if socket_path is not None:
+            listeners = [listen_unix(socket_path)]
+            stack.callback(socket_path.unlink, missing_ok=True)
+        else:
+            assert listen is not None
+            listeners = listen_tcp(listen, insecure=insecure)
+        for one in listeners:
+            stack.callback(one.close)
+        opened = Exports(
+            wanted,
+            memory=memory,
+            backends=backends,
+            writethrough=writethrough,
+            overcommit=overcommit,
+            discard=discard,
+        )
+        stack.callback(opened.close)
+        where = str(socket_path) if socket_path else _addresses(listeners)
+        server = Server(opened, listeners)
+        server.start()
+        stack.callback(server.stop)
+        if not quiet:
+            _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
+        _wait(server, force, signals)
+        server.stop()
+        return _finish(opened, quiet)
+
+
+def _hear_signals() -> int:
+    """A descriptor from which the numbers of signals can be read, whatever thread the kernel gives them to."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(theirs, False)
+    signal.set_wakeup_fd(theirs)
+    for number in (*_ENDING, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
+    return ours
+
+
+def _wait(server: Server, force: bool, signals: int) -> None:
+    """Until a signal that counts: while pages would be lost by it, the first one is refused."""
+    refused = -INSIST
+    while True:
+        number = os.read(signals, 1)[0]
+        if number == signal.SIGUSR1:
+            print(json.dumps(statistics(server)), file=sys.stderr, flush=True)
+            continue
+        pages = server.exports.unsaved_pages
+        if force or pages == 0 or time.monotonic() - refused < INSIST:
+            return
+        refused = time.monotonic()
+        _say(
+            f"{signal.Signals(number).name}: {pages} pages are in use and are nowhere else ({server.clients} clients): "
+            f"swapoff or disconnect first. The same signal again within {INSIST:g} s drops them."
+        )
+
+
+def statistics(server: Server) -> dict[str, object]:
+    """All counters of this moment."""
+    return {"clients": server.clients, **server.exports.statistics()}
+
+
+def _finish(exports: Exports, quiet: bool) -> int:
+    failed = [export.name for export in exports.values() if not export.transmission.sync()]
+    for name in failed:
+        _say(f"export {name!r}: its base could not be written to the disk; what was written through may be lost")
+    if not quiet:
+        for export in exports.values():
+            found = export.statistics()
+            _say(
+                f"export {export.name!r}: {found['reads']} reads ({format_size(found['read_bytes'])}), "
+                f"{found['writes']} writes ({format_size(found['written_bytes'])}), {found['errors']} errors; "
+                f"pages: {found['succ_stores']} stored by backends, {found['slot_stores']} in slots, "
+                f"{found['poisoned']} lost, {found['used_pages']} in use at the end"
+            )
+    return 1 if failed else 0
+
+
+def _names(exports: Exports) -> str:
+    return ", ".join(
+        f"{export.name!r} ({format_size(export.size)}, {export.description})" for export in exports.values()
+    )
+
+
+def _addresses(listeners: list[socket.socket]) -> str:
+    """With the ports that port 0 has become."""
+    return ", ".join("{}:{}".format(*one.getsockname()[:2]) for one in listeners)
+
+
+def _say(text: str) -> None:
+    print(f"frontswap serve: {text}", file=sys.stderr, flush=True)

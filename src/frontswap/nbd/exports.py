@@ -1,0 +1,194 @@
+"""Exports: swap areas with names, and what they and their bases are made of."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..area import Frontswap
+from ..backends.stack import Spec, Stack, stacks_of
+from ..backends.zcache import SMALLEST, Zcache
+from ..core.nbd import Export as Transmission
+from ..errors import ParameterError
+from ..sizes import format_size, parse_size
+from .base import PAGE, Base, RamBase
+from .protocol import MOST_NAME
+
+#: a base of one export, as large as page numbers allow
+MOST_SIZE = PAGE << 28
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An export that is asked for."""
+
+    name: str
+    size: int  #: bytes
+    base: Path | None  #: None: RAM
+
+    def __post_init__(self) -> None:
+        if len(self.name.encode()) > MOST_NAME or "\0" in self.name:
+            raise ParameterError("export", self.name, f"a name of at most {MOST_NAME} bytes, without NUL")
+        if not 0 < self.size <= MOST_SIZE or self.size % PAGE:
+            raise ParameterError(
+                "size", self.size, f"a multiple of {PAGE} bytes, more than 0, at most {format_size(MOST_SIZE)}"
+            )
+
+
+def parse_export(text: str) -> Wanted:
+    """The export that NAME:SIZE or NAME:SIZE:BASE means."""
+    match = re.fullmatch(r"([^:]*):([^:]+)(?::(.+))?", text, re.DOTALL)
+    if match is None:
+        raise ParameterError("export", text, "NAME:SIZE or NAME:SIZE:BASE, as disk:8G:/var/lib/disk")
+    name, size, base = match.groups()
+    return Wanted(name, parse_size(size, "export"), Path(base) if base else None)
+
+
+class Export:
+    """A swap area under a name."""
+
+    def __init__(self, hooks: Frontswap, wanted: Wanted, base: Base | RamBase, written_through: bool) -> None:
+        """Swap on; `base` is the area's from now on."""
+        self.name = wanted.name
+        self.size = wanted.size
+        self.base = base
+        self.written_through = written_through
+        self.area = hooks.swapon(size=wanted.size, page=PAGE, swap=base)
+        if isinstance(base, Base) and base.kept:
+            for first, pages in base.extents():
+                self.area.slots_have(first, pages)
+        self.transmission = Transmission(
+            hooks._core, type=self.area.type, size=self.size, written_through=written_through
+        )
+
+    @property
+    def description(self) -> str:
+        """What it stands on, for people."""
+        if isinstance(self.base, RamBase):
+            return "frontswap: RAM"
+        return f"frontswap: {'written through to' if self.written_through else 'in front of'} {self.base.path}"
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of this moment: what clients asked for, and what became of the pages."""
+        found = asdict(self.area.statistics())
+        del found["type"], found["page"]
+        return {
+            "name": self.name,
+            "size": self.size,
+            "used_pages": self.area.used_pages(),
+            **self.transmission.counters(),
+            **found,
+        }
+
+
+class Exports(Mapping[str, Export]):
+    """The exports of a server, behind one set of hooks. The first is the default too: the one without a name."""
+
+    def __init__(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        memory: int | str,
+        backends: Spec = "zcache",
+        writethrough: bool = False,
+        overcommit: bool = False,
+        discard: bool = False,
+    ) -> None:
+        """Open the bases, swap the areas on.
+
+        Args:
+            wanted: the exports.
+            memory: bytes of RAM for pages: what zcache may take, and what exports without a base may have in all.
+            backends: stacks in front of the bases, see docs/frontswap.md.
+            writethrough: each write is in the base before it is acknowledged, and counts after a restart.
+            overcommit: do not reserve the disk space of files.
+            discard: what is in the bases may go.
+
+        Raises:
+            ParameterError: exports of one name, or that do not fit; a backend that wants more than `memory`.
+            BaseError: a base cannot be used.
+        """
+        most = parse_size(memory, "memory")
+        _check(wanted, most, writethrough)
+        stacks = [_within(stack, most) for stack in stacks_of(backends)]
+        self.memory = most
+        self._exports: dict[str, Export] = {}
+        self.hooks = Frontswap(stacks)
+        try:
+            self.hooks.writethrough(writethrough)
+            for one in wanted:
+                base: Base | RamBase = (
+                    RamBase(one.size)
+                    if one.base is None
+                    else Base(one.base, one.size, writethrough=writethrough, overcommit=overcommit, discard=discard)
+                )
+                self._exports[one.name] = Export(self.hooks, one, base, writethrough)
+        except BaseException:
+            self.close()
+            raise
+
+    def __getitem__(self, name: str) -> Export:
+        if not name and name not in self._exports:
+            return next(iter(self._exports.values()))
+        return self._exports[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._exports)
+
+    def __len__(self) -> int:
+        return len(self._exports)
+
+    @property
+    def unsaved_pages(self) -> int:
+        """Pages that are lost when the server ends."""
+        return sum(export.area.used_pages() for export in self.values() if not export.written_through)
+
+    def statistics(self) -> dict[str, Any]:
+        """All of them, and what is behind them."""
+        hooks = asdict(self.hooks.statistics())
+        del hooks["areas"]  # they are the exports'
+        return {"exports": [export.statistics() for export in self.values()], "hooks": hooks}
+
+    def close(self) -> None:
+        """Swap off. Nobody may transmit any more."""
+        self.hooks.close(force=True)
+
+
+def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
+    if not wanted:
+        raise ParameterError("export", "nothing", "--size, or at least one --export NAME:SIZE")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if not SMALLEST <= most <= machine:
+        allowed = f"from {format_size(SMALLEST)} to the machine's RAM, {format_size(machine)}"
+        raise ParameterError("memory", format_size(most), allowed)
+    names = [one.name for one in wanted]
+    for one in wanted:
+        if names.count(one.name) > 1:
+            raise ParameterError("export", one.name, "a name of its own: there are two of it")
+    bases = [one.base.resolve() for one in wanted if one.base]
+    if len(set(bases)) < len(bases):
+        raise ParameterError("base", str(bases[0]), "of one export only")
+    plain = sum(one.size for one in wanted if one.base is None)
+    if plain > most:
+        raise ParameterError(
+            "size",
+            format_size(plain),
+            f"at most --memory, {format_size(most)}, where there is no base: pages that do not compress have no other "
+            "place (--base FILE gives them one)",
+        )
+    if writethrough and any(one.base is None for one in wanted):
+        raise ParameterError("writethrough", True, "for exports with a base: there is nothing to write through to")
+
+
+def _within(stack: Stack, most: int) -> Stack:
+    """A stack whose zcache takes `most` bytes at most."""
+    backend = stack.backend
+    if not isinstance(backend, Zcache):
+        return stack
+    if int(backend.size) > most:
+        raise ParameterError("zcache:size", format_size(int(backend.size)), f"at most --memory, {format_size(most)}")
+    return replace(stack, layers=(*stack.layers[:-1], replace(backend, size=int(backend.size) or most)))

@@ -1,0 +1,228 @@
+"""The server: listens, and has a thread for each connection."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import select
+import socket
+import stat
+import threading
+import time
+from pathlib import Path
+
+from ..errors import ListenError, ParameterError
+from .exports import Exports
+from .negotiation import negotiate
+from .protocol import PORT, HangUpError
+
+#: connections at a time; each has 1 MiB of buffers, and 32 MiB while a large read is answered
+MOST_CONNECTIONS = 256
+#: seconds that clients have to take their last replies
+GRACE = 5.0
+_log = logging.getLogger("frontswap.serve")
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Listen on a Unix socket that only this user may use. One that a dead server has left is replaced.
+
+    Raises:
+        ListenError: somebody listens there, or it cannot be made.
+    """
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink()
+                else:
+                    raise ListenError(f"socket {str(path)!r}: another server listens there")
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            # The mode of the inode is that of the socket when it is bound: at no moment may others connect.
+            os.fchmod(made.fileno(), 0o600)
+            made.bind(str(path))
+            os.chmod(path, 0o600)
+            made.listen(64)
+        except BaseException:
+            made.close()
+            raise
+    except OSError as error:
+        if isinstance(error, ListenError):
+            raise
+        raise ListenError(error.errno, f"socket {str(path)!r}: {error.strerror or error}") from error
+    return made
+
+
+def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
+    """Listen on HOST:PORT, HOST or :PORT, on every address that the host has.
+
+    Raises:
+        ParameterError: not an address, or one that others can reach, and not `insecure`.
+        ListenError: it cannot be had.
+    """
+    host, port = _address(where)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ParameterError("listen", where, f"HOST:PORT ({error.strerror or error})") from None
+    open_to_all = [
+        str(one[4][0]) for one in found if not ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_loopback
+    ]
+    if open_to_all and not insecure:
+        raise ParameterError(
+            "listen",
+            where,
+            f"a loopback address: whoever reaches {open_to_all[0]} reads and writes all pages, for there is neither "
+            "TLS nor a password (--insecure if that is meant; ssh -L or stunnel otherwise)",
+        )
+    made: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in found:
+            one = socket.socket(family, kind, protocol)
+            made.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(64)
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise ListenError(error.errno, f"listen {where!r}: {error.strerror or error}") from error
+    return made
+
+
+def _address(where: str) -> tuple[str, int]:
+    host, colon, port = where.rpartition(":")
+    if not colon or "]" in port:
+        host, port = where, str(PORT)
+    if not port.isdecimal() or int(port) > 65535:
+        raise ParameterError("listen", where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Server:
+    """Connections of clients to exports, from `start` to `stop`."""
+
+    def __init__(self, exports: Exports, listeners: list[socket.socket]) -> None:
+        """Take over the listening sockets."""
+        self.exports = exports
+        self._listeners = listeners
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._transmitting: set[threading.Thread] = set()  # those of them that have an export
+        self._stopped = False
+        self._acceptor = threading.Thread(target=self._accept, name="frontswap-accept", daemon=True)
+
+    def start(self) -> None:
+        """Let clients in."""
+        self._acceptor.start()
+
+    @property
+    def connections(self) -> int:
+        """Connections, those that have no export yet among them."""
+        with self._lock:
+            return len(self._connections)
+
+    @property
+    def clients(self) -> int:
+        """Connections that have an export."""
+        with self._lock:
+            return len(self._transmitting)
+
+    def stop(self) -> None:
+        """Send every client away: what they ask for from now on is ESHUTDOWN, and they have GRACE to hear it.
+
+        What was acknowledged has been done. Twice is no error.
+        """
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        for export in self.exports.values():
+            export.transmission.end()
+        os.eventfd_write(self._stop, 1)
+        self._acceptor.join()
+        deadline = time.monotonic() + GRACE
+        with self._lock:
+            left = dict(self._connections)
+            shaking = set(left) - self._transmitting
+        for thread in sorted(left, key=lambda thread: thread not in shaking):
+            if thread not in shaking:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            with contextlib.suppress(OSError):  # it has closed it
+                left[thread].shutdown(socket.SHUT_RDWR)
+            thread.join()
+        os.close(self._stop)
+
+    def _accept(self) -> None:
+        poll = select.poll()
+        poll.register(self._stop, select.POLLIN)
+        by_number = {one.fileno(): one for one in self._listeners}
+        for number in by_number:
+            poll.register(number, select.POLLIN)
+        while True:
+            ready = [number for number, _ in poll.poll()]
+            if self._stop in ready:
+                break
+            for number in ready:
+                try:
+                    self._admit(by_number[number].accept()[0])
+                except OSError as error:  # out of descriptors, or the client is gone already
+                    _log.warning("accept: %s", error)
+                    time.sleep(0.1)
+        for one in self._listeners:
+            one.close()
+
+    def _admit(self, connection: socket.socket) -> None:
+        thread = threading.Thread(target=self._serve, args=(connection,), name="frontswap-nbd", daemon=True)
+        with self._lock:
+            if len(self._connections) >= MOST_CONNECTIONS:
+                _log.warning("a client is turned away: %d are connected", MOST_CONNECTIONS)
+                connection.close()
+                return
+            self._connections[thread] = connection
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            _log.warning("a client is turned away: %s", error)
+            connection.close()
+            with self._lock:
+                del self._connections[thread]
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            agreed = negotiate(connection, self.exports)
+            if agreed is None:
+                return
+            export = self.exports[agreed.name]
+            with self._lock:
+                self._transmitting.add(threading.current_thread())
+            try:
+                end = export.transmission.transmit(
+                    connection.fileno(), self._stop, agreed.structured, agreed.allocation
+                )
+            finally:
+                with self._lock:
+                    self._transmitting.discard(threading.current_thread())
+            if end in {"broken", "magic"}:
+                _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
+        except HangUpError as error:
+            _log.info("%s", error)
+        except (OSError, MemoryError) as error:
+            _log.warning("a connection has ended: %s", error)
+        finally:
+            connection.close()
+            with self._lock:
+                self._connections.pop(threading.current_thread(), None)
+
+
+_ENDS = {"broken": "the client hung up in the middle of a request", "magic": "what came was no request"}

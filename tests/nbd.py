@@ -1,0 +1,151 @@
+"""Servers for tests: in this process, and as the command; the bases that they are tried with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import FRONTSWAP, PATIENCE, ROOT, MiB, wait_until
+
+from frontswap.nbd.exports import Exports, Wanted
+from frontswap.nbd.server import Server, listen_unix
+from frontswap.testing.nbd_client import Client
+
+#: of an export: few pages, so that they meet
+SIZE = 8 * MiB
+BASES = ["ram", "file", "writethrough"]
+
+
+@dataclass
+class Served:
+    """A server in this process."""
+
+    server: Server
+    socket: Path
+
+    @property
+    def exports(self) -> Exports:
+        return self.server.exports
+
+    def connect(self, name: str = "", **how: Any) -> Client:
+        return Client(self.socket).go(name, **how)
+
+
+@contextmanager
+def served(
+    where: Path,
+    base: str = "ram",
+    *,
+    wanted: list[Wanted] | None = None,
+    size: int = SIZE,
+    memory: int = 64 * MiB,
+    **settings: Any,
+) -> Iterator[Served]:
+    """A server with one export, or those wanted; its base is `where / "base"`."""
+    if wanted is None:
+        wanted = [Wanted("", size, None if base == "ram" else where / "base")]
+    exports = Exports(wanted, memory=memory, writethrough=base == "writethrough", **settings)
+    try:
+        path = where / "socket"
+        server = Server(exports, [listen_unix(path)])
+        server.start()
+        try:
+            yield Served(server, path)
+        finally:
+            server.stop()
+            path.unlink()
+    finally:
+        exports.close()
+
+
+@dataclass
+class Command:
+    """`frontswap serve` as a process."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path
+    log: Path
+
+    @property
+    def uri(self) -> str:
+        return f"nbd+unix:///?socket={self.socket}"
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def connect(self, name: str = "", **how: Any) -> Client:
+        return Client(self.socket).go(name, **how)
+
+    def counters(self) -> dict[str, Any]:
+        """What SIGUSR1 has it say."""
+        before = self.said().count('{"clients"')
+        self.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: self.said().count('{"clients"') > before and self.said().endswith("\n"), "counters")
+        lines = [line for line in self.said().splitlines() if line.startswith('{"clients"')]
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it, and its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(60 * PATIENCE)
+
+
+@contextmanager
+def command(
+    where: Path, *options: str, size: int = SIZE, memory: str = "64M", ordinary: bool = False, before: str = ""
+) -> Iterator[Command]:
+    """The command, once it listens. `before`: shell commands that come first."""
+    socket, log = where / "socket", where / "log"
+    socket.unlink(missing_ok=True)
+    arguments = [FRONTSWAP, "serve", "--size", str(size), "--memory", memory, "--socket", str(socket), *options]
+    if ordinary and ROOT:
+        arguments = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *arguments]
+    if before:
+        arguments = ["bash", "-c", before + '; exec "$@"', "-", *arguments]
+    with log.open("wb") as out, subprocess.Popen(arguments, stderr=out, stdout=out, cwd="/") as process:
+        try:
+            made = Command(process, socket, log)
+            wait_until(lambda: " of RAM\n" in made.said() or process.poll() is not None, "the server listens")
+            assert process.poll() is None, made.said()
+            yield made
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def where() -> Iterator[Path]:
+    """A short directory on a disk: the path of a Unix socket has 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="nbd", dir="/var/tmp") as name:
+        yield Path(name)
+
+
+def need(*programs: str) -> Callable[[Any], Any]:
+    """Skip a test without these programs of Debian 12."""
+    missing = [program for program in programs if not any(os.access(f"{at}/{program}", os.X_OK) for at in PATH)]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (.ci/need)")
+
+
+PATH = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
+
+
+def run(*arguments: str, check: bool = True, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run a client to its end."""
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300 * PATIENCE, check=False, **how)
+    assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def python(*options: str) -> list[str]:
+    """This Python, for modules of ours."""
+    return [sys.executable, *options]

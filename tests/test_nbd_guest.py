@@ -1,0 +1,77 @@
+"""A guest with Debian's kernel swaps on `frontswap serve`: twice its RAM, every byte checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import guest
+import pytest
+from helpers import MiB
+from nbd import command, where
+
+assert where  # a fixture
+
+RAM = 320
+# Its process's memory: numbers, noise and text, changed once, so that what was swapped in leaves again.
+FILL = f"""
+import numpy as np
+rng = np.random.default_rng(1)
+kinds = [
+    rng.normal(size=1 << 17).cumsum().round(2).view("u8"),
+    rng.integers(0, 1 << 63, 1 << 17, "u8"),
+    np.tile(rng.integers(97, 123, 1 << 10, "u1"), 1 << 10).view("u8"),
+]
+def part(n, turn):
+    return kinds[n % 3] ^ np.uint64(n * 1000003 + turn)
+parts = [part(n, 0) for n in range({2 * RAM})]
+for turn in (0, 1):
+    for n, found in enumerate(parts):
+        assert np.array_equal(found, part(n, turn)), (n, turn)
+        if turn == 0:
+            found[:] = part(n, 1)
+print("all bytes are right", len(parts), "MiB")
+"""
+SCRIPT = """
+set -e
+/usr/sbin/mkswap /dev/vdb
+/usr/sbin/swapon --discard /dev/vdb
+grep MemTotal /proc/meminfo
+python -c "$1"
+/usr/sbin/swapoff /dev/vdb
+grep -E '^pswp(in|out) ' /proc/vmstat
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", ["file", "ram"])
+def test_a_guest_swaps_twice_its_ram(where: Path, capfd: pytest.CaptureFixture[str], base: str) -> None:
+    if reason := guest.why_not():
+        pytest.skip(reason)
+    options = ["--base", str(where / "base")] if base == "file" else []
+    memory = "256M" if base == "file" else "1G"
+    with command(where, "--force", *options, size=1024 * MiB, memory=memory) as server:
+        disk = f"driver=nbd,server.type=unix,server.path={server.socket},discard=unmap"
+        machine = guest.Guest(
+            ["sh", "-c", SCRIPT, "sh", FILL],
+            memory=RAM * MiB,
+            memory_max=8192 * MiB,
+            root=True,
+            timeout=1500,
+            disks=(disk,),
+        )
+        status = machine.run()
+        said = capfd.readouterr().out
+        assert status == 0, said
+        assert "all bytes are right" in said
+        total = int(said.split("MemTotal:")[1].split()[0]) << 10
+        assert total <= RAM * MiB
+        swapped = {line.split()[0]: int(line.split()[1]) for line in said.splitlines() if line.startswith("pswp")}
+        found = server.counters()["exports"][0]
+        # mkswap writes its header, and reads what was there.
+        assert swapped["pswpout"] > RAM * MiB // 4096
+        assert 0 <= found["written_bytes"] // 4096 - swapped["pswpout"] <= 16
+        assert 0 <= found["read_bytes"] // 4096 - swapped["pswpin"] <= 4096
+        assert (found["errors"], found["poisoned"]) == (0, 0)
+        # What the guest has freed it has trimmed, by clusters.
+        assert found["trims"] > 0
+        assert server.end() == 0

@@ -1,0 +1,270 @@
+"""`frontswap serve`: where it listens, when it stops, what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import FRONTSWAP, PATIENCE, ROOT, MiB, noise, wait_until
+from nbd import SIZE, Command, command, served, where
+
+from frontswap.errors import ListenError, ParameterError
+from frontswap.nbd.server import listen_tcp, listen_unix
+from frontswap.testing.nbd_client import Client
+
+assert where  # a fixture
+
+
+def fails(*options: str) -> str:
+    """What the command says as it refuses to start."""
+    done = subprocess.run(
+        [FRONTSWAP, "serve", *options], capture_output=True, text=True, timeout=60 * PATIENCE, check=False
+    )
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("frontswap: ")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+# --- when it stops -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_server_whose_pages_nobody_has_written(where: Path, number: signal.Signals) -> None:
+    with command(where) as server, server.connect() as client:
+        client.write(0, b"x")
+        client.trim(0, SIZE)
+        assert server.end(number) == 0
+        assert client.ended()
+        assert not server.socket.exists()
+        assert "1 writes" in server.said()
+
+
+def refuses(server: Command, number: signal.Signals = signal.SIGTERM) -> None:
+    """A signal is refused, and says why."""
+    before = server.said().count("swapoff or disconnect first")
+    server.process.send_signal(number)
+    wait_until(lambda: server.said().count("swapoff or disconnect first") > before, "it refuses")
+
+
+def test_the_first_signal_is_refused_while_pages_would_be_lost(where: Path) -> None:
+    with command(where) as server, server.connect() as client:
+        client.write(0, noise(3 * 4096).tobytes())
+        refuses(server)
+        assert "SIGTERM: 3 pages are in use and are nowhere else (1 clients)" in server.said()
+        client.write(0, b"goes on")
+        assert client.read(0, 7) == b"goes on"
+        assert server.end(signal.SIGINT) == 0
+        assert "0 lost, 3 in use at the end" in server.said()
+
+
+def test_a_signal_is_heard_again_once_all_pages_are_trimmed(where: Path) -> None:
+    with command(where) as server, server.connect() as client:
+        client.write(0, b"x")
+        refuses(server)
+        client.trim(0, SIZE)
+        assert server.end() == 0
+
+
+def test_force_means_the_first_one(where: Path) -> None:
+    with command(where, "--force") as server, server.connect() as client:
+        client.write(0, b"x")
+        assert server.end() == 0
+
+
+def test_what_is_written_through_need_not_be_waited_for(where: Path) -> None:
+    with command(where, "--base", str(where / "base"), "--writethrough") as server, server.connect() as client:
+        client.write(0, b"x")
+        assert server.end() == 0
+    assert (where / "base").read_bytes()[:2] == b"x\0"
+
+
+def test_a_client_that_reads_nothing_does_not_keep_it_from_stopping(where: Path) -> None:
+    with command(where, "--force") as server, server.connect() as client:
+        client.write(0, noise(4 * MiB).tobytes())
+        for _ in range(4):
+            client.request(0, 0, 4 * MiB)
+        assert server.end() == 0
+
+
+# --- what it says --------------------------------------------------------------------------------
+
+
+def test_counters_on_sigusr1(where: Path) -> None:
+    with command(where, "--export", "more:4M") as server, server.connect() as client, server.connect("more") as more:
+        client.write(0, noise(8192).tobytes())
+        more.read(0, 4096)
+        found = server.counters()
+        assert found["clients"] == 2
+        first, second = found["exports"]
+        assert (first["name"], first["writes"], first["slot_stores"], first["used_pages"]) == ("", 1, 2, 2)
+        assert (second["name"], second["reads"], second["used_pages"]) == ("more", 1, 0)
+        assert found["hooks"]["refusals"]["incompressible"] == 2
+
+
+def test_quiet(where: Path) -> None:
+    log = where / "log"
+    with log.open("wb") as out:
+        arguments = ["--size", "4M", "--memory", "4M", "--socket", str(where / "socket"), "--quiet"]
+        process = subprocess.Popen([FRONTSWAP, "serve", *arguments], stderr=out, stdout=out)
+    wait_until((where / "socket").exists, "it listens")
+    process.terminate()
+    assert process.wait(60 * PATIENCE) == 0
+    assert log.read_text() == ""
+
+
+# --- where it listens ----------------------------------------------------------------------------
+
+
+def test_the_socket_is_this_users_alone(where: Path) -> None:
+    with command(where) as server:
+        mode = server.socket.stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+
+
+def test_a_socket_that_a_killed_server_has_left_is_taken_over(where: Path) -> None:
+    with command(where) as server:
+        server.process.kill()
+        server.process.wait()
+        assert server.socket.exists()
+        listen_unix(server.socket).close()
+
+
+def test_a_socket_of_a_living_server_is_not(where: Path) -> None:
+    with served(where) as server:
+        with pytest.raises(ListenError, match="another server listens there"):
+            listen_unix(server.socket)
+        server.connect().disconnect()
+
+
+def test_where_nobody_can_listen_no_base_is_touched(where: Path) -> None:
+    (where / "base").write_text("text")
+    more = ["--size", "4M", "--memory", "8M", "--base", str(where / "base"), "--discard"]
+    with served(where) as server:
+        assert "another server listens there" in fails(*more, "--socket", str(server.socket))
+        assert server.socket.exists()
+    assert (where / "base").read_text() == "text"
+
+
+def test_what_is_no_socket_stays(where: Path) -> None:
+    (where / "file").write_text("text")
+    with pytest.raises(ListenError, match="Address already in use"):
+        listen_unix(where / "file")
+    assert (where / "file").read_text() == "text"
+    with pytest.raises(ListenError, match="No such file"):
+        listen_unix(where / "none" / "socket")
+    with pytest.raises(ListenError, match="too long"):
+        listen_unix(where / ("x" * 200))
+
+
+def test_tcp(where: Path) -> None:
+    log = where / "log"
+    with log.open("wb") as out:
+        arguments = ["--size", "4M", "--memory", "4M", "--listen", "127.0.0.1:0"]
+        process = subprocess.Popen([FRONTSWAP, "serve", *arguments], stderr=out, stdout=out)
+    try:
+        wait_until(lambda: " of RAM\n" in log.read_text(), "it listens")
+        port = int(log.read_text().split("127.0.0.1:")[1].split(",")[0])
+        with Client(("127.0.0.1", port)).go() as client:
+            client.write(5, b"tcp")
+            assert client.read(5, 3) == b"tcp"
+            client.trim(0, 4096)
+        process.terminate()
+        assert process.wait(60 * PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "0.0.0.0"])
+def test_what_others_reach_wants_insecure(listen: str) -> None:
+    with pytest.raises(ParameterError, match=r"neither TLS nor a password \(--insecure"):
+        listen_tcp(listen)
+
+
+def test_insecure() -> None:
+    for one in listen_tcp("0.0.0.0:0", insecure=True):
+        one.close()
+
+
+def test_addresses() -> None:
+    for right in ("localhost:0", "127.0.0.1:0"):
+        for one in listen_tcp(right):
+            one.close()
+    for wrong in ("localhost:x", "localhost:70000", "localhost:-1", "no.such.host.invalid:1"):
+        with pytest.raises(ParameterError, match="HOST:PORT"):
+            listen_tcp(wrong)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ListenError, match="Address already in use"):
+            listen_tcp(f"127.0.0.1:{other.getsockname()[1]}")
+
+
+# --- what it refuses -----------------------------------------------------------------------------
+
+
+def test_settings_that_are_wrong_are_one_line(where: Path) -> None:
+    at = str(where / "socket")
+    assert "--listen: one of them" in fails("--size", "8M", "--memory", "8M")
+    assert "--listen: one of them" in fails("--size", "8M", "--memory", "8M", "--socket", at, "--listen", "localhost")
+    assert "at least one --export" in fails("--memory", "8M", "--socket", at)
+    assert "NAME:SIZE:BASE" in fails("--export", "a:8M", "--base", "x", "--memory", "8M", "--socket", at)
+    assert "at most --memory, 4 MiB" in fails("--size", "8M", "--memory", "4M", "--socket", at)
+    assert "backends=" in fails("--size", "8M", "--memory", "8M", "--socket", at, "--backends", "nothing")
+    assert "--insecure" in fails("--size", "8M", "--memory", "8M", "--listen", "0.0.0.0:0")
+    (where / "base").write_text("text")
+    assert "--discard" in fails("--size", "8M", "--memory", "8M", "--socket", at, "--base", str(where / "base"))
+    assert sorted(path.name for path in where.iterdir()) == ["base"]
+
+
+@pytest.mark.skipif(not ROOT, reason="all of these run as an ordinary user then")
+def test_an_ordinary_user(where: Path) -> None:
+    where.chmod(0o777)
+    base = where / "base"
+    with command(where, "--base", str(base), "--writethrough", ordinary=True) as server, server.connect() as client:
+        assert server.socket.stat().st_uid == 65534
+        data = noise(MiB).tobytes()
+        client.write(0, data)
+        client.flush()
+        assert client.read(0, MiB) == data
+        assert server.end() == 0
+    assert base.stat().st_uid == 65534
+
+
+# --- many connections ----------------------------------------------------------------------------
+
+
+def test_more_connections_than_there_may_be(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontswap.nbd.server.MOST_CONNECTIONS", 3)
+    with served(where) as server:
+        clients = [server.connect() for _ in range(3)]
+        with Client(server.socket) as one_more:
+            assert one_more.ended()
+        clients.pop().close()
+        wait_until(lambda: server.server.connections < 3, "its place is free")
+        server.connect().close()
+        for client in clients:
+            client.close()
+
+
+def test_a_stop_twice_is_no_error(where: Path) -> None:
+    with served(where) as server:
+        server.server.stop()
+        server.server.stop()
+
+
+def test_a_server_gives_everything_back(where: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for base in ("ram", "file"):
+        with served(where, base) as server, server.connect() as client:
+            client.write(0, b"x")
+            json.dumps(server.exports.statistics())
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,258 @@
+"""Many connections at once, with a model of every byte; and the fuzzer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import MiB, noise, together
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from nbd import BASES, SIZE, Served, served, where
+
+from frontswap.testing import nbd_client as nbd
+from frontswap.testing.nbd_client import Client
+from frontswap.testing.nbd_fuzz import fuzz
+
+assert where  # a fixture
+
+PAGE = 4096
+STRIPE = 1000  # bytes that one client has in a row: most pages are of several clients
+BACKENDS = "inject:refuse=30%,seed=5 / zcache"
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_clients_that_share_pages_lose_nothing_of_each_other(where: Path, base: str) -> None:
+    """Writes and zeros of parts of pages, while others change the other parts: an update is one step."""
+    clients, stripes = 4, 256
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number)
+        mine = {stripe: bytes(STRIPE) for stripe in range(number, stripes, clients)}
+        with server.connect() as client:
+            for turn in range(1500):
+                stripe = int(rng.choice(list(mine)))
+                if turn % 5 == 0:
+                    client.zero(stripe * STRIPE, STRIPE)
+                    mine[stripe] = bytes(STRIPE)
+                elif turn % 5 == 1:
+                    client.trim(stripe * STRIPE, STRIPE)  # less than a page: it stays
+                else:
+                    mine[stripe] = rng.bytes(STRIPE) if turn % 2 else bytes([turn % 251]) * STRIPE
+                    client.write(stripe * STRIPE, mine[stripe])
+                look = int(rng.choice(list(mine)))
+                assert client.read(look * STRIPE, STRIPE) == mine[look]
+
+    with served(where, base, backends=BACKENDS) as server:
+        together(clients, work)
+
+
+def test_an_update_of_a_page_loses_no_other_one(where: Path) -> None:
+    """Each client has eight bytes of one page, and many writes to them on their way: an update is one step."""
+
+    def work(number: int) -> None:
+        with server.connect() as client:
+            for turn in range(100):
+                sent = [
+                    nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.WRITE, 1, 8 * number, 8) + bytes([turn, i] * 4)
+                    for i in range(200)
+                ]
+                client.send(b"".join(sent))
+                for _ in sent:
+                    assert client.answer().error == 0
+                assert client.read(8 * number, 8) == bytes([turn, 199] * 4)
+
+    with served(where) as server:
+        together(4, work)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_each_page_is_one_writers(where: Path, base: str) -> None:
+    """All write all pages, whole. Whoever reads sees no page of two writers, nor one that nobody wrote."""
+    writers, pages = 3, 64
+    bodies = {number: noise(PAGE - 8, number).tobytes() if number % 2 else bytes(PAGE - 8) for number in range(writers)}
+    done = threading.Event()
+
+    def whose(page: bytes) -> int:
+        number = int.from_bytes(page[:8], "big")
+        assert page == number.to_bytes(8, "big") + bodies[number]
+        return number
+
+    def write(number: int) -> None:
+        rng = np.random.default_rng(number)
+        page = number.to_bytes(8, "big") + bodies[number]
+        with server.connect() as client:
+            for _ in range(400):
+                at, n = int(rng.integers(0, pages - 8)), int(rng.integers(1, 8))
+                client.write(at * PAGE, page * n)
+
+    def read() -> None:
+        with server.connect() as client:
+            while not done.is_set():
+                found = client.read(0, pages * PAGE)
+                for at in range(0, len(found), PAGE):
+                    whose(found[at : at + PAGE])
+
+    def work(number: int) -> None:
+        if number == writers:
+            read()
+            return
+        try:
+            write(number)
+        finally:
+            finished.append(number)
+            if len(finished) == writers:
+                done.set()
+
+    finished: list[int] = []
+    with served(where, base, backends=BACKENDS) as server:
+        together(writers + 1, work)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_storm_with_a_model(where: Path, base: str) -> None:
+    """Each client has a part of the export, a pipeline of requests, and a model that every read is compared with."""
+    clients, part, depth = 4, SIZE // 4, 16
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number + 10)
+        model = bytearray(part)
+        first = number * part
+        with server.connect(structured=True) as client:
+            expected: list[tuple[int, bytes]] = []
+            for turn in range(800):
+                at = int(rng.integers(0, part - 1))
+                n = min(int(rng.integers(1, 1 << rng.integers(1, 18).item())), part - at)
+                what = int(rng.integers(0, 8))
+                data = b""
+                if what < 3:
+                    data = rng.bytes(n) if what else bytes([turn % 256]) * n
+                    model[at : at + n] = data
+                    cookie = client.request(nbd.WRITE, first + at, n, data=data, flags=nbd.FUA * (turn % 50 == 0))
+                    expected.append((cookie, b""))
+                elif what == 3:
+                    model[at : at + n] = bytes(n)
+                    expected.append((client.request(nbd.WRITE_ZEROES, first + at, n), b""))
+                elif what == 4:
+                    whole, end = -(-at // PAGE) * PAGE, (at + n) // PAGE * PAGE
+                    model[whole:end] = bytes(max(0, end - whole))
+                    expected.append((client.request(nbd.TRIM, first + at, n), b""))
+                elif what == 5 and turn % 10 == 0:
+                    expected.append((client.request(nbd.FLUSH), b""))
+                else:
+                    n = min(n, 8000)  # what is not read fits in the socket, or both would wait for each other
+                    expected.append((client.request(nbd.READ, first + at, n), bytes(model[at : at + n])))
+                while len(expected) > depth:
+                    answered(client, *expected.pop(0))
+            for one in expected:
+                answered(client, *one)
+            assert client.read(first, part) == model
+            models[number] = bytes(model)
+
+    def answered(client: Client, cookie: int, data: bytes) -> None:
+        found = client.answer()
+        assert (found.cookie, found.error) == (cookie, 0)
+        assert found.data == data
+
+    models: dict[int, bytes] = {}
+    with served(where, base, backends=BACKENDS, memory=SIZE if base == "ram" else 4 * MiB) as server:
+        together(clients, work)
+    if base == "writethrough":
+        with served(where, base) as server, server.connect() as client:
+            assert client.read(0, SIZE) == b"".join(models[number] for number in range(clients))
+
+
+class Model(RuleBasedStateMachine):
+    """Two connections, an export of 16 pages, and its bytes. A flush on one covers the other."""
+
+    where: Path
+    base = "ram"
+    ranges = st.tuples(st.integers(0, 16 * PAGE - 1), st.integers(1, 5 * PAGE)).map(
+        lambda found: (found[0], min(found[1], 16 * PAGE - found[0]))
+    )
+
+    @initialize()
+    def begin(self) -> None:
+        self.written = bytearray(16 * PAGE)
+        self.start()
+
+    def start(self) -> None:
+        self.context = served(self.where, self.base, size=16 * PAGE, memory=4 * MiB, backends=BACKENDS)
+        self.server: Served = self.context.__enter__()
+        self.clients = [self.server.connect(), self.server.connect(structured=False)]
+
+    @rule(which=st.integers(0, 1), at=ranges, seed=st.integers(0, 3))
+    def write(self, which: int, at: tuple[int, int], seed: int) -> None:
+        data = noise(at[1], seed).tobytes() if seed else b"s" * at[1]
+        self.clients[which].write(at[0], data)
+        self.written[at[0] : at[0] + at[1]] = data
+
+    @rule(which=st.integers(0, 1), at=ranges)
+    def zero(self, which: int, at: tuple[int, int]) -> None:
+        self.clients[which].zero(*at)
+        self.written[at[0] : at[0] + at[1]] = bytes(at[1])
+
+    @rule(which=st.integers(0, 1), at=ranges)
+    def trim(self, which: int, at: tuple[int, int]) -> None:
+        self.clients[which].trim(*at)
+        first, end = -(-at[0] // PAGE) * PAGE, (at[0] + at[1]) // PAGE * PAGE
+        self.written[first:end] = bytes(max(0, end - first))
+
+    @rule(which=st.integers(0, 1))
+    def flush(self, which: int) -> None:
+        self.clients[which].flush()
+
+    @rule()
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+        if self.base != "writethrough":
+            self.written = bytearray(16 * PAGE)
+
+    @rule(pages=st.integers(0, 16))
+    def shrink(self, pages: int) -> None:
+        self.server.exports.hooks.shrink(pages)
+
+    @invariant()
+    def all_bytes(self) -> None:
+        for client in self.clients:
+            assert client.read(0, 16 * PAGE) == self.written
+        extents = self.clients[0].extents(0, 16 * PAGE)
+        at = 0
+        for length, flags in extents:
+            assert flags == 0 or self.written[at : at + length] == bytes(length)
+            at += length
+        assert at == 16 * PAGE
+
+    def stop(self) -> None:
+        for client in self.clients:
+            client.disconnect()
+        self.context.__exit__(None, None, None)
+
+    def teardown(self) -> None:
+        if hasattr(self, "context"):
+            self.stop()
+            (self.where / "base").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_stateful(where: Path, base: str) -> None:
+    from hypothesis import settings
+    from hypothesis.stateful import run_state_machine_as_test
+
+    machine = type("Machine", (Model,), {"where": where, "base": base})
+    run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=30))
+
+
+@pytest.mark.parametrize("base", [False, True])
+def test_a_short_run_of_the_fuzzer(base: bool) -> None:
+    found = fuzz(6000, 1 + base, base=base)
+    assert found.answers > 500
+    assert found.errors > 500
+
+
+@pytest.mark.slow
+def test_a_long_run_of_the_fuzzer() -> None:
+    fuzz(200_000, 3)
