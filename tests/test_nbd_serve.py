@@ -185,7 +185,7 @@ def test_tcp(where: Path) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "0.0.0.0"])
 def test_what_others_reach_wants_insecure(listen: str) -> None:
-    with pytest.raises(ParameterError, match=r"neither TLS nor a password \(--insecure"):
+    with pytest.raises(ParameterError, match=r"or with --tls-cert: .*\(--insecure"):
         listen_tcp(listen)
 
 

@@ -174,6 +174,9 @@ def run(
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")
+@click.option("--tls-cert", metavar="FILE", type=PATH, help="Speak TLS only: the server's certificate, in PEM.")
+@click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
+@click.option("--tls-ca", metavar="FILE", type=PATH, help="Let in who has a certificate of this authority only.")
 @click.option("--insecure", is_flag=True, help="--listen on addresses that other machines reach: nothing is encrypted.")
 @click.option(
     "--writethrough", is_flag=True, help="A write is in the base before it is acknowledged, and there after a restart."

@@ -16,6 +16,7 @@ from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from .exports import Exports, Wanted, parse_export
 from .server import Server, listen_tcp, listen_unix
+from .tls import Tls, tls_context
 
 #: seconds in which a second signal means "all the same"
 INSIST = 60.0
@@ -35,6 +36,9 @@ def serve(
     overcommit: bool,
     discard: bool,
     insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     force: bool,
     quiet: bool,
 ) -> int:
@@ -50,6 +54,9 @@ def serve(
         raise ParameterError("socket", given, "given, or --listen: one of them")
     if base is not None and size is None:
         raise ParameterError("base", str(base), "with --size; --export has it as NAME:SIZE:BASE")
+    if tls_cert is None and (tls_key is not None or tls_ca is not None):
+        raise ParameterError("tls_cert", None, "given, with --tls-key or --tls-ca")
+    tls = None if tls_cert is None else Tls(tls_context(tls_cert, tls_key or tls_cert, tls_ca))
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
@@ -61,7 +68,7 @@ def serve(
             stack.callback(socket_path.unlink, missing_ok=True)
         else:
             assert listen is not None
-            listeners = listen_tcp(listen, insecure=insecure)
+            listeners = listen_tcp(listen, insecure=insecure or tls is not None)
         for one in listeners:
             stack.callback(one.close)
         opened = Exports(
@@ -74,7 +81,7 @@ def serve(
         )
         stack.callback(opened.close)
         where = str(socket_path) if socket_path else _addresses(listeners)
-        server = Server(opened, listeners)
+        server = Server(opened, listeners, tls)
         server.start()
         stack.callback(server.stop)
         if not quiet:
