@@ -196,6 +196,37 @@ def serve(**options: Any) -> None:
     sys.exit(serve_exports(**options))
 
 
+@app.command(short_help="Make an export of `frontswap serve` a swap device of this machine.")
+@click.argument("device", metavar="DEVICE")
+@click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="The server's Unix socket.")
+@click.option("--connect", metavar="HOST:PORT", help="The server's address.")
+@click.option("--name", metavar="NAME", default="", help="Of the export. Default: the one without a name.")
+@click.option("--connections", metavar="N", type=int, default=1, show_default=True, help="To the server, 1 to 64.")
+@click.option(
+    "--priority", metavar="N", type=int, default=100, show_default=True, help="As of swapon: higher is first."
+)
+@click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
+def attach(**options: Any) -> None:
+    """Make an export of `frontswap serve` a swap device of this machine: nbd-client, mkswap, swapon.
+
+    DEVICE is a free one, as /dev/nbd0. Needs root, and the kernel's module nbd. Take it back with `frontswap detach`
+    before the server ends.
+    """
+    from .nbd.attach import attach as attach_device
+
+    attach_device(**options)
+
+
+@app.command(short_help="Take back what `frontswap attach` has done.")
+@click.argument("device", metavar="DEVICE")
+@click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
+def detach(device: str, only_print: bool) -> None:
+    """Swap off and disconnect: all that is swapped out comes back first, so there must be room for it."""
+    from .nbd.attach import detach as detach_device
+
+    detach_device(device, only_print=only_print)
+
+
 @app.command(short_help="Show the counters of a process.")
 @click.argument("directory", metavar="[DIR]", type=PATH, required=False)
 @click.option("--debugfs", is_flag=True, help="The names and numbers of /sys/kernel/debug/frontswap alone.")

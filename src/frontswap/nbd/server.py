@@ -65,7 +65,7 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
         ParameterError: not an address, or one that others can reach, and not `insecure`.
         ListenError: it cannot be had.
     """
-    host, port = _address(where)
+    host, port = tcp_address(where, "listen")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -97,12 +97,13 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
     return made
 
 
-def _address(where: str) -> tuple[str, int]:
+def tcp_address(where: str, parameter: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, HOST or :PORT. ParameterError: it is none of them."""
     host, colon, port = where.rpartition(":")
     if not colon or "]" in port:
         host, port = where, str(PORT)
     if not port.isdecimal() or int(port) > 65535:
-        raise ParameterError("listen", where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
+        raise ParameterError(parameter, where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
