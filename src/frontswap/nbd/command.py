@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from .exports import Exports, Wanted, parse_export
+from .locked import lock_memory, take_pool
 from .server import Server, listen_tcp, listen_unix
 from .tls import Tls, tls_context
 
@@ -35,6 +36,7 @@ def serve(
     writethrough: bool,
     overcommit: bool,
     discard: bool,
+    lock: bool,
     insecure: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -48,6 +50,7 @@ def serve(
         ParameterError: a setting is not allowed.
         BaseError: a base cannot be used.
         ListenError: nobody can be listened to.
+        LockError: memory cannot be locked.
     """
     if (socket_path is None) == (listen is None):
         given = None if socket_path is None else str(socket_path)
@@ -60,6 +63,10 @@ def serve(
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
+    if lock and any(one.base is None for one in wanted):
+        raise ParameterError("lock", True, "for exports with a base: RAM in its place could be swapped out itself")
+    if lock:
+        lock_memory()
     signals = _hear_signals()
     with ExitStack() as stack:
         # Before the bases: where nobody can listen nothing is changed in them.
@@ -80,6 +87,8 @@ def serve(
             discard=discard,
         )
         stack.callback(opened.close)
+        if lock:
+            take_pool(opened.hooks)
         where = str(socket_path) if socket_path else _addresses(listeners)
         server = Server(opened, listeners, tls)
         server.start()
