@@ -177,7 +177,7 @@ def _apt(*command: str, where: Path | None = None) -> str:
     return done.stdout
 
 
-def _modules(kernel: Path) -> dict[str, Path]:
+def _modules(kernel: Path, wanted: tuple[str, ...]) -> dict[str, Path]:
     """The modules to load, in order, by name: what each depends on comes before it."""
     folder = kernel.parent.parent / "lib" / "modules" / kernel.name.removeprefix("vmlinuz-")
     have = {path.stem.replace("-", "_"): path for path in folder.rglob("*.ko")}
@@ -191,7 +191,7 @@ def _modules(kernel: Path) -> dict[str, Path]:
             add(other.replace("-", "_"))
         order[name] = have[name]
 
-    for name in MODULES:
+    for name in wanted:
         add(name)
     return order
 
@@ -218,6 +218,7 @@ class Guest:
     root: bool = False
     timeout: float = 3600
     environment: dict[str, str] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()  #: more that are loaded
     disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on
 
     def run(self) -> int:
@@ -269,7 +270,7 @@ class Guest:
         busybox = shutil.which("busybox", path=_path())
         assert busybox is not None
         shutil.copy(busybox, root / "bin" / "busybox")
-        modules = _modules(kernel)
+        modules = _modules(kernel, MODULES + self.modules)
         for name, path in modules.items():
             shutil.copy(path, root / "modules" / f"{name}.ko")
         (root / "modules" / "order").write_text("".join(f"{name}\n" for name in modules))

@@ -10,6 +10,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import FRONTSWAP, PATIENCE, ROOT, MiB, noise, wait_until
 from nbd import SIZE, Command, command, served, where
@@ -185,7 +186,7 @@ def test_tcp(where: Path) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "0.0.0.0"])
 def test_what_others_reach_wants_insecure(listen: str) -> None:
-    with pytest.raises(ParameterError, match=r"neither TLS nor a password \(--insecure"):
+    with pytest.raises(ParameterError, match=r"or with --tls-cert: .*\(--insecure"):
         listen_tcp(listen)
 
 
@@ -268,3 +269,54 @@ def test_a_server_gives_everything_back(where: Path) -> None:
             client.write(0, b"x")
             json.dumps(server.exports.statistics())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- --lock --------------------------------------------------------------------------------------
+
+
+def locked(server: Command) -> dict[str, int]:
+    """VmLck, VmRSS and VmSize of a server, in bytes."""
+    lines = (line.split() for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines())
+    return {words[0][:-1]: int(words[1]) << 10 for words in lines if words[0] in ("VmLck:", "VmRSS:", "VmSize:")}
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root: CAP_IPC_LOCK")
+def test_all_memory_is_taken_and_stays(where: Path) -> None:
+    with command(where, "--lock", "--base", str(where / "base"), "--force", memory="96M") as server:
+        before = locked(server)
+        assert before["VmLck"] > 0.9 * before["VmSize"]
+        assert before["VmRSS"] > 96 * MiB
+        spared = Path(f"/proc/{server.process.pid}/oom_score_adj").read_text() == "-1000\n"
+        assert spared or "the out of memory killer may choose this process" in server.said()  # no CAP_SYS_RESOURCE
+        data = np.arange(SIZE // 8).tobytes()
+        with server.connect() as client:
+            for _ in range(3):
+                client.write(0, data)
+                assert client.read(0, SIZE) == data
+                client.trim(0, SIZE)
+                assert client.read(0, SIZE) == bytes(SIZE)
+            assert locked(server)["VmRSS"] >= before["VmRSS"] - MiB, "nothing is given back"
+            # a connection's buffers, the disk's, what Python has imported meanwhile: nothing that grows with the data
+            assert locked(server)["VmRSS"] < before["VmRSS"] + 16 * MiB
+        assert server.end() == 0
+
+
+def test_who_may_not_lock(where: Path) -> None:
+    options = ["--size=8M", "--memory=64M", f"--socket={where / 'socket'}", f"--base={where / 'base'}", "--lock"]
+    where.chmod(0o777)
+    limits = ["prlimit", "--memlock=1048576"]
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if ROOT else []
+    done = subprocess.run(
+        [*limits, *drop, FRONTSWAP, "serve", *options],
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "lock: needs CAP_IPC_LOCK (root), or RLIMIT_MEMLOCK without a limit in place of 1048576" in done.stderr
+
+
+def test_ram_that_could_be_swapped_out_is_no_base(where: Path) -> None:
+    said = fails("--size=8M", "--memory=64M", f"--socket={where / 'socket'}", "--lock")
+    assert "lock=True: must be for exports with a base" in said

@@ -174,12 +174,16 @@ def run(
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")
+@click.option("--tls-cert", metavar="FILE", type=PATH, help="Speak TLS only: the server's certificate, in PEM.")
+@click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
+@click.option("--tls-ca", metavar="FILE", type=PATH, help="Let in who has a certificate of this authority only.")
 @click.option("--insecure", is_flag=True, help="--listen on addresses that other machines reach: nothing is encrypted.")
 @click.option(
     "--writethrough", is_flag=True, help="A write is in the base before it is acknowledged, and there after a restart."
 )
 @click.option("--overcommit", is_flag=True, help="Do not reserve the disk space of base files.")
 @click.option("--discard", is_flag=True, help="Drop what is in the bases, whatever it is.")
+@click.option("--lock", is_flag=True, help="For swap of this machine itself: all memory is taken now, and locked.")
 @click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
 @click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
 def serve(**options: Any) -> None:
@@ -191,6 +195,37 @@ def serve(**options: Any) -> None:
     from .nbd.command import serve as serve_exports
 
     sys.exit(serve_exports(**options))
+
+
+@app.command(short_help="Make an export of `frontswap serve` a swap device of this machine.")
+@click.argument("device", metavar="DEVICE")
+@click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="The server's Unix socket.")
+@click.option("--connect", metavar="HOST:PORT", help="The server's address.")
+@click.option("--name", metavar="NAME", default="", help="Of the export. Default: the one without a name.")
+@click.option("--connections", metavar="N", type=int, default=1, show_default=True, help="To the server, 1 to 64.")
+@click.option(
+    "--priority", metavar="N", type=int, default=100, show_default=True, help="As of swapon: higher is first."
+)
+@click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
+def attach(**options: Any) -> None:
+    """Make an export of `frontswap serve` a swap device of this machine: nbd-client, mkswap, swapon.
+
+    DEVICE is a free one, as /dev/nbd0. Needs root, and the kernel's module nbd. Take it back with `frontswap detach`
+    before the server ends.
+    """
+    from .nbd.attach import attach as attach_device
+
+    attach_device(**options)
+
+
+@app.command(short_help="Take back what `frontswap attach` has done.")
+@click.argument("device", metavar="DEVICE")
+@click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
+def detach(device: str, only_print: bool) -> None:
+    """Swap off and disconnect: all that is swapped out comes back first, so there must be room for it."""
+    from .nbd.attach import detach as detach_device
+
+    detach_device(device, only_print=only_print)
 
 
 @app.command(short_help="Show the counters of a process.")

@@ -127,6 +127,14 @@ class ListenError(FrontswapError, OSError):
     """A server cannot listen where it was asked to: in use, or not allowed."""
 
 
+class LockError(FrontswapError, OSError):
+    """A server's memory cannot be locked: not allowed, or not there."""
+
+
+class AttachError(FrontswapError, OSError):
+    """An export cannot be made a swap device of this machine, or be taken from it."""
+
+
 class KernelSupportError(FrontswapError, OSError):
     """The kernel has no userfaultfd, or this process may not use it. Says what can be done about it."""
 

@@ -456,6 +456,13 @@ class Areas(Hooks):
             return 0, 0
         return load64(cython.address(pg.pool_bytes)), pg.limit
 
+    def pool_place(self) -> tuple[int, int]:
+        """Where the pool is, whatever is used of it: its address, and bytes; 0 without one."""
+        pg: pager_p = self.pager()
+        if pg.zcache_number < 0:
+            return 0, 0
+        return cython.cast(uint64_t, pg.pool), cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes
+
     def close(self) -> None:
         """Give everything back; areas and pages are gone."""
         if self.open:

@@ -15,7 +15,9 @@ from pathlib import Path
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from .exports import Exports, Wanted, parse_export
+from .locked import lock_memory, take_pool
 from .server import Server, listen_tcp, listen_unix
+from .tls import Tls, tls_context
 
 #: seconds in which a second signal means "all the same"
 INSIST = 60.0
@@ -34,7 +36,11 @@ def serve(
     writethrough: bool,
     overcommit: bool,
     discard: bool,
+    lock: bool,
     insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     force: bool,
     quiet: bool,
 ) -> int:
@@ -44,15 +50,23 @@ def serve(
         ParameterError: a setting is not allowed.
         BaseError: a base cannot be used.
         ListenError: nobody can be listened to.
+        LockError: memory cannot be locked.
     """
     if (socket_path is None) == (listen is None):
         given = None if socket_path is None else str(socket_path)
         raise ParameterError("socket", given, "given, or --listen: one of them")
     if base is not None and size is None:
         raise ParameterError("base", str(base), "with --size; --export has it as NAME:SIZE:BASE")
+    if tls_cert is None and (tls_key is not None or tls_ca is not None):
+        raise ParameterError("tls_cert", None, "given, with --tls-key or --tls-ca")
+    tls = None if tls_cert is None else Tls(tls_context(tls_cert, tls_key or tls_cert, tls_ca))
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
+    if lock and any(one.base is None for one in wanted):
+        raise ParameterError("lock", True, "for exports with a base: RAM in its place could be swapped out itself")
+    if lock:
+        lock_memory()
     signals = _hear_signals()
     with ExitStack() as stack:
         # Before the bases: where nobody can listen nothing is changed in them.
@@ -61,7 +75,7 @@ def serve(
             stack.callback(socket_path.unlink, missing_ok=True)
         else:
             assert listen is not None
-            listeners = listen_tcp(listen, insecure=insecure)
+            listeners = listen_tcp(listen, insecure=insecure or tls is not None)
         for one in listeners:
             stack.callback(one.close)
         opened = Exports(
@@ -73,8 +87,10 @@ def serve(
             discard=discard,
         )
         stack.callback(opened.close)
+        if lock:
+            take_pool(opened.hooks)
         where = str(socket_path) if socket_path else _addresses(listeners)
-        server = Server(opened, listeners)
+        server = Server(opened, listeners, tls)
         server.start()
         stack.callback(server.stop)
         if not quiet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,15 +56,20 @@ class Agreement:
     name: str  #: of the export
     structured: bool  #: replies are structured
     allocation: bool  #: the client has chosen base:allocation
+    connection: socket.socket  #: where its requests come from
 
 
-def negotiate(connection: socket.socket, exports: Mapping[str, Named]) -> Agreement | None:
+def negotiate(
+    connection: socket.socket, exports: Mapping[str, Named], start_tls: Callable[[], socket.socket] | None = None
+) -> Agreement | None:
     """Shake hands. None: the client wants no export (any more).
+
+    `start_tls`: called where TLS begins, for the socket that has what comes behind it; it is required then.
 
     Raises:
         HangUpError: it has gone, or what it says makes it impossible to go on.
     """
-    return _Handshake(Wire(connection, PATIENCE), exports).run()
+    return _Handshake(connection, exports, start_tls).run()
 
 
 def flags(structured: bool) -> Transmission:
@@ -81,9 +86,16 @@ def flags(structured: bool) -> Transmission:
 
 
 class _Handshake:
-    def __init__(self, wire: Wire, exports: Mapping[str, Named]) -> None:
-        self._wire = wire
+    def __init__(
+        self,
+        connection: socket.socket,
+        exports: Mapping[str, Named],
+        start_tls: Callable[[], socket.socket] | None,
+    ) -> None:
+        self._connection = connection
+        self._wire = Wire(connection, PATIENCE)
         self._exports = exports
+        self._start_tls = start_tls  # None: there is no TLS, or it has begun
         self._structured = False
         self._allocation_of: str | None = None  # the export for which base:allocation was chosen
 
@@ -99,6 +111,8 @@ class _Handshake:
             if length > MOST_OPTION:
                 raise HangUpError(f"handshake: an option of {length} bytes")
             data = self._wire.receive(length)
+            if option == Option.EXPORT_NAME and self._start_tls is not None:
+                raise HangUpError("handshake: a client without TLS")  # this option has no other answer
             if option == Option.EXPORT_NAME:
                 return self._export_name(data, bool(answered & Handshake.NO_ZEROES))
             if not answered & Handshake.FIXED_NEWSTYLE:
@@ -106,6 +120,9 @@ class _Handshake:
             if option == Option.ABORT:
                 self._wire.reply(option, Reply.ACK)
                 return None
+            if self._start_tls is not None:
+                self._before_tls(option, data)
+                continue
             try:
                 agreed = self._answer(option, data)
             except ValueError as error:  # UnicodeDecodeError is one
@@ -114,6 +131,18 @@ class _Handshake:
             if agreed:
                 return agreed
         raise HangUpError(f"handshake: {MOST_OPTIONS} options and no export")
+
+    def _before_tls(self, option: int, data: bytes) -> None:
+        """All that a client may do is to begin it. What is behind it is a handshake of its own."""
+        if option != Option.STARTTLS:
+            self._wire.reply(option, Reply.ERR_TLS_REQD, b"this server speaks TLS only")
+        elif data:
+            self._wire.reply(option, Reply.ERR_INVALID, b"STARTTLS has no data")
+        elif self._start_tls is not None:
+            self._wire.reply(option, Reply.ACK)
+            self._connection = self._start_tls()
+            self._wire = Wire(self._connection, PATIENCE)
+            self._start_tls = None
 
     def _answer(self, option: int, data: bytes) -> Agreement | None:
         """One option; ValueError: its data are wrong."""
@@ -138,7 +167,7 @@ class _Handshake:
         return None
 
     def _agree(self, name: str) -> Agreement:
-        return Agreement(name, self._structured, self._structured and self._allocation_of == name)
+        return Agreement(name, self._structured, self._structured and self._allocation_of == name, self._connection)
 
     def _export_name(self, data: bytes, no_zeroes: bool) -> Agreement:
         name = data.decode(errors="replace")

@@ -50,6 +50,7 @@ class Option(IntEnum):
     EXPORT_NAME = 1
     ABORT = 2
     LIST = 3
+    STARTTLS = 5
     INFO = 6
     GO = 7
     STRUCTURED_REPLY = 8
@@ -66,6 +67,7 @@ class Reply(IntEnum):
     META_CONTEXT = 4
     ERR_UNSUP = 0x80000001
     ERR_INVALID = 0x80000003
+    ERR_TLS_REQD = 0x80000005
     ERR_UNKNOWN = 0x80000006
     ERR_SHUTDOWN = 0x80000007
 

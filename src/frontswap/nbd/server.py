@@ -15,8 +15,9 @@ from pathlib import Path
 
 from ..errors import ListenError, ParameterError
 from .exports import Exports
-from .negotiation import negotiate
+from .negotiation import Agreement, negotiate
 from .protocol import PORT, HangUpError
+from .tls import Tls
 
 #: connections at a time; each has 1 MiB of buffers, and 32 MiB while a large read is answered
 MOST_CONNECTIONS = 256
@@ -64,7 +65,7 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
         ParameterError: not an address, or one that others can reach, and not `insecure`.
         ListenError: it cannot be had.
     """
-    host, port = _address(where)
+    host, port = tcp_address(where, "listen")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -76,8 +77,8 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
         raise ParameterError(
             "listen",
             where,
-            f"a loopback address: whoever reaches {open_to_all[0]} reads and writes all pages, for there is neither "
-            "TLS nor a password (--insecure if that is meant; ssh -L or stunnel otherwise)",
+            f"a loopback address, or with --tls-cert: whoever reaches {open_to_all[0]} reads and writes all pages "
+            "(--insecure if that is meant)",
         )
     made: list[socket.socket] = []
     try:
@@ -96,21 +97,23 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
     return made
 
 
-def _address(where: str) -> tuple[str, int]:
+def tcp_address(where: str, parameter: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, HOST or :PORT. ParameterError: it is none of them."""
     host, colon, port = where.rpartition(":")
     if not colon or "]" in port:
         host, port = where, str(PORT)
     if not port.isdecimal() or int(port) > 65535:
-        raise ParameterError("listen", where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
+        raise ParameterError(parameter, where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Server:
     """Connections of clients to exports, from `start` to `stop`."""
 
-    def __init__(self, exports: Exports, listeners: list[socket.socket]) -> None:
-        """Take over the listening sockets."""
+    def __init__(self, exports: Exports, listeners: list[socket.socket], tls: Tls | None = None) -> None:
+        """Take over the listening sockets. With `tls` nobody has an export without it."""
         self.exports = exports
+        self._tls = tls
         self._listeners = listeners
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
@@ -158,6 +161,8 @@ class Server:
             with contextlib.suppress(OSError):  # it has closed it
                 left[thread].shutdown(socket.SHUT_RDWR)
             thread.join()
+        if self._tls is not None:
+            self._tls.close()
         os.close(self._stop)
 
     def _accept(self) -> None:
@@ -200,21 +205,15 @@ class Server:
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            agreed = negotiate(connection, self.exports)
-            if agreed is None:
-                return
-            export = self.exports[agreed.name]
-            with self._lock:
-                self._transmitting.add(threading.current_thread())
-            try:
-                end = export.transmission.transmit(
-                    connection.fileno(), self._stop, agreed.structured, agreed.allocation
+            with contextlib.ExitStack() as opened:
+                tls = self._tls
+                agreed = negotiate(
+                    connection,
+                    self.exports,
+                    None if tls is None else lambda: opened.enter_context(tls.tunnel(connection)),
                 )
-            finally:
-                with self._lock:
-                    self._transmitting.discard(threading.current_thread())
-            if end in {"broken", "magic"}:
-                _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
+                if agreed is not None:
+                    self._transmit(agreed)
         except HangUpError as error:
             _log.info("%s", error)
         except (OSError, MemoryError) as error:
@@ -223,6 +222,20 @@ class Server:
             connection.close()
             with self._lock:
                 self._connections.pop(threading.current_thread(), None)
+
+    def _transmit(self, agreed: Agreement) -> None:
+        export = self.exports[agreed.name]
+        with self._lock:
+            self._transmitting.add(threading.current_thread())
+        try:
+            end = export.transmission.transmit(
+                agreed.connection.fileno(), self._stop, agreed.structured, agreed.allocation
+            )
+        finally:
+            with self._lock:
+                self._transmitting.discard(threading.current_thread())
+        if end in {"broken", "magic"}:
+            _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
 
 
 _ENDS = {"broken": "the client hung up in the middle of a request", "magic": "what came was no request"}

@@ -1,0 +1,170 @@
+"""``frontswap attach`` and ``detach``: an export as a swap device of this machine, by nbd-client, mkswap and swapon.
+
+Each step is a command that a person could give, and is shown; what has been done is undone when a later one fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import AttachError, ParameterError
+from .server import tcp_address
+
+#: seconds in which a device that nbd-client has set up has its size
+PATIENCE = 10.0
+#: bytes of a block: a page
+BLOCK = 4096
+_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+
+
+def attach_commands(
+    device: str, *, socket_path: Path | None, connect: str | None, name: str, connections: int, priority: int
+) -> tuple[list[str], list[str], list[str]]:
+    """What makes the device, the swap signature, and the swap.
+
+    nbd-client reconnects when the server is restarted (-persist, which netlink has not), and keeps its own memory
+    locked (-swap): a page of it that was swapped out to this very device would never come back. swapon tells the server
+    what is not used any more (--discard).
+
+    Raises:
+        ParameterError: a setting is not allowed.
+    """
+    if (socket_path is None) == (connect is None):
+        raise ParameterError("socket", None if socket_path is None else str(socket_path), "given, or --connect")
+    if not 1 <= connections <= 64:
+        raise ParameterError("connections", connections, "from 1 to 64")
+    if not -1 <= priority <= 32767:
+        raise ParameterError("priority", priority, "from -1 to 32767, as of swapon")
+    if socket_path is not None:
+        server = ["-unix", str(socket_path.absolute()), device]
+    else:
+        host, port = tcp_address(connect or "", "connect")
+        server = [host, str(port), device]
+    client = ["nbd-client", *server, "-name", name, "-block-size", str(BLOCK), "-connections", str(connections)]
+    return (
+        [*client, "-nonetlink", "-persist", "-swap"],
+        ["mkswap", device],
+        ["swapon", "--discard=pages", "--priority", str(priority), device],
+    )
+
+
+def attach(
+    device: str,
+    *,
+    socket_path: Path | None,
+    connect: str | None,
+    name: str,
+    connections: int,
+    priority: int,
+    only_print: bool,
+) -> None:
+    """Make the export a swap device, or print the commands that do.
+
+    Raises:
+        ParameterError: a setting is not allowed.
+        AttachError: this machine cannot, the device is in use, the export has something else in it, or a command fails.
+    """
+    client, format_, use = attach_commands(
+        device, socket_path=socket_path, connect=connect, name=name, connections=connections, priority=priority
+    )
+    if only_print:
+        for command in (["modprobe", "nbd"], client, format_, use):
+            print(shlex.join(command))
+        return
+    _able("nbd-client", "mkswap", "swapon")
+    if not Path(device).exists():
+        _step(["modprobe", "nbd"])
+    block = _block(device)
+    if _size(block):
+        raise AttachError(f"{device} is connected already: frontswap detach {device}, or another one")
+    with _undone_by(["nbd-client", "-d", device]):
+        _step(client)
+        until = time.monotonic() + PATIENCE
+        while not _size(block):
+            if time.monotonic() > until:
+                raise AttachError(f"{device} has no size, {PATIENCE:g} s after nbd-client has set it up")
+            time.sleep(0.01)
+        found = _signature(device)
+        if found not in ("", "swap"):
+            raise AttachError(f"the export has something else in it ({found}): wipefs --all {device}, if it may go")
+        if not found:
+            _step(format_)
+        _step(use)
+
+
+def detach(device: str, *, only_print: bool) -> None:
+    """Swap off, then disconnect: in this order, for what is swapped has to come back first.
+
+    Raises:
+        AttachError: this machine cannot, there is no room for what is swapped out, or a command fails.
+    """
+    off, disconnect = ["swapoff", device], ["nbd-client", "-d", device]
+    if only_print:
+        print(shlex.join(off))
+        print(shlex.join(disconnect))
+        return
+    _able("nbd-client", "swapoff")
+    if device in _swaps():
+        _step(off)
+    if _size(_block(device)):
+        _step(disconnect)
+
+
+def _able(*programs: str) -> None:
+    """All that is needed is here."""
+    if os.geteuid() != 0:
+        raise AttachError("a swap device is root's affair: sudo, or --print shows the commands")
+    missing = [program for program in programs if shutil.which(program, path=_PATH) is None]
+    if missing:
+        raise AttachError(f"not installed: {', '.join(missing)} (Debian: apt install nbd-client util-linux)")
+
+
+def _step(command: list[str]) -> None:
+    print(f"frontswap: {shlex.join(command)}", file=sys.stderr, flush=True)
+    # Its output is no pipe of ours: nbd-client goes on in the background, and would keep it open.
+    done = subprocess.run(command, env={**os.environ, "PATH": _PATH}, check=False, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise AttachError(f"{shlex.join(command)}: exit status {done.returncode}")
+
+
+@contextmanager
+def _undone_by(command: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        subprocess.run(command, env={**os.environ, "PATH": _PATH}, check=False, capture_output=True)
+        raise
+
+
+def _block(device: str) -> Path:
+    """What sysfs has of it."""
+    found = Path("/sys/block", Path(device).resolve().name)
+    if not Path(device).is_block_device() or not found.is_dir() or not found.name.startswith("nbd"):
+        raise AttachError(f"{device} is no block device of nbd: /dev/nbd0, after modprobe nbd")
+    return found
+
+
+def _size(block: Path) -> int:
+    """Bytes; 0: nobody is connected."""
+    return 512 * int((block / "size").read_text())
+
+
+def _signature(device: str) -> str:
+    """What is in a device: "", "swap", "ext4"."""
+    probe = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
+    done = subprocess.run(probe, env={**os.environ, "PATH": _PATH}, check=False, capture_output=True, text=True)
+    if done.returncode not in (0, 2):  # 2: nothing was found
+        raise AttachError(f"{shlex.join(probe)}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+    return done.stdout.strip()
+
+
+def _swaps() -> set[str]:
+    return {line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]}
