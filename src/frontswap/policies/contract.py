@@ -5,7 +5,7 @@ A page is a number, ``0 <= page < pages``. Whoever holds the pages (a simulator,
 happens to them, and asks it which one leaves. The policy touches no page and knows no bytes.
 
 Everything that is kept for a page lies in arrays (a list is two words for each page, its neighbours), so what a policy
-takes follows from ``pages`` alone: 9 to 18 bytes a page, and nothing is allocated after it was made.
+takes follows from ``pages`` alone: 9 to 29 bytes a page, and nothing is allocated after it was made.
 """
 
 from __future__ import annotations

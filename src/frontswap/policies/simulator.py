@@ -65,8 +65,7 @@ class Simulation:
             if removed[i] == 0:
                 self.use(trace[i])
             else:
-                self.policy.on_remove(trace[i])
-                self.seen[trace[i]] = 0
+                self.remove(trace[i])
 
     def use(self, page: int) -> None:
         """One reference."""
@@ -82,6 +81,11 @@ class Simulation:
             self.policy.on_victim(page)
             self.evictions += 1
         self.policy.on_insert(page)
+
+    def remove(self, page: int) -> None:
+        """A page is freed; its next use is a first one again."""
+        self.policy.on_remove(page)
+        self.seen[page] = 0
 
 
 def checked(pages: Any, removed: Any, most: int) -> tuple[Any, Any]:
