@@ -139,7 +139,7 @@ def test_the_contract_holds_whatever_is_called(name: str, data: st.DataObject, c
     """Who leaves was in, nobody is in who was not put in, and there are never more than the room holds."""
     policy = made(name, PAGES, capacity, data.draw(traces))
     held: set[int] = set()
-    calls = st.tuples(st.sampled_from(["hit", "insert", "victim", "victim for", "remove"]), pages)
+    calls = st.tuples(st.sampled_from(["hit", "insert", "victim", "victim for", "remove", "resize"]), pages)
     for call, page in data.draw(st.lists(calls, max_size=80)):
         if call == "hit" and page in held:
             policy.hit(page)
@@ -151,10 +151,46 @@ def test_the_contract_holds_whatever_is_called(name: str, data: st.DataObject, c
         elif call == "remove":
             assert policy.remove(page) == (page in held)
             held.discard(page)
+        elif call == "resize":
+            capacity = page + 1
+            policy.resize(capacity)
+            while len(held) > capacity:
+                held.remove(policy.victim())
         assert {page for page in range(PAGES) if page in policy} == held
         assert len(policy) == len(held) <= capacity
     while held:
         held.remove(policy.victim())
+
+
+@pytest.mark.parametrize("name", ONLINE)
+@given(data=st.data(), capacity=capacities)
+@settings(max_examples=50, deadline=None)
+def test_a_pool_may_hold_more_than_it_has_said(name: str, data: st.DataObject, capacity: int) -> None:
+    """It counts in bytes: the room in pages is a guess, which may change, and insert() is called without asking."""
+    policy = find(name)(PAGES, PAGES)
+    held: set[int] = set()
+    calls = st.tuples(st.sampled_from(["use", "use", "use", "victim", "remove", "resize"]), pages)
+    policy.resize(capacity)
+    for call, page in data.draw(st.lists(calls, max_size=120)):
+        if call == "use":
+            fits = policy.capacity
+            policy.resize(PAGES)
+            (policy.hit if page in held else policy.insert)(page)
+            policy.resize(fits)
+            held.add(page)
+        elif call == "victim" and held:
+            held.remove(policy.victim())
+        elif call == "remove":
+            policy.remove(page)
+            held.discard(page)
+        elif call == "resize":
+            policy.resize(page + 1)
+        assert {page for page in range(PAGES) if page in policy} == held
+    while held:
+        held.remove(policy.victim())
+    for wrong in (0, 2**31):
+        with pytest.raises(ParameterError, match="capacity"):
+            policy.resize(wrong)
 
 
 @pytest.mark.parametrize("name", names())

@@ -34,7 +34,6 @@ from cython.cimports.frontswap.core.frontswap import (
     page_poison,
 )
 from cython.cimports.frontswap.core.layout import (
-    BUSY,
     GONE,
     MAX_AREAS,
     MAX_STACKS,
@@ -50,17 +49,16 @@ from cython.cimports.frontswap.core.layout import (
     bytes_p,
     context_p,
     holder,
-    page_p,
     pager_p,
 )
 from cython.cimports.frontswap.core.record import LOAD_BACKEND, load_cause
+from cython.cimports.frontswap.core.shed import page_own, pool_make_room
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOENT,
     ENOSPC,
     addi,
     backoff,
-    cas32,
     int32_t,
     int64_t,
     load32,
@@ -91,20 +89,6 @@ AREA_COUNTERS = (
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 
 
-def page_own(pg, page):
-    """Wait for a page and own it; the state word that it had."""
-    p: page_p = cython.address(pg.pages[page])
-    state: uint32_t
-    turn: cython.int = 0
-    while True:
-        state = load32(cython.address(p.state))
-        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
-            return state
-        if (state & STATE) == BUSY:
-            backoff(turn)
-            turn += 1
-
-
 def store_owned(pg, ctx, number, page, state, data):
     """Store an owned page and let go of it; 1 in a backend, 0 in its slot, -errno: it is lost.
 
@@ -130,7 +114,10 @@ def area_store(pg, number, offset, data):
     """frontswap_store for a page of an area; see store_owned()."""
     ctx: context_p = context_take(pg)
     page: uint32_t = pg.blocks[number].first + offset
-    result: cython.int = store_owned(pg, ctx, number, page, page_own(pg, page), data)
+    result: cython.int
+    if pg.policy.of != cython.NULL:
+        pool_make_room(pg, ctx, page, 1)
+    result = store_owned(pg, ctx, number, page, page_own(pg, page), data)
     context_give(ctx)
     return result
 
@@ -196,6 +183,8 @@ def area_store_many(pg, number, offsets, order, n, data, results):
     size: uint64_t = cython.cast(uint64_t, 1) << block.shift
     i: int64_t
     at: int64_t
+    if pg.policy.of != cython.NULL:
+        pool_make_room(pg, ctx, 0, n)
     for i in range(n):
         at = order[i]
         results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))

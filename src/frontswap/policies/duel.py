@@ -78,6 +78,14 @@ class Duel(Lru):
             self.alone.remove(page >> self.shift)
             self.alone_lru.remove(page >> self.shift)
 
+    def on_resize(self, capacity: int) -> None:
+        """Of all of them; the sample stays what it is."""
+        self.capacity = capacity
+        self.other.on_resize(capacity)
+        part = max(1, capacity >> self.shift)
+        self.alone.policy.on_resize(part)
+        self.alone_lru.policy.on_resize(part)
+
     def sampled(self, page: int) -> bool:
         """One of 2**shift neighbours is, each time another one: pages that are used with a stride must not all be."""
         mask = (1 << self.shift) - 1

@@ -77,7 +77,7 @@ class Simulation:
         if self.seen[page] == 0:
             self.seen[page] = 1
             self.cold += 1
-        if self.policy.count >= self.policy.capacity:
+        while self.policy.count >= self.policy.capacity:  # once, but after resize()
             self.policy.on_victim(page)
             self.evictions += 1
         self.policy.on_insert(page)
