@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from bench.traces import TRACES, noise
-from helpers import wait_until
+from helpers import FRONTSWAP, wait_until
 from numpy.typing import NDArray
 
 import frontswap
@@ -303,6 +305,39 @@ def test_a_child_has_no_hooks_and_the_parent_goes_on(room: int) -> None:
     assert area.curr_pages() == room
     check(area, pages)
     hooks.close(force=True)
+
+
+HEAP = """
+import numpy as np, frontswap
+held = [np.full(1 << 20, i) for i in range(40)]  # 320 MiB in 128: what is malloc()ed leaves and comes back
+with frontswap.Frontswap("zcache:size=8M,policy=duel") as hooks:
+    area = hooks.swapon(8000)
+    pages = np.arange(8000 * 512, dtype=np.uint64).reshape(8000, 512) * np.uint64(0x9E3779B97F4A7C15)
+    pages[:, 300:] = 0
+    found = np.empty(512, np.uint64)
+    for turn in range(2):
+        for offset in range(8000):
+            assert area.store(offset, pages[offset]) is True
+        assert 1000 < area.curr_pages() < 7000
+        for offset in range(8000):
+            area.load(offset, found)
+            assert (found == pages[offset]).all()
+    area.swapoff()
+assert all((array == i).all() for i, array in enumerate(held))
+print("as it was")
+"""
+
+
+def test_in_a_program_whose_heap_is_an_arena(tmp_path: Path) -> None:
+    """The policy's memory is not in it: the pool's threads must not fault there."""
+    (script := tmp_path / "job.py").write_text(HEAP)
+    ran = subprocess.run(
+        [FRONTSWAP, "run", "--quiet", "--memory", "128M", str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "as it was\n"), ran.stderr
 
 
 def test_what_is_refused() -> None:

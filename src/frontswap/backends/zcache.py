@@ -116,10 +116,14 @@ class Zcache(Layer):
         if self.policy == AGE:
             return None
         from ..policies import find
+        from ..policies.arrays import apart
 
-        made = find(self.policy)
-        # Until the first record says how many fit, they are taken for halves of pages of 4 KiB.
-        return lambda pages: made(pages, min(pages, self.area_size // 2048))
+        def make(pages: int) -> Policy:
+            # Until the first record says how many fit, they are taken for halves of pages of 4 KiB.
+            with apart():
+                return find(self.policy)(pages, min(pages, self.area_size // 2048))
+
+        return make
 
     @property
     def segment(self) -> int:

@@ -38,7 +38,7 @@ class Lists:
         ends = lists + ghosts + 1
         linked = pages + ends if lists else 1
         place, older, newer = zeros(pages, np.uint8), zeros(linked, np.uint32), zeros(linked, np.uint32)
-        length = np.zeros(ends, np.uint32)
+        length = zeros(ends, np.uint32)
         if lists:  # each end is its own neighbour: all are empty
             older[pages:] = newer[pages:] = np.arange(pages, linked)
         self.kept = (place, older, newer, length)

@@ -13,6 +13,7 @@ from .contract import Policy
 
 if not cython.compiled:  # where it is, the .pxd imports them
     from .arrays import octets, words
+from .arrays import zeros
 
 NEVER = 0xFFFFFFFF  # of next_uses()
 
@@ -31,7 +32,7 @@ class Simulation:
         self.misses = 0
         self.cold = 0
         self.evictions = 0
-        self.marks = np.zeros(policy.pages, np.uint8)
+        self.marks = zeros(policy.pages, np.uint8)
         self.seen = octets(self.marks)
 
     def feed(self, pages: Any, removed: Any = None) -> None:
