@@ -18,7 +18,7 @@ from frontswap.policies.belady import Belady
 
 NAMES = ("age", "lru", "s3fifo", "lirs", "duel")
 PAGES = 12_000
-POOL = 16 << 20
+POOL = 4 << 20
 RECORDS = 60_000
 ROUNDS = 3
 SHOWN = ("zipf", "loop", "scan with a hot set", "loop after zipf")

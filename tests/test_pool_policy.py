@@ -428,3 +428,50 @@ def test_threads_at_once(name: str) -> None:
             return True
 
         wait_until(agrees, "the policy to hold what the pool has")
+
+
+def test_a_victim_that_does_not_come_back_is_lost_loudly(room: int) -> None:
+    """Who sheds it has no reader to tell: the page is poisoned, and its next reader is told. Others are as before."""
+    pages, found = pages_of_one_size(room + 20), np.empty(512, np.uint64)
+    with Frontswap("checksum / inject / " + EQUAL + "lru") as hooks:
+        (registered,) = hooks.backends
+        area = hooks.swapon(room + 20)
+        for offset in range(room):
+            assert area.store(offset, pages[offset])
+        registered.set("inject", corrupt=1)
+        for offset in range(room, room + 20):
+            assert area.store(offset, pages[offset])
+        registered.set("inject", corrupt=0)
+        assert hooks.statistics().poisoned == 20
+        for offset in range(20):
+            with pytest.raises(PageLostError):
+                area.load(offset, found)
+        for offset in range(20, room + 20):
+            assert area.load(offset, found)
+            assert (found == pages[offset]).all()
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    """Victims that no slot takes stay in the pool, until it takes nothing more."""
+    pages, found = pages_of_one_size(PAGES), np.empty(512, np.uint64)
+    with Frontswap(EQUAL + "lirs") as hooks:
+        area = hooks.swapon(size="512M", swap=small_disk, overcommit=True)
+        stored, refused = 0, 0
+        while refused < 5:  # the slots that are written lie apart: each of them takes blocks of the disk
+            offset = stored * 37 % area.pages
+            try:
+                area.store(offset, pages[stored % PAGES])
+            except SlotError:
+                refused += 1
+                with pytest.raises(PageLostError):
+                    area.load(offset, found)
+            stored += 1
+        assert stored > PAGES
+        lost = 0
+        for turn in range(stored):
+            try:
+                area.load(turn * 37 % area.pages, found)
+                assert (found == pages[turn % PAGES]).all()
+            except PageLostError:
+                lost += 1
+        assert lost == refused
