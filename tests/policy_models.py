@@ -262,6 +262,51 @@ class Lirs:
         self.prune()
 
 
+class Duel:
+    """LRU and LIRS have the same pages; the one that hit more on the sample lately chooses who leaves (PSEL)."""
+
+    def __init__(self, capacity: int) -> None:
+        self.lru, self.lirs = Lru(capacity), Lirs(capacity)
+        self.part = 1
+        while self.part < 16 and capacity // (2 * self.part) >= 64:
+            self.part *= 2
+        self.lru_alone, self.lirs_alone = Lru(capacity // self.part), Lirs(capacity // self.part)
+        self.psel = 0
+
+    def __contains__(self, page: int) -> bool:
+        return page in self.lru
+
+    def access(self, page: int) -> int | None:
+        leader, other = (self.lirs, self.lru) if self.psel > 0 else (self.lru, self.lirs)
+        victim = leader.access(page)
+        if victim is not None:
+            other.remove(victim)
+        other.access(page)
+        self.compare(page)
+        return victim
+
+    def sampled(self, page: int) -> bool:
+        """One of each group of neighbours, by a hash of the group."""
+        group, place = divmod(page, self.part)
+        return group * 40503 // 4096 % self.part == place
+
+    def compare(self, page: int) -> None:
+        if self.sampled(page):
+            group = page // self.part
+            self.psel += (group in self.lirs_alone) - (group in self.lru_alone)
+            self.psel = max(-8, min(self.psel, 8))
+            self.lirs_alone.access(group)
+            self.lru_alone.access(group)
+
+    def remove(self, page: int) -> None:
+        policies: list[Any] = [self.lru, self.lirs]
+        for policy in policies:
+            policy.remove(page)
+        if self.sampled(page):
+            self.lru_alone.remove(page // self.part)
+            self.lirs_alone.remove(page // self.part)
+
+
 def belady(trace: list[int], removed: list[bool], capacity: int) -> int:
     """The misses of the optimum: of those held, the one leaves whose next use is farthest."""
 
@@ -304,4 +349,5 @@ MODELS: dict[str, Any] = {
     "s3fifo": S3Fifo,
     "arc": Arc,
     "lirs": Lirs,
+    "duel": Duel,
 }

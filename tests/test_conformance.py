@@ -31,6 +31,11 @@ class TestZcacheThatSheds(StackSuite):
         return "zcache:size=4M"
 
 
+class TestZcacheWithAPolicy(StackSuite):
+    def make(self) -> Spec:
+        return "zcache:size=4M,policy=lirs"
+
+
 class TestNull(StackSuite):
     accepts = False
 

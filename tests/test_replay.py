@@ -256,7 +256,7 @@ def test_the_command_shows_tables(csv: Path) -> None:
     assert said.exit_code == 0, said.output
     assert "trace: 4,000 references to " in said.output
     rows = {line.split()[0]: line.split()[1:] for line in said.output.splitlines() if line.strip()}
-    assert [len(rows[size]) for size in ("20", "182")] == [9, 9]
+    assert [len(rows[size]) for size in ("20", "182")] == [10, 10]
     assert rows["pages"][2:] == names()
     assert rows["arc"][-2:] == ["of", "2"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .backends.contract import Backend, Pressure
 from .backends.layers import Filter
 from .backends.stack import Spec, Stack, stacks_of
-from .backends.zcache import Zcache
+from .backends.zcache import AGE, Zcache
 from .core.filters import Filter as NativeFilter
 from .core.hooks import Hooks
 from .errors import ClosedError, DrainError, InUseError, ParameterError
@@ -174,6 +174,13 @@ class Backends:
                 format_size(int(stack.backend.write_budget)),
                 '"off" in front of swap areas: whose they are writes their slots',
             )
+        if self._areas is None and isinstance(stack.backend, Zcache) and stack.backend.policy != AGE:
+            raise ParameterError(
+                "zcache:policy",
+                stack.backend.policy,
+                f'"{AGE}" behind the memory door: whole segments leave there, and records of one page cannot; '
+                "others can serve swap areas (frontswap.Frontswap)",
+            )
 
     def _register(self, stack: Stack) -> Registered:
         backend = stack.backend
@@ -191,7 +198,9 @@ class Backends:
                     backend.init(area.type, weakref.proxy(area))
             if isinstance(backend, Zcache):
                 size = int(backend.size) if self._areas is None else backend.area_size
-                number = self._core.register(native, size, backend.segment, backend.codec_kind, backend.recompress_how)
+                number = self._core.register(
+                    native, size, backend.segment, backend.codec_kind, backend.recompress_how, backend.make_policy
+                )
                 if number >= 0 and self._areas is None:
                     self._core.set_write_budget(int(backend.write_budget), int(backend.write_period))
             else:

@@ -7,8 +7,9 @@ leaves for the slots, coldest first. Source: drivers/staging/zcache (2011-12) an
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..core import codec
 from ..core.native import Native, make_zcache
@@ -17,6 +18,10 @@ from ..sizes import format_size
 from ..times import parse_duration
 from .layers import Bytes, Duration, Layer, choice, setting, size
 
+if TYPE_CHECKING:
+    from ..policies import Policy
+
+AGE = "age"
 #: for tests: recompress=zstd does not wait for cold pages or an idle processor
 HOW = {"idle": 1, "eager": 2}
 SMALLEST = 4 << 20
@@ -36,6 +41,15 @@ def _size(value: int | str, parameter: str) -> int:
     found = size(value, parameter)
     if not SMALLEST <= found <= LARGEST:
         raise ParameterError(parameter, value, f'"auto" or {format_size(SMALLEST)} to {format_size(LARGEST)}')
+    return found
+
+
+def _policy(value: str, parameter: str) -> str:
+    if value == AGE:
+        return value
+    from ..policies import names  # with NumPy, which the package does without until it is asked for
+
+    found: str = choice(AGE, *(name for name in names() if name != "belady"))(value, parameter)
     return found
 
 
@@ -65,6 +79,8 @@ class Zcache(Layer):
             When it has been spent, compressed pages may take nearly all of the limit; what does not fit then is written
             all the same.
         write_period: a duration from 1 s on.
+        policy: in front of swap areas, which page leaves when the pool is full, by the name of a class of
+            frontswap.policies. "age": the pages of the oldest segment.
     """
 
     name: ClassVar[str] = "zcache"
@@ -74,6 +90,7 @@ class Zcache(Layer):
     recompress: str = setting("zstd", choice("zstd", "off"))
     write_budget: Bytes = setting("off", _budget)
     write_period: Duration = setting("24h", _period)
+    policy: str = setting(AGE, _policy)
 
     @property
     def codec_kind(self) -> int:
@@ -92,6 +109,21 @@ class Zcache(Layer):
     def area_size(self) -> int:
         """Bytes of the pool in front of swap areas."""
         return int(self.size) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 5
+
+    @property
+    def make_policy(self) -> Callable[[int], Policy] | None:
+        """What makes its policy, for so many pages; None for "age"."""
+        if self.policy == AGE:
+            return None
+        from ..policies import find
+        from ..policies.arrays import apart
+
+        def make(pages: int) -> Policy:
+            # Until the first record says how many fit, they are taken for halves of pages of 4 KiB.
+            with apart():
+                return find(self.policy)(pages, min(pages, self.area_size // 2048))
+
+        return make
 
     @property
     def segment(self) -> int:

@@ -24,7 +24,6 @@ from cython.cimports.frontswap.core.areapages import (
     area_load,
     area_store,
     area_store_many,
-    page_own,
 )
 from cython.cimports.frontswap.core.arena import extent_give, extent_take
 from cython.cimports.frontswap.core.codec import codec_choice_init
@@ -50,6 +49,7 @@ from cython.cimports.frontswap.core.layout import (
     pager_p,
 )
 from cython.cimports.frontswap.core.record import load_cause
+from cython.cimports.frontswap.core.shed import page_own
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOENT,

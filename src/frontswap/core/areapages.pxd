@@ -18,9 +18,9 @@ cdef inline bint area_enter(pager_t *pg, uint32_t number) noexcept nogil:
     area_leave(pg, number)
     return False
 
-cdef uint32_t page_own(pager_t *pg, uint32_t page) noexcept nogil
 cdef int store_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page, uint32_t state,
                      const uint8_t *data) noexcept nogil
+cdef int area_replace(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
 cdef int area_store(pager_t *pg, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
 cdef int area_load(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, uint8_t *into,
                    int *error) noexcept nogil

@@ -16,7 +16,6 @@ from cython.cimports.frontswap.core.frontswap import (
     page_poison,
 )
 from cython.cimports.frontswap.core.layout import (
-    BUSY,
     GONE,
     NONE,
     OUT,
@@ -27,15 +26,13 @@ from cython.cimports.frontswap.core.layout import (
     context_p,
     holder,
     page_bytes,
-    page_p,
 )
 from cython.cimports.frontswap.core.record import LOAD_BACKEND
+from cython.cimports.frontswap.core.shed import page_own, pool_make_room
 from cython.cimports.frontswap.core.swapfile import area_slot_zero
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOSPC,
-    backoff,
-    cas32,
     int32_t,
     int64_t,
     load32,
@@ -45,20 +42,6 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.libc.string import memcpy, memset
-
-
-def page_own(pg, page):
-    """Wait for a page and own it; the state word that it had."""
-    p: page_p = cython.address(pg.pages[page])
-    state: uint32_t
-    turn: cython.int = 0
-    while True:
-        state = load32(cython.address(p.state))
-        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
-            return state
-        if (state & STATE) == BUSY:
-            backoff(turn)
-            turn += 1
 
 
 def store_owned(pg, ctx, number, page, state, data):
@@ -85,11 +68,18 @@ def store_owned(pg, ctx, number, page, state, data):
     return 1 if result == IN_BACKEND else 0 if result == IN_SLOT else -ENOSPC
 
 
+def area_replace(pg, ctx, number, offset, data):
+    """Store a whole page of an area; see store_owned()."""
+    page: uint32_t = pg.blocks[number].first + offset
+    if pg.policy.of != cython.NULL:
+        pool_make_room(pg, ctx, page, 1)
+    return store_owned(pg, ctx, number, page, page_own(pg, page), data)
+
+
 def area_store(pg, number, offset, data):
     """frontswap_store for a page of an area; see store_owned()."""
     ctx: context_p = context_take(pg)
-    page: uint32_t = pg.blocks[number].first + offset
-    result: cython.int = store_owned(pg, ctx, number, page, page_own(pg, page), data)
+    result: cython.int = area_replace(pg, ctx, number, offset, data)
     context_give(ctx)
     return result
 
@@ -146,8 +136,11 @@ def area_update(pg, ctx, number, offset, within, length, data):
     it had before cannot be read, and the page is as it was; or it cannot be stored.
     """
     page: uint32_t = pg.blocks[number].first + offset
-    state: uint32_t = page_own(pg, page)
+    state: uint32_t
     error: cython.int = 0
+    if pg.policy.of != cython.NULL:
+        pool_make_room(pg, ctx, page, 1)
+    state = page_own(pg, page)
     if data == cython.NULL and (state & STATE) == NONE:
         store32(cython.address(pg.pages[page].state), NONE)
         return 0
@@ -213,6 +206,8 @@ def area_store_many(pg, number, offsets, order, n, data, results):
     size: uint64_t = cython.cast(uint64_t, 1) << block.shift
     i: int64_t
     at: int64_t
+    if pg.policy.of != cython.NULL:
+        pool_make_room(pg, ctx, 0, n)
     for i in range(n):
         at = order[i]
         results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))

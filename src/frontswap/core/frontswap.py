@@ -44,6 +44,7 @@ from cython.cimports.frontswap.core.layout import (
     SLOT,
     STACK_ACTIVE,
     STREAM_SLOT,
+    UNTOLD,
     area_p,
     backend_p,
     block_p,
@@ -52,6 +53,7 @@ from cython.cimports.frontswap.core.layout import (
     page_bytes,
     page_p,
 )
+from cython.cimports.frontswap.core.policy import policy_gone
 from cython.cimports.frontswap.core.record import log_load, record_make, record_plain
 from cython.cimports.frontswap.core.segments import record_append, record_drop
 from cython.cimports.frontswap.core.swapfile import area_slot_read, area_slot_write
@@ -128,7 +130,7 @@ def frontswap_store(pg, ctx, page, data, old, kind):
         addi(cython.address(pg.stack_users[had]), 1)
         if (old & KIND) != RECORD_BACKEND:
             # Its place is in `where`, which the next store overwrites.
-            forget(pg.stacks[had], pg, page, old)
+            forget(pg.stacks[had], pg, page, old | UNTOLD)
         holder_change(pg, page, had, -1)
     if load64(cython.address(pg.order)) != 0:
         if area == cython.NULL or loadi(cython.address(area.stopped)) == 0:
@@ -140,6 +142,8 @@ def frontswap_store(pg, ctx, page, data, old, kind):
     if had >= 0:
         if (old & KIND) == RECORD_BACKEND and had != now:
             forget(pg.stacks[had], pg, page, old)
+        if (old & KIND) == RECORD_LOG and had != now and pg.policy.of != cython.NULL:
+            policy_gone(pg, page)
         addi(cython.address(pg.stack_users[had]), -1)
     if now < 0:
         return slot_store(pg, ctx, page, data, kind)
@@ -259,7 +263,20 @@ def frontswap_invalidate_page(pg, page, state):
         return True
     if pg.areas == cython.NULL and (state & KIND) == RECORD_LOG:
         record_drop(pg, pg.pages[page].where, page_bytes(pg, page))
+    if pg.policy.of != cython.NULL:
+        freed(pg, page)
     return False
+
+
+def freed(pg, page):
+    """A page of an area is freed that the pool does not have: its policy may remember that it once did."""
+    number: cython.int = pg.zcache_number
+    if number < 0:
+        return
+    addi(cython.address(pg.stack_users[number]), 1)
+    if loadi(cython.address(pg.stack_state[number])) == STACK_ACTIVE and pg.policy.of != cython.NULL:
+        policy_gone(pg, page)
+    addi(cython.address(pg.stack_users[number]), -1)
 
 
 def frontswap_evacuate(pg, ctx, page, state, kind):

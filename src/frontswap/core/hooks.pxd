@@ -11,6 +11,9 @@ cdef class Hooks:
     cdef bint open
     # No Python object in here: the garbage collector would clear it before __dealloc__ stops the threads.
     cdef PyObject *keep
+    cdef PyObject *policy               # whose address the pager has
+    cdef int policy_set(self, object make) except -1
+    cdef void policy_clear(self) noexcept
     cdef PyObject *natives[8]           # MAX_STACKS; what owns the memory of the stacks
     cdef int number_of(self, Native native) noexcept
     cdef int pool_mappings              # of these, those from here on are the pool's (Hooks.pool_open)

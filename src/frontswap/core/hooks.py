@@ -206,6 +206,7 @@ class Hooks:
             if self.natives[number] != cython.NULL:
                 cython.cast(Native, self.natives[number]).detach()
                 Py_CLEAR(self.natives[number])
+        self.policy_clear()
         self.unmap(0, kept)
         self.pg = cython.NULL
         free(pg.directory)
@@ -266,11 +267,37 @@ class Hooks:
         pg.pool = cython.NULL
         pg.max_segments = pg.next_segment = pg.ram_slots = 0
 
-    def register(self, native: Native, size: int = 0, segment: int = 0, codec: int = -1, recompress: int = 0) -> int:
+    def policy_set(self, make):
+        """Make the policy of a pool; `make(pages)`, None: none."""
+        if make is None:
+            return 0
+        from frontswap.core.plug import plug
+
+        policy = make(self.pg.max_pages)
+        plug(self, policy)
+        Py_INCREF(policy)
+        self.policy = cython.cast(cython.pointer(PyObject), policy)
+        return 0
+
+    def policy_clear(self):
+        """Its pool has no pages, and no thread."""
+        self.pg.policy.of = cython.NULL
+        Py_CLEAR(self.policy)
+
+    def register(
+        self,
+        native: Native,
+        size: int = 0,
+        segment: int = 0,
+        codec: int = -1,
+        recompress: int = 0,
+        make_policy: object = None,
+    ) -> int:
         """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
 
         For a zcache: `size` of its pool (0: the Memory's share), `segment` of the pool in front of swap areas, `codec`
-        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*.
+        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*; `make_policy(pages)`, in front of swap
+        areas: a Policy that knows so many, None: the oldest segment leaves.
         """
         pg: pager_p = self.pager()
         number: cython.int = 0
@@ -292,9 +319,12 @@ class Hooks:
             if bottom.is_zcache:
                 pg.recompress = recompress  # its thread goes by it
             if bottom.is_zcache and pg.areas != cython.NULL:
+                self.policy_set(make_policy)
                 self.pool_open(size, segment)
         except BaseException:
             native.detach()
+            if bottom.is_zcache:
+                self.policy_clear()
             pg.recompress = pg.recompress if pg.zcache_number >= 0 else RECOMPRESS_OFF
             raise
         if bottom.is_zcache:
@@ -416,6 +446,7 @@ class Hooks:
             pg.recompress = RECOMPRESS_OFF
             if pg.areas != cython.NULL:
                 self.pool_close()
+                self.policy_clear()
             else:
                 gate_enter(pg)
                 segment_close(pg, STREAM_POOL)  # dead, and charged still

@@ -1,10 +1,19 @@
+from collections.abc import Callable
+
+from ..policies.contract import Policy
 from .native import Native
 
 COUNTER_NAMES: tuple[str, ...]
 
 class Hooks:
     def register(
-        self, native: Native, size: int = 0, segment: int = 0, codec: int = -1, recompress: int = 0
+        self,
+        native: Native,
+        size: int = 0,
+        segment: int = 0,
+        codec: int = -1,
+        recompress: int = 0,
+        make_policy: Callable[[int], Policy] | None = None,
     ) -> int: ...
     def has(self, native: Native) -> bool: ...
     def unregister(self, native: Native, seconds: float) -> int: ...

@@ -18,6 +18,8 @@
 #               RECORD_BACKEND (the number of the stack that has the page)
 #   bit  8      HOLES   of a DIRTY page: parts of it are absent, and read as zeros. Pages that were there when the arena
 #                       was registered can be so; the next fault or eviction fills them. Pinned ones never are
+#   bit  9      UNTOLD  in no page's word: of one that is handed to the hooks. The pool's policy is not told of what
+#                       happens, the caller has done so
 #   bits 16-31  resident: number of pins; OUT: the reclaim epoch in which it left
 #
 # * Whoever changes a page first swaps its word to BUSY, and decides by the word it replaced, not by
@@ -33,6 +35,7 @@
 #
 # LOCKS (futex locks, leaves: none is taken while another is held; nothing is compressed under one):
 #   queue_lock   the reclaim queue        log_lock   segments, slots, free lists
+#   policy_lock  the pool's policy
 #   arena_lock   extents and blocks; taken by allocation and free, and by a fault that has the swap file grow
 #
 # BACKENDS COME AND GO while pages are stored: a store counts itself in stack_users first and looks at
@@ -57,6 +60,7 @@ cdef enum:
     REF = 16
     SLOT = 32
     HOLES = 256
+    UNTOLD = 512
     RECORD_NONE = 0
     RECORD_SAME = 64
     RECORD_LOG = 128
@@ -422,6 +426,16 @@ cdef struct backend_t:
     uint32_t *table           # a word for each page, if the filter needs one
     int64_t counters[B_COUNTERS]
 
+ctypedef struct policy_t:     # the methods of a Policy, by which the core does without its type: that needs NumPy
+    void *of                  # which the hooks keep; NULL: there is none, and the oldest segment leaves
+    bint (*holds)(void *of, uint32_t page) noexcept nogil
+    void (*hit)(void *of, uint32_t page) noexcept nogil
+    void (*insert)(void *of, uint32_t page) noexcept nogil
+    uint32_t (*victim)(void *of, uint32_t coming) noexcept nogil
+    void (*remove)(void *of, uint32_t page) noexcept nogil
+    void (*resize)(void *of, uint32_t capacity) noexcept nogil
+    uint32_t (*count)(void *of) noexcept nogil
+
 ctypedef struct area_t:       # a swap area: pages without addresses, each with a slot of its own
     int fd                    # of the slots, -1: none
     bint direct               # it is open with O_DIRECT
@@ -577,6 +591,11 @@ cdef struct pager_t:
     int64_t back_soon         # those of them that had not been away for long, by their cost
     int64_t back_disk         # those that came from the disk, and have been in the pool
     int64_t pool_grows        # looks for which it grows, whatever they see
+    # policy.py
+    policy_t policy
+    lock_t policy_lock
+    int64_t policy_fit        # pages that it thinks that there is room for
+    int64_t policy_bytes      # of the pool's records that live
     # recompress.py
     int recompress            # zcache:recompress=, RECOMPRESS_*
     uint32_t seals            # segments of the pool that have been sealed, ever

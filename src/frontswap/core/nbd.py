@@ -16,9 +16,8 @@ from cython.cimports.frontswap.core.areapages import (
     area_enter,
     area_leave,
     area_load,
+    area_replace,
     area_update,
-    page_own,
-    store_owned,
 )
 from cython.cimports.frontswap.core.contexts import context_give, context_take, populate
 from cython.cimports.frontswap.core.keeper import guarded_call
@@ -249,7 +248,6 @@ def page_do(x, ctx, what, page, within, n, at):
     """READ, WRITE, TRIM or WRITE_ZEROES of the bytes [within, within + n) of a page, to or from `at`; 0 or an errno."""
     pg: pager_p = x.pg
     error: cython.int = 0
-    state: uint32_t
     if what == READ:
         # Into its place at once, if it is a whole page.
         if area_load(pg, ctx, x.number, page, at if n == PAGE else ctx.plain, cython.address(error)) < 0:
@@ -258,8 +256,7 @@ def page_do(x, ctx, what, page, within, n, at):
             memcpy(at, ctx.plain + within, n)
         return 0
     if what == WRITE and n == PAGE:
-        state = page_own(pg, pg.blocks[x.number].first + page)
-        return stored(store_owned(pg, ctx, x.number, pg.blocks[x.number].first + page, state, at))
+        return stored(area_replace(pg, ctx, x.number, page, at))
     if what == WRITE:
         return stored(area_update(pg, ctx, x.number, page, within, n, at))
     if n == PAGE:

@@ -349,6 +349,7 @@ def record_install(pg, number):
     if place:
         p.where = place
         p.check = header.check
+        add64(cython.address(pg.policy_bytes), cython.cast(int64_t, length_of(place)) - length_of(one.where))
     store32(cython.address(p.state), state)
     if place == 0:
         return False

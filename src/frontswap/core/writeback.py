@@ -35,6 +35,7 @@ from cython.cimports.frontswap.core.segments import (
     write_coldest,
     write_slot_stream,
 )
+from cython.cimports.frontswap.core.shed import shed_victims
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
@@ -114,7 +115,9 @@ def shed_coldest(pg, ctx):
 
 def pool_lighten(pg, ctx):
     """One segment less in the pool; 0, or why not."""
-    return write_coldest(pg) if pg.areas == cython.NULL else shed_coldest(pg, ctx)
+    if pg.areas == cython.NULL:
+        return write_coldest(pg)
+    return shed_coldest(pg, ctx) if pg.policy.of == cython.NULL else shed_victims(pg, ctx)
 
 
 def pool_relieve(pg):

@@ -24,11 +24,14 @@ from cython.cimports.frontswap.core.layout import (
     SEG_OPEN,
     SEG_SEALED,
     STREAM_POOL,
+    UNTOLD,
+    length_of,
     page_bytes,
     page_p,
     pressure_of,
     segment_p,
 )
+from cython.cimports.frontswap.core.policy import policy_dropped, policy_gone, policy_loaded, policy_stored
 from cython.cimports.frontswap.core.record import log_load, record_make
 from cython.cimports.frontswap.core.segments import record_append, record_drop, write_coldest
 from cython.cimports.frontswap.core.uapi import (
@@ -56,6 +59,8 @@ def zcache_store(b, pg, ctx, page, data, kind):
         add64(cython.address(pg.counters[C_SAME_FILLED]), 1)
         p.where = value
         kind[0] = RECORD_SAME
+        if pg.policy.of != cython.NULL:
+            policy_gone(pg, page)
         return ACCEPTED
     if not record_make(pg, ctx, page, data):
         return REFUSED_INCOMPRESSIBLE
@@ -78,18 +83,26 @@ def zcache_store(b, pg, ctx, page, data, kind):
     p.where = where
     p.check = ctx.header.check
     kind[0] = RECORD_LOG
+    if pg.policy.of != cython.NULL:
+        policy_stored(pg, page, length_of(where))
     return ACCEPTED
 
 
 def zcache_load(b, pg, ctx, page, state, more):
     """The backend's load."""
-    return log_load(pg, ctx, page, state, more)
+    error: cython.int = log_load(pg, ctx, page, state, more)
+    if pg.policy.of != cython.NULL and error == 0 and (state & (KIND | UNTOLD)) == RECORD_LOG:
+        policy_loaded(pg, page)
+    return error
 
 
 def zcache_forget(b, pg, page, state):
     """The backend's invalidate: a page of one word has nothing to drop."""
+    where: uint64_t = pg.pages[page].where
     if (state & KIND) == RECORD_LOG:
-        record_drop(pg, pg.pages[page].where, page_bytes(pg, page))
+        record_drop(pg, where, page_bytes(pg, page))
+        if pg.policy.of != cython.NULL:
+            policy_dropped(pg, page, length_of(where), state)
 
 
 def zcache_pressure(b, pg, level):

@@ -39,9 +39,13 @@ class Arc(Policy):
         else:
             self.push(ONCE, page)
         self.learnt = self.nobody
-        if self.length[ONCE] + self.length[GHOSTS_ONCE] > self.capacity:
+        # After on_resize() there may be too many of all.
+        while self.length[GHOSTS_ONCE] != 0 and self.length[ONCE] + self.length[GHOSTS_ONCE] > self.capacity:
             self.unlink(self.oldest(GHOSTS_ONCE))
-        elif self.count + self.length[GHOSTS_ONCE] + self.length[GHOSTS_OFTEN] > 2 * self.capacity:
+        while (
+            self.length[GHOSTS_OFTEN] != 0
+            and self.count + self.length[GHOSTS_ONCE] + self.length[GHOSTS_OFTEN] > 2 * self.capacity
+        ):
             self.unlink(self.oldest(GHOSTS_OFTEN))
 
     def on_victim(self, coming: int) -> int:
@@ -62,6 +66,11 @@ class Arc(Policy):
             self.unlink(page)
             self.push(GHOSTS_OFTEN, page)
         return page
+
+    def on_resize(self, capacity: int) -> None:
+        """What was learnt holds for the part that it was of."""
+        self.target = self.target * capacity / self.capacity
+        self.capacity = capacity
 
     def learn(self, page: int) -> None:
         """A ghost comes back: more room for its list, and the more the fewer ghosts that list has."""

@@ -6,9 +6,40 @@ The pointer does not keep the array: who asks for it does.
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import cython
+import numpy as np
+
+NORESERVE = 0x4000  # MAP_NORESERVE: Python has the name since 3.13
+_apart = ContextVar("apart", default=False)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Policies that are made in here are a pool's.
+
+    It has them know more pages than it ever has, so their arrays take RAM for what is used of them, and not for huge
+    pages of it. And they are mapped in a way (MAP_SHARED) that `frontswap run` leaves to the kernel: the threads of the
+    pool must not fault in an arena. A forked child does not have the pool.
+    """
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
+def zeros(count: int, dtype: Any) -> Any:
+    """An array of zeros, for a policy."""
+    if not _apart.get():
+        return np.zeros(count, dtype)
+    size = count * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | NORESERVE), dtype)
 
 
 def words(array: Any) -> memoryview[int]:

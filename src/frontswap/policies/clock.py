@@ -10,6 +10,7 @@ from .contract import Policy
 
 if not cython.compiled:  # where it is, the .pxd imports them
     from .arrays import octets
+from .arrays import zeros
 
 QUEUE = 1
 
@@ -23,7 +24,7 @@ class Clock(Policy):
 
     def __init__(self, pages: int, capacity: int) -> None:
         super().__init__(pages, capacity)
-        self.marks = np.zeros(pages, np.uint8)
+        self.marks = zeros(pages, np.uint8)
         self.used = octets(self.marks)
 
     def on_hit(self, page: int) -> None:

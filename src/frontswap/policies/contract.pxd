@@ -27,3 +27,4 @@ cdef class Policy(Lists):
     cdef void on_insert(self, uint32_t page) noexcept nogil
     cdef uint32_t on_victim(self, uint32_t coming) noexcept nogil
     cdef void on_remove(self, uint32_t page) noexcept nogil
+    cdef void on_resize(self, uint32_t capacity) noexcept nogil

@@ -5,7 +5,7 @@ A page is a number, ``0 <= page < pages``. Whoever holds the pages (a simulator,
 happens to them, and asks it which one leaves. The policy touches no page and knows no bytes.
 
 Everything that is kept for a page lies in arrays (a list is two words for each page, its neighbours), so what a policy
-takes follows from ``pages`` alone: 9 to 18 bytes a page, and nothing is allocated after it was made.
+takes follows from ``pages`` alone: 9 to 29 bytes a page, and nothing is allocated after it was made.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..errors import ParameterError
 
 if not cython.compiled:  # where it is, the .pxd imports them
     from .arrays import octets, words
+from .arrays import zeros
 
 MOST_PAGES = 2**31 - 256  # two of them can be added in 32 bits
 OUT = 0  # the place of a page that is in no list
@@ -36,8 +37,8 @@ class Lists:
         self.ghosts = max(lists, 1) + 1
         ends = lists + ghosts + 1
         linked = pages + ends if lists else 1
-        place, older, newer = np.zeros(pages, np.uint8), np.zeros(linked, np.uint32), np.zeros(linked, np.uint32)
-        length = np.zeros(ends, np.uint32)
+        place, older, newer = zeros(pages, np.uint8), zeros(linked, np.uint32), zeros(linked, np.uint32)
+        length = zeros(ends, np.uint32)
         if lists:  # each end is its own neighbour: all are empty
             older[pages:] = newer[pages:] = np.arange(pages, linked)
         self.kept = (place, older, newer, length)
@@ -145,6 +146,12 @@ class Policy(Lists):
         self.on_remove(page)
         return held
 
+    def resize(self, capacity: int) -> None:
+        """There is room for more or for fewer pages from now on. Nobody leaves: ``victim()`` says who, till it fits."""
+        if not 1 <= capacity <= MOST_PAGES:
+            raise ParameterError("capacity", capacity, f"a number of pages from 1 to {MOST_PAGES}")
+        self.on_resize(capacity)
+
     def _check(self, page: int) -> None:
         if not 0 <= index(page) < self.pages:
             raise ParameterError("page", page, f"a page from 0 to {self.pages - 1}")
@@ -160,6 +167,10 @@ class Policy(Lists):
     def on_victim(self, coming: int) -> int:
         """Choose a page among those held (there is one), and take it out. ``coming``: who follows, or ``nobody``."""
         return self.nobody
+
+    def on_resize(self, capacity: int) -> None:
+        """Divide another room from now on. More may be held than it has."""
+        self.capacity = capacity
 
     def on_remove(self, page: int) -> None:
         """Forget a page, held or not."""

@@ -9,5 +9,6 @@ cdef class Lirs(Policy):
     cdef Lists stack              # of all whose reuse is known: hot pages, and cold ones and ghosts above the last of them
 
     cdef void reuse(self, uint32_t page) noexcept nogil
+    cdef void cool(self) noexcept nogil
     cdef void prune(self) noexcept nogil
     cdef void forget(self, uint32_t page) noexcept nogil

@@ -24,8 +24,8 @@ class Lirs(Policy):
 
     def __init__(self, pages: int, capacity: int) -> None:
         super().__init__(pages, capacity, 2, 1)
-        self.room_hot = max(1, capacity - max(1, capacity // 100))
         self.stack = Lists(pages, 1, 0)
+        self.on_resize(capacity)
 
     def on_hit(self, page: int) -> None:
         """On top of the stack; a cold one whose last use is in there is hot now, another one is last to leave."""
@@ -74,12 +74,23 @@ class Lirs(Policy):
         self.stack.unlink(page)
         self.push(HOT, page)
         self.stack.push(STACK, page)
-        if self.length[HOT] > self.room_hot:
+        self.cool()
+        self.prune()
+
+    def cool(self) -> None:
+        """The last of the hot pages are cold, as many as are too many."""
+        while self.length[HOT] > self.room_hot:
             last = self.stack.oldest(STACK)
             self.stack.unlink(last)
             self.unlink(last)
             self.push(COLD, last)
-        self.prune()
+            self.prune()
+
+    def on_resize(self, capacity: int) -> None:
+        """The same parts of it."""
+        self.capacity = capacity
+        self.room_hot = max(1, capacity - max(1, capacity // 100))
+        self.cool()
 
     def prune(self) -> None:
         """The last in the stack is hot: what is below cannot be used sooner than it."""

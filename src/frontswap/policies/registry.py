@@ -15,6 +15,7 @@ OURS = {
     "s3fifo": "S3Fifo",
     "arc": "Arc",
     "lirs": "Lirs",
+    "duel": "Duel",
     "belady": "Belady",
 }
 

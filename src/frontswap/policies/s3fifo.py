@@ -15,6 +15,7 @@ from .contract import Policy
 
 if not cython.compiled:  # where it is, the .pxd imports them
     from .arrays import octets
+from .arrays import zeros
 
 OUT, SMALL, MAIN, GHOST = 0, 1, 2, 3
 MOST = 3  # uses are counted in two bits
@@ -32,12 +33,10 @@ class S3Fifo(Policy):
 
     def __init__(self, pages: int, capacity: int) -> None:
         super().__init__(pages, capacity, 2, 1)
-        self.room_small = max(1, capacity // 10)
-        self.room_main = capacity - self.room_small
-        self.room_ghost = max(1, capacity * 9 // 10)
+        self.on_resize(capacity)
         self.filling = 1
         self.returning = pages
-        self.counts = np.zeros(pages, np.uint8)
+        self.counts = zeros(pages, np.uint8)
         self.uses = octets(self.counts)
 
     def on_hit(self, page: int) -> None:
@@ -77,6 +76,13 @@ class S3Fifo(Policy):
         if self.place[page] != OUT:
             self.unlink(page)
 
+    def on_resize(self, capacity: int) -> None:
+        """The same parts of it. Ghosts that are too many go when a page leaves."""
+        self.capacity = capacity
+        self.room_small = max(1, capacity // 10)
+        self.room_main = capacity - self.room_small
+        self.room_ghost = max(1, capacity * 9 // 10)
+
     def leave_small(self) -> int:
         """The first page of the small queue that was not used twice; those before it go to the main queue."""
         while self.length[SMALL] != 0:
@@ -86,7 +92,7 @@ class S3Fifo(Policy):
                 self.uses[page] = 0
                 self.push(MAIN, page)
             else:
-                if self.length[GHOST] >= self.room_ghost:
+                while self.length[GHOST] >= self.room_ghost:
                     self.unlink(self.oldest(GHOST))
                 self.push(GHOST, page)
                 return page

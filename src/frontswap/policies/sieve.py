@@ -14,6 +14,7 @@ from .contract import Policy
 
 if not cython.compiled:  # where it is, the .pxd imports them
     from .arrays import octets
+from .arrays import zeros
 
 QUEUE = 1
 
@@ -29,7 +30,7 @@ class Sieve(Policy):
     def __init__(self, pages: int, capacity: int) -> None:
         super().__init__(pages, capacity)
         self.hand = pages + QUEUE
-        self.marks = np.zeros(pages, np.uint8)
+        self.marks = zeros(pages, np.uint8)
         self.visited = octets(self.marks)
 
     def on_hit(self, page: int) -> None:

@@ -17,6 +17,7 @@ cdef class Simulation:
     cdef void run(self, const uint32_t *trace, uint64_t count) noexcept nogil
     cdef void run_marked(self, const uint32_t *trace, const uint8_t *removed, uint64_t count) noexcept nogil
     cdef void use(self, uint32_t page) noexcept nogil
+    cdef void remove(self, uint32_t page) noexcept nogil
 
 cdef void look_back(const uint32_t *trace, const uint8_t *removed, uint32_t *due, uint32_t *uses, uint64_t count,
                     uint64_t references) noexcept nogil

@@ -13,6 +13,7 @@ from .contract import Policy
 
 if not cython.compiled:  # where it is, the .pxd imports them
     from .arrays import octets, words
+from .arrays import zeros
 
 NEVER = 0xFFFFFFFF  # of next_uses()
 
@@ -31,7 +32,7 @@ class Simulation:
         self.misses = 0
         self.cold = 0
         self.evictions = 0
-        self.marks = np.zeros(policy.pages, np.uint8)
+        self.marks = zeros(policy.pages, np.uint8)
         self.seen = octets(self.marks)
 
     def feed(self, pages: Any, removed: Any = None) -> None:
@@ -65,8 +66,7 @@ class Simulation:
             if removed[i] == 0:
                 self.use(trace[i])
             else:
-                self.policy.on_remove(trace[i])
-                self.seen[trace[i]] = 0
+                self.remove(trace[i])
 
     def use(self, page: int) -> None:
         """One reference."""
@@ -78,10 +78,15 @@ class Simulation:
         if self.seen[page] == 0:
             self.seen[page] = 1
             self.cold += 1
-        if self.policy.count >= self.policy.capacity:
+        while self.policy.count >= self.policy.capacity:  # once, but after resize()
             self.policy.on_victim(page)
             self.evictions += 1
         self.policy.on_insert(page)
+
+    def remove(self, page: int) -> None:
+        """A page is freed; its next use is a first one again."""
+        self.policy.on_remove(page)
+        self.seen[page] = 0
 
 
 def checked(pages: Any, removed: Any, most: int) -> tuple[Any, Any]:

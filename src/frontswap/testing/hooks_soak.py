@@ -34,6 +34,8 @@ SPECS = (
     "active_only / limit:size=1M / model",
     "checksum / inject:refuse=50% / model:most=200",
     "limit:size=512K / zcache:size=8M",
+    "checksum / zcache:size=4M,policy=duel",
+    "inject:refuse=20% / zcache:size=4M,policy=s3fifo",
     "null",
 )
 DAMAGE = {"error": 0.01, "corrupt": 0.01, "short": 0.01}

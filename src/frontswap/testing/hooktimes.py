@@ -17,7 +17,7 @@ filters.
 
 import cython
 from cython.cimports.frontswap.core.area import Areas
-from cython.cimports.frontswap.core.areapages import area_enter, area_leave, area_load, area_store, page_own
+from cython.cimports.frontswap.core.areapages import area_enter, area_leave, area_load, area_store
 from cython.cimports.frontswap.core.contexts import context_give, context_take
 from cython.cimports.frontswap.core.layout import (
     KIND,
@@ -30,6 +30,7 @@ from cython.cimports.frontswap.core.layout import (
     holder_change,
     pager_p,
 )
+from cython.cimports.frontswap.core.shed import page_own
 from cython.cimports.frontswap.core.uapi import clock_ns, int64_t, load32, store32, uint8_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 

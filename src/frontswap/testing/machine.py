@@ -27,6 +27,7 @@ PAGES = 24
 SPECS = (
     "zcache:size=4M",
     "limit:size=48K / zcache:size=4M",
+    "zcache:size=4M,policy=duel",
     "active_only / checksum / zcache:size=16M",
     "latency / model",
     "checksum / inject:refuse=30% / model",

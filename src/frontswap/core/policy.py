@@ -1,0 +1,111 @@
+"""The pool's reclaim policy, where there is one (zcache:policy=): what it is told, and whom it names.
+
+The same classes as in the simulator (frontswap.policies), and the same meaning: a page of which zcache takes a record
+is inserted, or used if it had one before; a load that leaves the record there is a use; who is invalidated, taken by an
+exclusive load, or gone elsewhere is removed; and who leaves because the pool is full is its victim, whom it may
+remember. Pages of one word (same-filled) cost nothing and never leave, so it does not know them.
+
+Who tells it owns the page (BUSY), so it hears of one page in the order of what happens. It names one that nobody owns:
+shed.py owns that page then, and looks whether it is still there and not told of again.
+
+It has its own lock, a leaf. Its arrays are ordinary memory: so it stands in front of swap areas only, where nothing
+runs inside of a page fault.
+"""
+
+import cython
+from cython.cimports.frontswap.core.layout import UNTOLD
+from cython.cimports.frontswap.core.uapi import add64, int64_t, load64, lock, uint32_t, unlock
+
+
+def policy_room(bytes):
+    """Of what the pool may take, what may live: the rest is for what is dead until it is cleaned, and what is open."""
+    return bytes - bytes // 8
+
+
+def measure(pg, length):
+    """Tell the policy how many pages fit, by the mean record, with one more of `length`. Under policy_lock."""
+    count: int64_t = pg.policy.count(pg.policy.of)
+    mean: int64_t = (load64(cython.address(pg.policy_bytes)) + length) // (count + 1)
+    # Of records that are stored over, the bytes are taken off first.
+    fit: int64_t = policy_room(pg.pool_hard) // (mean if mean > 0 else 1)
+    if fit < 1:
+        fit = 1
+    if fit > pg.max_pages:
+        fit = pg.max_pages
+    # Each time would cost, and no policy goes by the last page.
+    if count == 0 or fit > pg.policy_fit + pg.policy_fit // 8 or fit < pg.policy_fit - pg.policy_fit // 8:
+        pg.policy_fit = fit
+        pg.policy.resize(pg.policy.of, cython.cast(uint32_t, fit))
+
+
+def policy_stored(pg, page, length):
+    """zcache has a record of `length` of an owned page. One that had another before has been used."""
+    lock(cython.address(pg.policy_lock))
+    if pg.policy.holds(pg.policy.of, page):
+        pg.policy.hit(pg.policy.of, page)
+    else:
+        measure(pg, length)
+        pg.policy.insert(pg.policy.of, page)
+    add64(cython.address(pg.policy_bytes), length)
+    unlock(cython.address(pg.policy_lock))
+
+
+def policy_loaded(pg, page):
+    """An owned page has been loaded, and its record stays. (Not held: it is about to leave, and does.)"""
+    lock(cython.address(pg.policy_lock))
+    if pg.policy.holds(pg.policy.of, page):
+        pg.policy.hit(pg.policy.of, page)
+    unlock(cython.address(pg.policy_lock))
+
+
+def policy_dropped(pg, page, length, state):
+    """The record of an owned page, whose word was `state`, is no more."""
+    add64(cython.address(pg.policy_bytes), -cython.cast(int64_t, length))
+    if (state & UNTOLD) == 0:
+        policy_gone(pg, page)
+
+
+def policy_gone(pg, page):
+    """An owned page is not in the pool any more, or has become one of one word; nothing of it is remembered."""
+    lock(cython.address(pg.policy_lock))
+    pg.policy.remove(pg.policy.of, page)
+    unlock(cython.address(pg.policy_lock))
+
+
+def policy_has(pg, page):
+    """Does the policy hold a page?"""
+    held: cython.bint
+    lock(cython.address(pg.policy_lock))
+    held = pg.policy.holds(pg.policy.of, page)
+    unlock(cython.address(pg.policy_lock))
+    return held
+
+
+def policy_victim(pg, coming):
+    """The page that leaves next, which the policy holds no longer; 0: there is none. `coming`: for whom, 0: nobody."""
+    page: uint32_t = 0
+    lock(cython.address(pg.policy_lock))
+    if pg.policy.count(pg.policy.of) != 0:
+        if coming != 0 and pg.policy.holds(pg.policy.of, coming):
+            coming = 0
+        page = pg.policy.victim(pg.policy.of, coming)
+    unlock(cython.address(pg.policy_lock))
+    return page
+
+
+def policy_back(pg, page):
+    """An owned page that the policy has named cannot leave: it is as if it had come now."""
+    lock(cython.address(pg.policy_lock))
+    if not pg.policy.holds(pg.policy.of, page):
+        pg.policy.insert(pg.policy.of, page)
+    unlock(cython.address(pg.policy_lock))
+
+
+def policy_mean(pg):
+    """Bytes of a record, on average; 0 without any."""
+    mean: int64_t = 0
+    lock(cython.address(pg.policy_lock))
+    if pg.policy.count(pg.policy.of) != 0:
+        mean = load64(cython.address(pg.policy_bytes)) // pg.policy.count(pg.policy.of)
+    unlock(cython.address(pg.policy_lock))
+    return mean
