@@ -48,6 +48,7 @@ soak: $(VENV)/built $(VENV)/tools
 
 guest: $(VENV)/built $(VENV)/tools
 	.ci/guest --all
+	.ci/swaps --all
 
 wheel: $(VENV)/tools
 	.ci/wheel

@@ -22,7 +22,8 @@ from .server import tcp_address
 PATIENCE = 10.0
 #: bytes of a block: a page
 BLOCK = 4096
-_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+# util-linux's swapon first: a busybox of that name knows no --discard=pages.
+_PATH = "/usr/sbin:/sbin:" + os.environ.get("PATH", os.defpath)
 
 
 def attach_commands(
