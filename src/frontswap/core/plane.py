@@ -218,6 +218,7 @@ class Plane(Hooks):
         pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
         pg.gone = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         pg.fixed = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
+        pg.opened = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         self.map_pages()
         self.map_log()
         pg.zeros = cython.cast(bytes_p, self.map(pg.max_page))

@@ -23,7 +23,7 @@ from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD, pager_p
-from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, STRAY, pager_fault, pager_fixed
+from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, SHUT, STRAY, pager_fault, pager_fixed
 from cython.cimports.frontswap.core.signals import (
     chain,
     chain_lost,
@@ -223,7 +223,7 @@ def on_fault(number, info, context):
             unresolved(number, info, context, address, result)
         elif result == RETRY and number == SIGSEGV and pager_fixed(pg, address) and is_refused(address, write):
             chain(number, info, context)
-        elif result == RETRY:
+        elif result == RETRY or result == SHUT:
             again(address)
         elif address == again_at:
             again(0)
@@ -287,7 +287,7 @@ def handler_thread(argument):
             address = message.pf_address
             write_access = (message.pf_flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP)) != 0
             result = pager_fault(pg, address, write_access)
-            if result == RETRY:
+            if result == RETRY or result == SHUT:
                 uffd_wake(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096)
             elif result == STRAY:
                 times = times + 1 if address == last else 0

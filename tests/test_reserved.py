@@ -1,0 +1,386 @@
+"""Memory that is mapped with PROT_NONE and committed later, as runtimes do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import c_library
+from heaps import MAPS, maps, start
+from helpers import MODES, PROTECTION, Mode, run_child
+from reservations import STORM
+
+LATE = {"FRONTSWAP_REGISTER": "late"}
+uffd = pytest.mark.parametrize("mode", MODES, ids=str, indirect=True)
+POKE = """
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+static sigjmp_buf back;
+static uintptr_t where;
+static int code;
+static void caught(int number, siginfo_t *info, void *context)
+{
+    where = (uintptr_t)info->si_addr;
+    code = info->si_code;
+    siglongjmp(back, number);
+}
+/* 0: it may be; 1: SIGSEGV as it should be; else something else. */
+int poke(volatile unsigned char *at, int write)
+{
+    struct sigaction new = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO}, old;
+    int result = 0;
+    sigaction(SIGSEGV, &new, &old);
+    if ((result = sigsetjmp(back, 1)) == 0) {
+        if (write)
+            *at = *at;
+        else
+            (void)*at;
+    }
+    sigaction(SIGSEGV, &old, 0);
+    return result == 0 ? 0 : result == SIGSEGV && code == SEGV_ACCERR && where == (uintptr_t)at ? 1 : 100 + code;
+}
+"""
+USE = """
+import tempfile
+library = ctypes.CDLL({library!r})
+def let_in(at, write=False):
+    found = library.poke(P(at), write)
+    assert found in (0, 1), found
+    return found == 0
+def reserve(n, flags=NORESERVE):
+    at = take(n, flags, NONE)
+    assert ours(at), hex(at)
+    return at
+def commit(at, n):
+    assert mprotect(at, n, RW) == 0
+    return view(at, n)
+def decommit(at, n):
+    assert take(n, FIXED | NORESERVE, NONE, at) == at
+"""
+
+
+@pytest.fixture(scope="module")
+def poke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return c_library(POKE, tmp_path_factory.mktemp("poke"))
+
+
+def reserved(code: str, poke: Path, mode: Mode | None = None, environment: dict[str, str] | None = None) -> None:
+    """Run a snippet with these helpers, in a process with a heap of 16 MiB."""
+    maps(USE.format(library=str(poke)) + code, mode, environment)
+
+
+@uffd
+def test_what_is_committed_counts(mode: Mode, poke: Path) -> None:
+    """Not what is reserved; it is evicted, comes back, and is zeros when it is committed again."""
+    reserved(
+        """
+n = 8 << 30
+for turn in range(2):
+    at = reserve(n)
+    assert left() == 0 and not let_in(at) and not let_in(at + n - 1, True)
+    data = noise(24 * MiB)
+    array = commit(at + (1 << 30), 24 * MiB)
+    assert left(data) == 24 * MiB and not array.any()
+    array[:] = data
+    push()
+    assert np.array_equal(array, data)
+    assert not let_in(at + (1 << 30) - 1) and not let_in(at + (1 << 30) + 24 * MiB)
+    decommit(at + (1 << 30), 12 * MiB)
+    assert left(data) == 12 * MiB and not let_in(at + (1 << 30)) and not let_in(at + (1 << 30) + 12 * MiB - 1)
+    assert np.array_equal(array[12 * MiB :], data[12 * MiB :])
+    assert not commit(at + (1 << 30), 12 * MiB).any() and left(data) == 24 * MiB
+    assert take(24 * MiB, FIXED, RW, at + (1 << 30)) == at + (1 << 30) and left(data) == 24 * MiB
+    assert not array.any()
+    assert munmap(at, n // 2) == 0 and left(data) == 0 and not let_in(at + (1 << 30))
+    assert refused(mprotect(at, 4096, RW), errno.ENOMEM)
+    assert munmap(at + n // 2, n // 2) == 0
+    other = take(n // 512)
+    assert not view(other, 16 * MiB).any()
+    view(other, 16 * MiB)[:] = 1
+    assert munmap(other, n // 512) == 0 and left(data) == 0
+    del data
+assert mem.statistics().pinned_bytes == 0
+""",
+        poke,
+        mode,
+    )
+
+
+def test_nothing_is_registered_for_it(poke: Path) -> None:
+    """As long as what is committed fits. What does not fit has the arena registered, with all that is there."""
+    reserved(
+        """
+at = reserve(1 << 30)
+array = commit(at + MiB, 4 * MiB)
+array[:] = 7
+decommit(at + 2 * MiB, MiB)
+assert madvise(at + 3 * MiB, MiB, DONTNEED) == 0 and mprotect(at, MiB, NONE) == 0
+assert not mem.statistics().registered and left() == 3 * MiB and not let_in(at + 2 * MiB)
+more = commit(at + (1 << 29), 40 * MiB)
+assert mem.statistics().registered
+more[:] = 9
+assert (view(at + MiB, MiB) == 7).all() and not view(at + 3 * MiB, MiB).any() and (view(at + 4 * MiB, MiB) == 7).all()
+assert not let_in(at + 2 * MiB) and not let_in(at)
+assert (more == 9).all() and munmap(at, 1 << 30) == 0 and left() == 0
+""",
+        poke,
+        environment=LATE,
+    )
+
+
+def test_a_commit_is_refused_as_an_allocation_is(poke: Path, small_disk: Path) -> None:
+    """ENOMEM when the disk has no room for it, and all is as before."""
+    run_child(
+        start(swap=str(small_disk))
+        + MAPS
+        + USE.format(library=str(poke))
+        + """
+at = reserve(1 << 30)
+commit(at, 32 * MiB)[:] = 5
+assert refused(mprotect(at + 64 * MiB, 256 * MiB, RW), errno.ENOMEM)
+assert refused(take(256 * MiB, FIXED, RW, at), errno.ENOMEM)
+assert left() == 32 * MiB and not let_in(at + 64 * MiB)
+commit(at + 64 * MiB, 8 * MiB)
+assert view(at, 32 * MiB).min() == 5
+"""
+    ).check()
+
+
+@uffd
+def test_hidden_bytes_are_kept(mode: Mode, poke: Path) -> None:
+    """Whether they are in RAM or not, and more of them than may be pinned; emptied, they count no more."""
+    reserved(
+        """
+n = 24 * MiB
+at = reserve(1 << 30)
+array, data = commit(at, n), noise(n)
+array[:] = data
+for turn in range(3):
+    assert mprotect(at, n, NONE) == 0 and left(data) == n
+    for i in (0, 4096 * 777, n - 1):
+        assert not let_in(at + i) and not let_in(at + i, True)
+    push()
+    commit(at, n)
+    assert mem.statistics().pinned_bytes == 0 and np.array_equal(array, data)
+    array[turn::4096] ^= 255
+    data[turn::4096] ^= 255
+assert mprotect(at, MiB, READ) == 0 and np.array_equal(array, data) and not let_in(at, True)
+assert mprotect(at, MiB, NONE) == 0 and not let_in(at)
+assert mprotect(at, 4096, READ) == 0 and np.array_equal(array[:4096], data[:4096])
+commit(at, MiB)
+push()
+assert np.array_equal(array, data) and mem.statistics().pinned_bytes == 0
+assert mprotect(at, 2 * MiB, NONE) == 0 and madvise(at, MiB, DONTNEED) == 0 and left(data) == n - MiB
+assert mprotect(at, 2 * MiB, RW) == 0 and not array[:MiB].any() and np.array_equal(array[MiB:], data[MiB:])
+# untouched: nothing is kept of it
+commit(at + n, 4 * MiB)
+assert left(data) == n + 4 * MiB and mprotect(at + n, 4 * MiB, NONE) == 0 and left(data) == n
+assert munmap(at, 1 << 30) == 0 and left(data) == 0 and mem.statistics().pinned_bytes == 0
+""",
+        poke,
+        mode,
+    )
+
+
+@uffd
+def test_what_is_mapped_over_it_is_not_ours(mode: Mode, poke: Path) -> None:
+    """A file, shared memory and code; ours again when it is mapped over, or unmapped. A refused one changes nothing."""
+    reserved(
+        """
+n = 16 * MiB
+at = reserve(1 << 30)
+array, data = commit(at, n), noise(n)
+array[:] = data
+file = tempfile.TemporaryFile()
+file.write(bytes([5]) * MiB)
+file.flush()
+assert refused(mmap_(at + MiB, MiB, RW, 0x12, 999, 0), errno.EBADF)
+for flags in (0x12, 0x11):
+    assert mmap_(at + MiB, MiB, RW, flags, file.fileno(), 0) == at + MiB
+    data[MiB : 2 * MiB] = 5
+    assert left(data) == n - MiB
+    push()
+    assert np.array_equal(array, data)
+    array[MiB : 2 * MiB] = data[MiB : 2 * MiB] = 6
+    push()
+    assert np.array_equal(array, data)
+    pid = os.fork()
+    if pid == 0:
+        assert np.array_equal(array, data)
+        commit(at, n)
+        array[:MiB] = 1
+        assert take(MiB, FIXED, RW, at + MiB) == at + MiB
+        assert not array[MiB : 2 * MiB].any() and np.array_equal(array[2 * MiB :], data[2 * MiB :])
+        array[:] = 2
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert mprotect(at + MiB, 4096, READ) == 0 and not let_in(at + MiB, True) and mprotect(at + MiB, 4096, RW) == 0
+    file.seek(0)
+    file.write(bytes([5]) * MiB)
+    file.flush()
+    assert take(MiB, FIXED, RW, at + MiB) == at + MiB and left(data) == n
+    assert not array[MiB : 2 * MiB].any()
+    array[MiB : 2 * MiB] = data[MiB : 2 * MiB] = 8
+    push()
+    assert np.array_equal(array, data)
+    if flags == 0x12:
+        assert mmap_(at + 4096, 4096, RW, 0x12, file.fileno(), 0) == at + 4096
+        decommit(at + 4096, 4096)
+        assert not let_in(at + 4096)
+        commit(at + 4096, 4096)[:] = data[4096:8192] = 3
+code = at + 32 * MiB
+assert take(MiB, FIXED, RW | 4, code) == code and left(data) == n
+view(code, 6)[:] = list(bytes.fromhex("b82a000000c3"))        # mov eax, 42; ret
+if os.uname().machine == "x86_64":
+    assert ctypes.CFUNCTYPE(I)(code)() == 42
+assert mprotect(code, MiB, EXEC) == 0 and mprotect(at + 40 * MiB, MiB, RW | 4) == 0
+view(at + 40 * MiB, MiB)[:] = 1
+assert left(data) == n and np.array_equal(array, data)
+assert munmap(at, 1 << 30) == 0 and left(data) == 0
+for _ in range(2):  # the same addresses, and no hole in what is registered
+    other = take(64 * MiB)
+    view(other, 64 * MiB)[:] = 1
+    push()
+    assert (view(other, 64 * MiB) == 1).all() and munmap(other, 64 * MiB) == 0
+""",
+        poke,
+        mode,
+    )
+
+
+def test_foreign_before_the_registration(poke: Path) -> None:
+    reserved(
+        """
+at = reserve(1 << 30)
+file = tempfile.TemporaryFile()
+file.write(bytes([5]) * MiB)
+file.flush()
+commit(at, 8 * MiB)[:] = 1
+for i in (1, 3):
+    assert mmap_(at + i * MiB, MiB, RW, 0x12, file.fileno(), 0) == at + i * MiB
+assert not mem.statistics().registered
+array = commit(at + 64 * MiB, 40 * MiB)
+assert mem.statistics().registered
+array[:] = 2
+for i in range(8):
+    assert (view(at + i * MiB, MiB) == (5 if i in (1, 3) else 1)).all(), i
+assert munmap(at, 1 << 30) == 0 and left() == 0
+""",
+        poke,
+        environment=LATE,
+    )
+
+
+@uffd
+def test_forked_children(mode: Mode, poke: Path) -> None:
+    """They have the pieces as they are, and their own from then on."""
+    reserved(
+        """
+n = 8 * MiB
+at = reserve(32 << 30)
+array, data = commit(at + n, n), noise(n)
+array[:] = data
+push()
+assert mprotect(at + n, MiB, NONE) == 0
+def check(mark):
+    assert not let_in(at) and not let_in(at + n) and left(data) == n
+    assert np.array_equal(array[MiB:], data[MiB:])
+    commit(at, 2 * n)
+    assert np.array_equal(array, data) and left(data) == 2 * n
+    array[:] = mark
+    view(at, n)[:] = mark
+    assert (view(at, 2 * n) == mark).all()
+    decommit(at, n)
+    assert not let_in(at) and left(data) == n
+    assert munmap(at, 32 << 30) == 0 and left(data) == 0 and mem.statistics().pinned_bytes == 0
+pids = []
+for mark in (1, 2):
+    pid = os.fork()
+    if pid == 0:
+        check(mark)
+        os._exit(0)
+    pids.append(pid)
+check(3)
+for pid in pids:
+    assert os.waitpid(pid, 0)[1] == 0
+""",
+        poke,
+        mode,
+    )
+
+
+def test_more_than_half_of_the_arena_is_the_kernels(poke: Path) -> None:
+    """And what is unmapped may be reserved again."""
+    reserved(
+        """
+half = length // 2
+for _ in range(3):
+    at = reserve(half - (64 << 20))
+    other = take(128 << 20, NORESERVE, NONE)
+    assert other != FAILED and not ours(other)
+    assert mprotect(other, MiB, RW) == 0 and left() == 0
+    assert munmap(other, 128 << 20) == 0 and munmap(at, half - (64 << 20)) == 0
+""",
+        poke,
+    )
+
+
+def test_without_userfaultfd_it_is_the_kernels(poke: Path) -> None:
+    if PROTECTION.why_not():
+        pytest.skip(PROTECTION.why_not())
+    maps(
+        """
+at = take(1 << 30, NORESERVE, NONE)
+assert at != FAILED and not ours(at) and mprotect(at, MiB, RW) == 0 and left() == 0
+""",
+        PROTECTION,
+    )
+
+
+def storm(library: Path, mode: Mode, *, turns: int, threads: int, forks: bool) -> None:
+    maps(
+        f"""
+import tempfile
+library = ctypes.CDLL({str(library)!r})
+library.storm_signals()
+n = 24 * MiB
+at = take(1 << 30, NORESERVE, NONE)
+assert ours(at)
+file = tempfile.TemporaryFile()
+file.write(b"Z" * MiB)
+file.flush()
+done = threading.Event()
+def fork():
+    while not done.wait(0.05):
+        pid = os.fork()
+        if pid == 0:
+            library.storm_sweep(P(at), N(n))
+            os._exit(library.storm_wrong() != 0)
+        assert os.waitpid(pid, 0)[1] == 0
+thread = threading.Thread(target=fork)
+if {forks}:
+    thread.start()
+found = library.storm(P(at), N(n), {threads}, 2, {turns}, 1, file.fileno())
+done.set()
+if {forks}:
+    thread.join()
+assert found == 0, found
+assert munmap(at, 1 << 30) == 0 and left() == 0
+now = quiet(mem)
+assert now.poisoned == now.pinned_bytes == 0
+""",
+        mode,
+    )
+
+
+@uffd
+def test_many_threads(mode: Mode, tmp_path: Path) -> None:
+    """All that can be done with pieces, in three threads at the limit: no byte is another's, no access let in."""
+    storm(c_library(STORM, tmp_path), mode, turns=5000, threads=3, forks=False)
+
+
+@pytest.mark.slow
+@uffd
+def test_many_threads_for_long(mode: Mode, tmp_path: Path) -> None:
+    storm(c_library(STORM, tmp_path), mode, turns=20000, threads=5, forks=True)
