@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import c_library
 from heaps import MAPS, maps, start
-from helpers import MODES, PROTECTION, Mode, run_child
+from helpers import FRONTSWAP, MODES, PATIENCE, PROTECTION, Mode, forbidden, run_child
 from reservations import STORM
 
 LATE = {"FRONTSWAP_REGISTER": "late"}
@@ -384,3 +386,64 @@ def test_many_threads(mode: Mode, tmp_path: Path) -> None:
 @uffd
 def test_many_threads_for_long(mode: Mode, tmp_path: Path) -> None:
     storm(c_library(STORM, tmp_path), mode, turns=20000, threads=5, forks=True)
+
+
+@uffd
+def test_system_calls_end_where_nobody_may_look(mode: Mode, poke: Path) -> None:
+    """EFAULT, or as much as there is before: as from the kernel. A message is whole or nothing."""
+    reserved(
+        """
+import socket, tempfile
+at = reserve(1 << 30)
+array = commit(at, 4 * MiB)
+array[:] = 7
+push()
+assert mprotect(at + MiB, MiB, NONE) == 0 and mprotect(at + 3 * MiB, MiB, READ) == 0
+file = tempfile.TemporaryFile()
+fd = file.fileno()
+libc.read.restype = libc.write.restype = libc.pread.restype = libc.send.restype = ctypes.c_ssize_t
+def call(name, *arguments):
+    return getattr(libc, name)(*(N(a) if a > 1000 else I(a) for a in arguments))
+assert call("write", fd, at, 2 * MiB) == MiB
+for name in ("read", "write"):
+    for where in (at + MiB, at + 4 * MiB, at + (1 << 29)):
+        os.lseek(fd, 0, 0)
+        assert refused(call(name, fd, where, 8192), errno.EFAULT), (name, hex(where))
+assert call("pread", fd, at + MiB - 8192, 65536, 0) == 8192
+assert refused(call("pread", fd, at + 3 * MiB, 8192, 0), errno.EFAULT)
+assert call("write", fd, at + 3 * MiB, 8192) == 8192
+ours_, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+assert refused(call("send", ours_.fileno(), at + MiB - 4096, 8192, 0), errno.EFAULT)
+other.setblocking(False)
+try:
+    other.recv(10)
+except BlockingIOError:
+    pass
+else:
+    assert False
+assert call("send", ours_.fileno(), at + MiB - 4096, 4096, 0) == 4096 and other.recv(9000) == bytes([7]) * 4096
+assert mprotect(at + MiB, 3 * MiB, RW) == 0 and array.min() == 7
+""",
+        poke,
+        mode,
+    )
+
+
+def jvms() -> list[str]:
+    """OpenJDKs of this machine."""
+    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else sorted(Path("/usr/lib/jvm").glob("*"))
+    return [str(home / "lib/server/libjvm.so") for home in homes if (home / "lib/server/libjvm.so").exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not jvms(), reason="needs an OpenJDK (libjvm.so)")
+@pytest.mark.parametrize("collector", ["Serial", "G1"])
+def test_openjdk(collector: str) -> None:
+    """180 MiB of arrays in 64 MiB, in its heap. (With compressed pointers it wants addresses of its own choice.)"""
+    if forbidden():
+        pytest.skip("without userfaultfd what is reserved is the kernel's")
+    for library in jvms():
+        options = ["-Xmx512m", "-Xss2m", f"-XX:+Use{collector}GC", "-XX:-UseCompressedOops"]
+        command = [FRONTSWAP, "run", "--memory", "64M", "--quiet", str(Path(__file__).with_name("jvm.py")), library]
+        done = subprocess.run([*command, *options], check=False, capture_output=True, text=True, timeout=PATIENCE * 120)
+        assert (done.returncode, done.stdout) == (0, "right\n"), f"{library}: {done.stdout}{done.stderr}"

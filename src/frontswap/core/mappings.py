@@ -149,7 +149,8 @@ def map_ours(address, n, protection, flags, fd, offset):
     if (flags & FIXED) != 0 and in_arena(address, n):
         error = map_anew(cython.cast(uint64_t, address), n, protection, flags, fd, offset)
         return failed(error) if error else address
-    if reserve_wanted(n, protection, flags):
+    # Who asks for an address may give up without it (OpenJDK's ZGC).
+    if address == cython.NULL and reserve_wanted(n, protection, flags):
         return reserve_take(n)
     if not map_wanted(n, protection, flags):
         return cython.NULL

@@ -13,6 +13,7 @@ cdef int map_anew(
     uint64_t address, uint64_t n, int protection, int flags, int fd, long offset) noexcept nogil
 cdef void *map_move(uint64_t address, uint64_t old, uint64_t new, int flags, int *error) noexcept nogil
 cdef int map_protect(uint64_t address, uint64_t n, int protection) noexcept nogil
+cdef uint64_t map_reach(uint64_t address, uint64_t n, bint write) noexcept nogil
 cdef bint is_mapped(uint64_t address, uint64_t n) noexcept nogil
 cdef int dontneed(pager_t *pg, uint64_t address, uint64_t n, bint zeros) noexcept nogil
 
@@ -24,6 +25,7 @@ cdef int reserved_drop(uint64_t low, uint64_t high) noexcept nogil
 cdef int reserved_empty(uint64_t low, uint64_t high, bint zeros) noexcept nogil
 cdef int reserved_map(
     uint64_t low, uint64_t high, int protection, int flags, int fd, long offset) noexcept nogil
+cdef bint may_touch(uint64_t at, bint write) noexcept nogil
 cdef void after_commit() noexcept nogil
 cdef int protect_parts(uint64_t address, uint64_t end, int protection) noexcept nogil
 cdef bint any_gone(uint64_t address, uint64_t n) noexcept nogil

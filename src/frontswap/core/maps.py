@@ -46,7 +46,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.loose import loose_resume
 from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
-from cython.cimports.frontswap.core.pieces import PIECE, protect_lock
+from cython.cimports.frontswap.core.pieces import CLOSED, ENDED, HIDDEN, OPEN, PIECE, piece_kind, protect_lock
 from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.reserved import (
     UNREGISTERED,
@@ -59,6 +59,8 @@ from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
     MADV_DONTNEED,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_NORESERVE,
@@ -633,6 +635,47 @@ def protect_parts(address, end, protection):
             if error == 0:
                 unfix(number, low, high)
     return error
+
+
+# --- system calls ------------------------------------------------------------------------------------
+
+
+def may_touch(at, write):
+    """True if the kernel lets the program in to a piece that is there, or is not ours. A kernel that cannot be asked
+    (before 5.14) says so of what is ours; then a touch will tell.
+    """
+    advice: cython.int = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
+    known: uint64_t = cython.cast(uint64_t, cython.address(advice)) & ~cython.cast(uint64_t, PIECE - 1)
+    return (
+        madvise(cython.cast(cython.p_void, at), PIECE, advice) == 0
+        or madvise(cython.cast(cython.p_void, known), PIECE, MADV_POPULATE_READ) != 0
+    )
+
+
+def map_reach(address, n, write):
+    """How many bytes from an address on the program may read, or write: what a system call can move.
+
+    Another thread may protect them while it does: then it is SIGSEGV, which the kernel would have had as EFAULT.
+    """
+    at: uint64_t = address
+    low: uint64_t = 0
+    high: uint64_t = 0
+    number: uint32_t
+    block: block_p
+    kind: uint32_t
+    while True:
+        number = next_map(cython.address(at), address + n, cython.address(low), cython.address(high))
+        if number == 0:
+            return n
+        block = cython.address(heap.blocks[number])
+        while block.marked and low < high:
+            kind = piece_kind(heap, low)
+            if block.reserved and (kind == CLOSED or kind == HIDDEN or kind == ENDED):
+                return low - address
+            if kind != OPEN and kind != CLOSED and kind != ENDED:
+                if not may_touch(low & ~cython.cast(uint64_t, PIECE - 1), write):
+                    return low - address
+            low = (low & ~cython.cast(uint64_t, PIECE - 1)) + PIECE
 
 
 # --- mremap --------------------------------------------------------------------------------------------
