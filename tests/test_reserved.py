@@ -67,8 +67,16 @@ def poke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return c_library(POKE, tmp_path_factory.mktemp("poke"))
 
 
+def needs_userfaultfd() -> None:
+    """Skip where it is forbidden."""
+    if forbidden():
+        pytest.skip("without userfaultfd what is reserved is the kernel's")
+
+
 def reserved(code: str, poke: Path, mode: Mode | None = None, environment: dict[str, str] | None = None) -> None:
     """Run a snippet with these helpers, in a process with a heap of 16 MiB."""
+    if mode is None:
+        needs_userfaultfd()
     maps(USE.format(library=str(poke)) + code, mode, environment)
 
 
@@ -133,6 +141,7 @@ assert (more == 9).all() and munmap(at, 1 << 30) == 0 and left() == 0
 
 def test_a_commit_is_refused_as_an_allocation_is(poke: Path, small_disk: Path) -> None:
     """ENOMEM when the disk has no room for it, and all is as before."""
+    needs_userfaultfd()
     run_child(
         start(swap=str(small_disk))
         + MAPS
@@ -440,8 +449,7 @@ def jvms() -> list[str]:
 @pytest.mark.parametrize("collector", ["Serial", "G1"])
 def test_openjdk(collector: str) -> None:
     """180 MiB of arrays in 64 MiB, in its heap. (With compressed pointers it wants addresses of its own choice.)"""
-    if forbidden():
-        pytest.skip("without userfaultfd what is reserved is the kernel's")
+    needs_userfaultfd()
     for library in jvms():
         options = ["-Xmx512m", "-Xss2m", f"-XX:+Use{collector}GC", "-XX:-UseCompressedOops"]
         command = [FRONTSWAP, "run", "--memory", "64M", "--quiet", str(Path(__file__).with_name("jvm.py")), library]
