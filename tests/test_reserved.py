@@ -455,3 +455,28 @@ def test_openjdk(collector: str) -> None:
         command = [FRONTSWAP, "run", "--memory", "64M", "--quiet", str(Path(__file__).with_name("jvm.py")), library]
         done = subprocess.run([*command, *options], check=False, capture_output=True, text=True, timeout=PATIENCE * 120)
         assert (done.returncode, done.stdout) == (0, "right\n"), f"{library}: {done.stdout}{done.stderr}"
+
+
+@uffd
+def test_a_reservation_costs_no_memory(mode: Mode, poke: Path) -> None:
+    """A quarter of the arena; neither when it is made, nor when a child is forked, nor when it is unmapped."""
+    reserved(
+        """
+def own():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+push()
+before = own()
+at = reserve(256 << 30)
+commit(at + (100 << 30), MiB)[:] = 1
+assert own() - before < 8 * MiB
+pid = os.fork()
+if pid == 0:
+    assert own() - before < 8 * MiB and (view(at + (100 << 30), MiB) == 1).all()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert munmap(at, 256 << 30) == 0 and own() - before < 8 * MiB
+""",
+        poke,
+        mode,
+    )
