@@ -117,6 +117,26 @@ assert mem.statistics().pinned_bytes == 0
     )
 
 
+def test_an_ordinary_user() -> None:
+    """Whose userfaultfd sees faults of user mode only."""
+    needs_userfaultfd()
+    code = """
+at = take(1 << 30, NORESERVE, NONE)
+data = noise(24 * MiB)
+assert ours(at) and mprotect(at, 24 * MiB, RW) == 0
+array = view(at, 24 * MiB)
+array[:] = data
+push()
+assert mprotect(at, MiB, NONE) == 0 and np.array_equal(array[MiB:], data[MiB:])
+with open("/dev/zero", "rb") as file:
+    assert file.readinto(memoryview(array)[MiB : 2 * MiB]) == MiB
+data[MiB : 2 * MiB] = 0
+assert mprotect(at, MiB, RW) == 0
+assert np.array_equal(array, data) and munmap(at, 1 << 30) == 0 and left(data) == 0
+"""
+    run_child(start() + MAPS + code, ordinary=True).check()
+
+
 def test_nothing_is_registered_for_it(poke: Path) -> None:
     """As long as what is committed fits. What does not fit has the arena registered, with all that is there."""
     reserved(
@@ -240,6 +260,19 @@ for flags in (0x12, 0x11):
         decommit(at + 4096, 4096)
         assert not let_in(at + 4096)
         commit(at + 4096, 4096)[:] = data[4096:8192] = 3
+mem.advise(array, "dontneed")
+data[:] = 0
+assert left(data) == n and not array.any()
+assert mmap_(at + MiB, MiB, RW, 0x12, file.fileno(), 0) == at + MiB
+data[MiB : 2 * MiB] = 5
+array[:MiB] = data[:MiB] = 1
+array[MiB] = data[MiB] = 77
+array[2 * MiB :] = data[2 * MiB :] = 1
+mem.advise(array[MiB + 4096 :], "dontneed")
+data[2 * MiB :] = 0
+assert np.array_equal(array, data)
+assert take(MiB, FIXED, RW, at + MiB) == at + MiB
+data[MiB : 2 * MiB] = 0
 code = at + 32 * MiB
 assert take(MiB, FIXED, RW | 4, code) == code and left(data) == n
 view(code, 6)[:] = list(bytes.fromhex("b82a000000c3"))        # mov eax, 42; ret
