@@ -11,7 +11,6 @@ siglongjmp leaves the thread's buffer taken: its next transfers map one each.)
 """
 
 import cython
-from cython.cimports.frontswap.core.maps import map_reach
 from cython.cimports.frontswap.core.posixio import (
     FD_FILE,
     FD_RECORDS,
@@ -25,6 +24,7 @@ from cython.cimports.frontswap.core.posixio import (
     pthread_setspecific,
     ssize_t,
 )
+from cython.cimports.frontswap.core.reach import map_reach
 from cython.cimports.frontswap.core.seam import in_arena
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,

@@ -16,11 +16,11 @@ from cython.cimports.frontswap.core.maps import (
     is_mapped,
     map_anew,
     map_drop,
-    map_move,
     map_protect,
     map_take,
     map_wanted,
 )
+from cython.cimports.frontswap.core.remap import map_move
 from cython.cimports.frontswap.core.reserved import reserve_take, reserve_wanted
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, in_arena, pager_of, taken
 from cython.cimports.frontswap.core.uapi import EINVAL, ENOMEM, loadi, set_errno, uint64_t

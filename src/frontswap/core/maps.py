@@ -9,7 +9,7 @@ madvise    MADV_DONTNEED and MADV_FREE drop pages.
 mprotect   To anything but read and write, as of code that has been compiled or a guard: the pages become resident, are
            pinned and left to the kernel, until all pieces of them may be written again (a bit of `fixed` for each).
 mmap       MAP_FIXED onto it empties it; not onto what has been unmapped of it, which does not come back.
-mremap     Smaller: a munmap(). Larger: where it is if there is room, or a copy.
+mremap     Smaller: a munmap(). Larger: where it is if there is room, or a copy (core/remap.py).
 
 Mapped with MAP_NORESERVE, as by allocators that reserve addresses, pages count, and have the swap file grow, when they
 are touched (pager.backed()); all else counts when it is mapped, as for malloc(). Hints of an address are not followed.
@@ -17,14 +17,12 @@ are touched (pager.backed()); all else counts when it is mapped, as for malloc()
 
 import cython
 from cython.cimports.frontswap.core.arena import (
-    GROWING,
     LOOSE,
     MAPPED,
     NO_ADDRESSES,
     arena_allocate,
     arena_find,
     arena_free,
-    arena_resize,
     counter,
     page_for,
 )
@@ -46,7 +44,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.loose import loose_resume
 from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
-from cython.cimports.frontswap.core.pieces import CLOSED, ENDED, HIDDEN, OPEN, PIECE, piece_kind, protect_lock
+from cython.cimports.frontswap.core.pieces import PIECE, protect_lock
 from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.reserved import (
     UNREGISTERED,
@@ -59,8 +57,6 @@ from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
     MADV_DONTNEED,
-    MADV_POPULATE_READ,
-    MADV_POPULATE_WRITE,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_NORESERVE,
@@ -90,7 +86,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.watch import watch_look
 from cython.cimports.frontswap.core.zap import pager_zap
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memset
 
 AUTO = cython.declare(cython.int, -1)
 NOT_RESERVED = cython.declare(cython.int, -2)
@@ -635,119 +631,3 @@ def protect_parts(address, end, protection):
             if error == 0:
                 unfix(number, low, high)
     return error
-
-
-# --- system calls ------------------------------------------------------------------------------------
-
-
-def may_touch(at, write):
-    """True if the kernel lets the program in to a piece that is there, or is not ours. A kernel that cannot be asked
-    (before 5.14) says so of what is ours; then a touch will tell.
-    """
-    advice: cython.int = MADV_POPULATE_WRITE if write else MADV_POPULATE_READ
-    known: uint64_t = cython.cast(uint64_t, cython.address(advice)) & ~cython.cast(uint64_t, PIECE - 1)
-    return (
-        madvise(cython.cast(cython.p_void, at), PIECE, advice) == 0
-        or madvise(cython.cast(cython.p_void, known), PIECE, MADV_POPULATE_READ) != 0
-    )
-
-
-def map_reach(address, n, write):
-    """How many bytes from an address on the program may read, or write: what a system call can move.
-
-    Another thread may protect them while it does: then it is SIGSEGV, which the kernel would have had as EFAULT.
-    """
-    at: uint64_t = address
-    low: uint64_t = 0
-    high: uint64_t = 0
-    number: uint32_t
-    block: block_p
-    kind: uint32_t
-    while True:
-        number = next_map(cython.address(at), address + n, cython.address(low), cython.address(high))
-        if number == 0:
-            return n
-        block = cython.address(heap.blocks[number])
-        while block.marked and low < high:
-            kind = piece_kind(heap, low)
-            if block.reserved and (kind == CLOSED or kind == HIDDEN or kind == ENDED):
-                return low - address
-            if kind != OPEN and kind != CLOSED and kind != ENDED:
-                if not may_touch(low & ~cython.cast(uint64_t, PIECE - 1), write):
-                    return low - address
-            low = (low & ~cython.cast(uint64_t, PIECE - 1)) + PIECE
-
-
-# --- mremap --------------------------------------------------------------------------------------------
-
-
-def any_fixed(number, low, high):
-    """True if some piece of a part of an array is protected."""
-    block: block_p = cython.address(heap.blocks[number])
-    page: uint64_t
-    if block.marked:
-        for page in range((low - block.base) >> block.shift, ((high - 1 - block.base) >> block.shift) + 1):
-            if is_fixed(block, page, low, high):
-                return True
-    return False
-
-
-def copy_pages(block, to, address, n):
-    """Copy to memory that reads as zeros; what was never touched of a mapping without a reservation stays so."""
-    at: uint64_t = address
-    stop: uint64_t
-    page: uint64_t
-    while at < address + n:
-        page = (at - block.base) >> block.shift
-        stop = min(address + n, block.base + ((page + 1) << block.shift))
-        if not is_zeros(heap, block, page):
-            memcpy(cython.cast(cython.p_void, to + (at - address)), cython.cast(cython.p_void, at), stop - at)
-        at = stop
-
-
-def map_move(address, old, new, flags, error):
-    """mremap(2) of a mapping, or a part of one; NULL and `*error` when it is refused."""
-    at: uint64_t = address
-    low: uint64_t = 0
-    high: uint64_t = 0
-    number: uint32_t = next_map(cython.address(at), address + whole(old), cython.address(low), cython.address(high))
-    block: block_p = cython.address(heap.blocks[number])
-    how: cython.int
-    moved: uint64_t
-    error[0] = EINVAL
-    if (
-        (flags & ~cython.cast(cython.int, MREMAP_MAYMOVE)) != 0
-        or old == 0
-        or new == 0
-        or address % PIECE != 0
-        or not is_mapped(address, whole(old))
-        or low != address
-        or high != address + whole(old)
-        or any_fixed(number, low, high)
-    ):
-        return cython.NULL
-    old = whole(old)
-    new = whole(new)
-    if new < old:
-        error[0] = map_drop(address + new, old - new)
-        return cython.cast(cython.p_void, address) if error[0] == 0 else cython.NULL
-    if new == old:
-        return cython.cast(cython.p_void, address)
-    error[0] = ENOMEM
-    if block.reserved:
-        return cython.NULL
-    if low == block.base and high == block.base + whole(block.bytes) and not block.marked:
-        if arena_resize(heap, address, new):
-            return cython.cast(cython.p_void, address)
-    if (flags & MREMAP_MAYMOVE) == 0:
-        return cython.NULL
-    how = MAPPED | (LOOSE if block.loose else 0)
-    moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how | GROWING, error)
-    if moved == 0 and error[0] == NO_ADDRESSES:
-        moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how, error)
-    if moved == 0:
-        error[0] = ENOMEM
-        return cython.NULL
-    copy_pages(block, moved, address, old)
-    map_drop(address, old)
-    return cython.cast(cython.p_void, moved)
