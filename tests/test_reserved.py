@@ -215,6 +215,31 @@ assert munmap(at, 1 << 30) == 0 and left(data) == 0 and mem.statistics().pinned_
 
 
 @uffd
+def test_what_is_hidden_stays_away_when_backends_give_back(mode: Mode, poke: Path) -> None:
+    """Shrunk or drained: dirty it could not leave again, and where it is copied from its place, could not be read."""
+    reserved(
+        """
+n = 8 * MiB
+at = reserve(1 << 30)
+array, data = commit(at, n), np.tile(noise(1024), n // 1024)
+array[:] = data
+push()
+assert np.array_equal(array[: 2 * MiB], data[: 2 * MiB])  # clean, and in RAM
+assert mprotect(at, n, NONE) == 0
+mem.backends.shrink(0)
+mem.backends.unregister(next(iter(mem.backends)))
+push()
+assert mem.statistics().resident_bytes < MiB and mem.statistics().pinned_bytes == 0
+assert mprotect(at, MiB, READ) == 0 and np.array_equal(array[:MiB], data[:MiB])
+commit(at, n)
+assert np.array_equal(array, data) and mem.statistics().pinned_bytes == 0
+""",
+        poke,
+        mode,
+    )
+
+
+@uffd
 def test_what_is_mapped_over_it_is_not_ours(mode: Mode, poke: Path) -> None:
     """A file, shared memory and code; ours again when it is mapped over, or unmapped. A refused one changes nothing."""
     reserved(

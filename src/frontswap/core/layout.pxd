@@ -677,6 +677,11 @@ cdef inline bint is_let_in(pager_t *pg, uint64_t address) noexcept nogil:
     cdef uint64_t piece = (address - pg.base) // 4096
     return ((load32(&pg.opened[piece // 32]) & ~load32(&pg.gone[piece // 32])) >> (piece % 32)) & 1
 
+cdef inline bint is_kept_out(pager_t *pg, uint32_t page) noexcept nogil:
+    """True for an owned page that has been touched once, and that nobody is let in to now: from there it could not leave
+    if it became dirty."""
+    return pg.blocks[pg.pages[page].block].reserved and not is_let_in(pg, page_address(pg, page))
+
 cdef inline uint64_t pack(uint32_t segment, uint32_t offset, uint32_t length) noexcept nogil:
     return (<uint64_t>segment << 36) | (<uint64_t>(offset // UNIT) << 18) | (length // UNIT)
 

@@ -38,6 +38,7 @@ from cython.cimports.frontswap.core.layout import (
     STATE,
     block_p,
     context_p,
+    is_kept_out,
     is_let_in,
     page_address,
     page_bytes,
@@ -480,7 +481,7 @@ def prefetch(pg, ctx, page, more):
         return
     # Freed and given to an array of other pages since we looked. Or closed to the program: it stays as it is, for from
     # what nobody can read it could not leave again.
-    if page_bytes(pg, page) != size or (pg.blocks[p.block].reserved and not is_let_in(pg, page_address(pg, page))):
+    if page_bytes(pg, page) != size or is_kept_out(pg, page):
         uncharge(pg, size)
         store32(cython.address(p.state), state)
         return

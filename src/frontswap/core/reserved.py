@@ -176,11 +176,19 @@ def unpin(block, low, high):
 
 
 def pin(block, low, high, hidden):
-    """Have pages resident; 0, or ENOMEM: then none of them is pinned. `hidden`: those that are already stay so."""
+    """Make pieces guarded, and have them resident; 0, or ENOMEM: then none of them is pinned by us.
+
+    What is hidden is pinned already, or not, and that can be told as long as nobody is let in to it.
+    """
     at: uint64_t = low
+    pinned: cython.bint
     while at < high:
-        if not (hidden and is_pinned(block, at)) and pager_pin(heap, block, page_at(block, at)) < 0:
-            unpin(block, low, high if hidden else at)
+        pinned = hidden and is_pinned(block, at)
+        piece_set(heap, at, at + PIECE, GUARDED)
+        if not pinned and pager_pin(heap, block, page_at(block, at)) < 0:
+            unpin(block, low, at)
+            if hidden:
+                unpin(block, at + PIECE, high)
             return ENOMEM
         at += PIECE
     return 0
@@ -306,7 +314,6 @@ def guard_run(block, low, high, kind, protection):
         if error:
             return shut_again(block, low, high, kind, error)
     if kind != GUARDED:
-        piece_set(heap, low, high, GUARDED)
         error = pin(block, low, high, kind == HIDDEN)
         if error:
             return shut_again(block, low, high, kind, error)
