@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -494,6 +495,24 @@ assert mprotect(at + MiB, 3 * MiB, RW) == 0 and array.min() == 7
         poke,
         mode,
     )
+
+
+@pytest.mark.slow
+@uffd
+def test_a_commit_past_us_ends_with_a_message(mode: Mode) -> None:
+    """By a system call that is not libc's mprotect(): neither zeros nor a thread that waits for ever."""
+    number = {"x86_64": 10, "aarch64": 226}.get(os.uname().machine)
+    if number is None:
+        pytest.skip("the number of mprotect(2) here is not known")
+    code = f"""
+at = take(1 << 30, NORESERVE, NONE)
+assert ours(at) and mprotect(at, MiB, RW) == 0
+push()
+assert libc.syscall(N({number}), P(at + MiB), N(MiB), N(RW)) == 0
+view(at + MiB, MiB)[0] = 1
+"""
+    done = run_child(start() + MAPS + code, mode=mode).died_of(signal.SIGABRT)
+    assert "a page is not where its state says" in done.err
 
 
 def jvms() -> list[str]:
