@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from conftest import c_library
 from heaps import maps
 from helpers import Mode
 
@@ -161,4 +164,53 @@ for _ in range(4):
 end.set()
 thread.join()
 """
+    )
+
+
+def test_a_handler_touches_memory_while_another_mapping_is_looked_at(tmp_path: Path, seam: Mode) -> None:
+    """mmap() with MAP_FIXED holds a lock that the first touch of loose memory takes: no handler may come in between."""
+    library = c_library(
+        """
+#include <signal.h>
+#include <stddef.h>
+#include <sys/time.h>
+static volatile unsigned char *next, *end;
+static void tick(int number)
+{
+    for (int i = 0; i < 64 && next < end; i++) {
+        (void)*next;
+        next += 65536;
+    }
+}
+void begin(unsigned char *at, size_t n)
+{
+    struct sigaction action = {.sa_handler = tick};
+    struct itimerval often = {{0, 300}, {0, 300}};
+    next = at;
+    end = at + n;
+    sigaction(SIGALRM, &action, 0);
+    setitimer(ITIMER_REAL, &often, 0);
+}
+int finish(void)
+{
+    struct itimerval never = {{0, 0}, {0, 0}};
+    if (next < end)
+        return 0;
+    setitimer(ITIMER_REAL, &never, 0);
+    return 1;
+}
+""",
+        tmp_path,
+    )
+    maps(
+        f"""
+library = ctypes.CDLL({str(library)!r})
+large, loose = take(2 << 30, NORESERVE), take(512 * MiB, NORESERVE)
+assert ours(large) and munmap(large + (2 << 30) - MiB, MiB) == 0
+library.begin(P(loose), N(512 * MiB))
+while not library.finish():
+    assert refused(take(2 << 30, FIXED, RW, large), errno.ENOMEM)
+""",
+        seam,
+        page=65536,
     )

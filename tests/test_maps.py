@@ -25,7 +25,7 @@ for flags in (0, NORESERVE, POPULATE, NORESERVE | POPULATE):
     assert munmap(at, 3 * MiB + 1) == 0
 at = take(3 * MiB, 0, RW, 0x10000000000)    # a hint
 assert ours(at) and munmap(at, 3 * MiB) == 0
-for n, flags, protection in ((MiB, 0, RW), (4096, 0, RW), (3 * MiB, STACK, RW), (3 * MiB, 0, NONE), (3 * MiB, 0, READ)):
+for n, flags, protection in ((MiB, 0, RW), (4096, 0, RW), (3 * MiB, STACK, RW), (3 * MiB, 0, READ)):
     at = take(n, flags, protection)
     assert at != FAILED and not ours(at) and munmap(at, n) == 0
 assert refused(take(1 << 47), errno.ENOMEM) and refused(take(0), errno.EINVAL)

@@ -13,6 +13,7 @@ cdef enum:                    # how an array is asked for
     GROWING = 2               # arena_resize() will ask for more
     MAPPED = 4                # block_t.mapped
     LOOSE = 8                 # block_t.loose
+    RESERVED = 32             # block_t.reserved
 
 cdef uint64_t arena_allocate(
     pager_t *pg, uint64_t bytes, uint32_t page, int typesize, int kind, int how, int *error
@@ -35,6 +36,7 @@ cdef bint may_hold(pager_t *pg, int64_t bytes, int how, int *error) noexcept nog
 cdef uint32_t place(pager_t *pg, uint64_t bytes, uint32_t page, int how, int *error) noexcept nogil
 cdef uint64_t array_begin(
     pager_t *pg, uint32_t number, uint64_t bytes, int typesize, int kind, int how) noexcept nogil
+cdef void drop_words(uint32_t *at, uint64_t n) noexcept nogil
 cdef void marks_clear(pager_t *pg, block_t *block) noexcept nogil
 cdef void array_end(pager_t *pg, uint32_t number, int64_t *counted) noexcept nogil
 cdef int spare_keep(pager_t *pg, uint32_t number, uint32_t *ends) noexcept nogil

@@ -237,7 +237,7 @@ def place(pg, bytes, page, how, error):
     first = extent_take(cython.address(pg.ids), room, 1)
     if first == NOWHERE:
         error[0] = NO_ADDRESSES
-    if first == NOWHERE or not may_hold(pg, cython.cast(int64_t, pages << shift), how, error):
+    if first == NOWHERE or not (how & RESERVED or may_hold(pg, cython.cast(int64_t, pages << shift), how, error)):
         extent_give(cython.address(pg.space), at, chunks)
         if first != NOWHERE:
             extent_give(cython.address(pg.ids), first, room)
@@ -260,6 +260,7 @@ def place(pg, bytes, page, how, error):
     block.mapped = (how & MAPPED) != 0
     block.growing = (how & GROWING) != 0
     block.loose = (how & LOOSE) != 0
+    block.reserved = block.marked = (how & RESERVED) != 0
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
     elif pg.side == SIDE_THREAD:
@@ -283,13 +284,26 @@ def array_begin(pg, number, bytes, typesize, kind, how):
     return block.base
 
 
+def drop_words(at, n):
+    """Clear marks. Those of a large mapping cost no RAM any more then."""
+    start: uint64_t = (cython.cast(uint64_t, at) + 4095) & ~cython.cast(uint64_t, 4095)
+    end: uint64_t = cython.cast(uint64_t, at + n) & ~cython.cast(uint64_t, 4095)
+    if start < end and madvise(cython.cast(cython.p_void, start), end - start, MADV_DONTNEED) == 0:
+        memset(at, 0, start - cython.cast(uint64_t, at))
+        memset(cython.cast(cython.p_void, end), 0, cython.cast(uint64_t, at + n) - end)
+    else:
+        memset(at, 0, n * 4)
+
+
 def marks_clear(pg, block):
     """Forget what has been unmapped and protected of an array, under the lock, before its addresses go to another."""
     first: uint64_t = (block.base - pg.base) // 4096 // 32
     words: uint64_t = cython.cast(uint64_t, block.chunks) * ((1 << CHUNK_SHIFT) // 4096 // 32)
     error: cython.int
-    memset(cython.address(pg.gone[first]), 0, words * 4)
-    memset(cython.address(pg.fixed[first]), 0, words * 4)
+    if block.reserved:
+        drop_words(pg.opened + first, words)
+    drop_words(pg.gone + first, words)
+    drop_words(pg.fixed + first, words)
     # Its protections are the kernel's: see map_protect(). None is needed where all of it is closed by now.
     if pg.side == SIDE_PROTECTION and loadi(cython.address(pg.registered)):
         error = region_close(pg, block.base, words * 32 * 4096, True)
@@ -306,7 +320,10 @@ def array_end(pg, number, counted):
     """
     block: block_p = cython.address(pg.blocks[number])
     i: uint64_t
-    pager_zap(pg, block, block.first, block.pages, True)
+    if block.reserved:  # piece by piece, by now: core/reserved.py
+        add64(cython.address(pg.reserved), -cython.cast(int64_t, block.bytes))
+    else:
+        pager_zap(pg, block, block.first, block.pages, True)
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, False)
     lock(cython.address(pg.arena_lock))

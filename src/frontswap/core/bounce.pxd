@@ -56,5 +56,6 @@ cdef void drop_region(void *region) noexcept nogil
 cdef region_t *take_region() noexcept nogil
 cdef void give_region(region_t *region) noexcept nogil
 cdef void copy(cursor_t *at, uint8_t *piece, uint64_t n, bint out) noexcept nogil
+cdef uint64_t within_reach(call_t *c, const iovec *vector, int count, uint64_t total) noexcept nogil
 cdef int how_to(const call_t *c) noexcept nogil
 cdef ssize_t move(call_t *c, region_t *region, const iovec *vector, uint64_t total) noexcept nogil

@@ -24,8 +24,10 @@ from cython.cimports.frontswap.core.posixio import (
     pthread_setspecific,
     ssize_t,
 )
+from cython.cimports.frontswap.core.reach import map_reach
 from cython.cimports.frontswap.core.seam import in_arena
 from cython.cimports.frontswap.core.uapi import (
+    EFAULT,
     EINVAL,
     ENOMEM,
     MAP_ANONYMOUS,
@@ -233,17 +235,38 @@ def move(c, region, vector, total):
     return cython.cast(ssize_t, done) if done > 0 or got >= 0 else -1
 
 
+def within_reach(c, vector, count, total):
+    """How much of `total` bytes the program may touch, from the first on; 0: EFAULT. A message is whole, or nothing."""
+    i: cython.int
+    done: uint64_t = 0
+    size: uint64_t
+    found: uint64_t
+    for i in range(count):
+        size = min(vector[i].iov_len, total - done)
+        found = map_reach(cython.cast(uint64_t, vector[i].iov_base), size, not c.out) if size else 0
+        done += found
+        if found < size:
+            return 0 if how_to(c) == WHOLE else done
+    return done
+
+
 def transfer(c, buffer, n):
     """The call `c` on one buffer."""
     vector: iovec
-    region: region_p = take_region()
+    region: region_p
     result: ssize_t
+    total: uint64_t = n if c.uncapped else min(n, MOST_BYTES)
+    vector.iov_base = cython.cast(cython.p_void, buffer)
+    vector.iov_len = n
+    total = within_reach(c, cython.address(vector), 1, total)
+    if total == 0:
+        set_errno(EFAULT)
+        return -1
+    region = take_region()
     if region == cython.NULL:
         set_errno(ENOMEM)
         return -1
-    vector.iov_base = cython.cast(cython.p_void, buffer)
-    vector.iov_len = n
-    result = move(c, region, cython.address(vector), n if c.uncapped else min(n, MOST_BYTES))
+    result = move(c, region, cython.address(vector), total)
     give_region(region)
     return result
 
@@ -252,6 +275,8 @@ def transfer_vector(c, vector, count):
     """The call `c` on several buffers. EINVAL: they have more bytes than a call may return."""
     region: region_p
     total: int64_t = vector_bytes(vector, count)
+    most: uint64_t
+    reach: uint64_t
     result: ssize_t
     if total < 0:
         set_errno(EINVAL)
@@ -262,6 +287,12 @@ def transfer_vector(c, vector, count):
         return -1
     # A copy, as the kernel makes: what is read may be the vector itself.
     memcpy(region.vector, vector, cython.cast(uint64_t, count) * cython.sizeof(iovec))
-    result = move(c, region, region.vector, min(cython.cast(uint64_t, total), c.kept if c.kept > 0 else MOST_BYTES))
+    most = min(cython.cast(uint64_t, total), c.kept if c.kept > 0 else MOST_BYTES)
+    reach = within_reach(c, region.vector, count, most)
+    if reach == 0 and most > 0:
+        set_errno(EFAULT)
+        result = -1
+    else:
+        result = move(c, region, region.vector, reach)
     give_region(region)
     return result

@@ -6,7 +6,7 @@ one that is out goes to the swap file; shrink brings it back into RAM, if there 
 
 import cython
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
-from cython.cimports.frontswap.core.evict import uncharge
+from cython.cimports.frontswap.core.evict import evict_clean, uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
 from cython.cimports.frontswap.core.layout import (
     BUSY,
@@ -21,6 +21,7 @@ from cython.cimports.frontswap.core.layout import (
     STATE,
     context_p,
     holder,
+    is_kept_out,
     page_address,
     page_bytes,
     page_p,
@@ -86,6 +87,11 @@ def drain_page(pg, ctx, page, number):
         # Nowhere to go; and a page that gives its copy up could not leave RAM any more.
         store32(cython.address(p.state), state)
         return -ENOSPC
+    if (state & STATE) == CLEAN and is_kept_out(pg, page):
+        # Dirty it could not leave RAM, hidden as it is: it leaves now, and its copy goes on. That is never refused, for
+        # on the side of protection nothing is reserved.
+        evict_clean(pg, cython.address(page), cython.address(state), 1)
+        return drain_page(pg, ctx, page, number)
     if (state & STATE) == CLEAN:
         frontswap_invalidate_page(pg, page, state)
         error = region_allow(pg, page_address(pg, page), page_bytes(pg, page), True)
@@ -145,7 +151,7 @@ def pull_back(pg, ctx, page):
     if not cas32(cython.address(p.state), state, BUSY):
         uncharge(pg, size)
         return 0
-    if page_bytes(pg, page) != size or holder(pg, page, state) < 0:
+    if page_bytes(pg, page) != size or holder(pg, page, state) < 0 or is_kept_out(pg, page):
         uncharge(pg, size)
         store32(cython.address(p.state), state)
         return 0

@@ -1,4 +1,5 @@
 from frontswap.core.layout cimport block_t, pager_t
+from frontswap.core.uapi cimport uint32_t
 
 cdef extern from * nogil:
     """
@@ -40,4 +41,5 @@ cdef void prepare_one(pager_t *pg) noexcept nogil
 cdef void parent_one(pager_t *pg) noexcept nogil
 cdef void child_one(pager_t *pg) noexcept nogil
 cdef void child_files(pager_t *pg) noexcept nogil
-cdef void protect_clean(pager_t *pg, block_t *block) noexcept nogil
+cdef void protect_block(pager_t *pg, block_t *block) noexcept nogil
+cdef void protect_clean(pager_t *pg, block_t *block, uint32_t first, uint32_t end) noexcept nogil

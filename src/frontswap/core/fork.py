@@ -32,7 +32,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.loose import loose_forked
-from cython.cimports.frontswap.core.maps import protect_lock
+from cython.cimports.frontswap.core.pieces import held_run, protect_lock
 from cython.cimports.frontswap.core.protection import protection_room
 from cython.cimports.frontswap.core.region import region_keep, region_open, region_register
 from cython.cimports.frontswap.core.registration import threads_resume
@@ -215,16 +215,36 @@ def fork_parent():
     set_cancel(state)
 
 
-def protect_clean(pg, block):
-    """Protect the CLEAN pages of an array, run by run."""
+def protect_block(pg, block):
+    """Protect the CLEAN pages of an array. Of a reserved mapping only what is committed is looked at."""
+    at: uint64_t = block.base
+    stop: uint64_t
+    if not block.reserved:
+        protect_clean(pg, block, 0, block.pages)
+        return
+    while True:
+        stop = held_run(pg, cython.address(at), block.base + block.bytes)
+        if stop == 0:
+            return
+        protect_clean(
+            pg,
+            block,
+            cython.cast(uint32_t, (at - block.base) >> block.shift),
+            cython.cast(uint32_t, (stop - block.base) >> block.shift),
+        )
+        at = stop
+
+
+def protect_clean(pg, block, first, end):
+    """Protect the CLEAN pages among some of an array, run by run."""
     i: uint32_t
     start: uint32_t = 0
     run: uint32_t = 0
     state: uint32_t
     error: cython.int
-    for i in range(block.pages + 1):
+    for i in range(first, end + 1):
         state = 0
-        if i < block.pages:
+        if i < end:
             state = load32(cython.address(pg.pages[block.first + i].state)) & STATE
             if state == BUSY:
                 die("a page is owned by nobody in a forked child", EFAULT)
@@ -301,7 +321,7 @@ def child_one(pg):
             die("the descriptor that brings pages back, in a forked child", error)
         for i in range(1, pg.used_blocks + 1):
             if load32(cython.address(pg.blocks[i].live)) == 1:
-                protect_clean(pg, cython.address(pg.blocks[i]))
+                protect_block(pg, cython.address(pg.blocks[i]))
     inherit(pg, MADV_DONTFORK)
     lock_reset(cython.address(pg.gate_lock))
     storei(cython.address(pg.gate), 0)

@@ -46,7 +46,7 @@
 
 from frontswap.core.codec cimport codec_choice
 from frontswap.core.uapi cimport (
-    clock_ns, int32_t, int64_t, load64, loadi, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
+    clock_ns, int32_t, int64_t, load32, load64, loadi, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
 
 cdef enum:
     NONE = 0
@@ -224,6 +224,8 @@ ctypedef struct block_t:      # an array
     uint8_t mapped            # it is a mapping of the program's (core/maps.py), and may be unmapped piece by piece
     uint8_t loose             # mapped without a reservation: its pages count in `allocated` when they are touched
     uint8_t marked            # some bits of `gone` or `fixed` are of its pages
+    uint8_t reserved          # mapped without access, 4 KiB a page: what of it counts says core/pieces.py
+    uint32_t foreign          # 4 KiB pieces of it that something else is mapped over: see core/foreign.py
     uint32_t dropped          # pages all of which has been unmapped
     uint32_t dropping         # threads that unmap a part of it
     stream_t streams[STREAMS_SEEN]
@@ -478,6 +480,9 @@ cdef struct pager_t:
     int64_t watch_from        # allocated bytes at which somebody is called, 0: nobody (core/watch.py)
     uint32_t *gone            # a bit for each 4 KiB of the arena: unmapped, while the rest of its array is not
     uint32_t *fixed           # and: the program has protected it. Its page is pinned
+    uint32_t *opened          # and: of a reserved mapping, it has been committed. See core/pieces.py
+    int64_t reserved          # bytes of reserved mappings
+    int64_t foreign           # 4 KiB pieces that are not ours at the moment
     uint32_t spares[SPARES]   # blocks of arrays that were freed before the registration, for the next ones: see arena
     int spare_count
     int64_t spare_bytes
@@ -686,6 +691,16 @@ cdef inline uint64_t page_address(pager_t *pg, uint32_t page) noexcept nogil:
 
 cdef inline uint32_t page_bytes(pager_t *pg, uint32_t page) noexcept nogil:
     return <uint32_t>1 << pg.blocks[pg.pages[page].block].shift
+
+cdef inline bint is_let_in(pager_t *pg, uint64_t address) noexcept nogil:
+    """True if somebody may be let in to these 4 KiB of a reserved mapping: OPEN or GUARDED, see core/pieces.py."""
+    cdef uint64_t piece = (address - pg.base) // 4096
+    return ((load32(&pg.opened[piece // 32]) & ~load32(&pg.gone[piece // 32])) >> (piece % 32)) & 1
+
+cdef inline bint is_kept_out(pager_t *pg, uint32_t page) noexcept nogil:
+    """True for an owned page that has been touched once, and that nobody is let in to now: from there it could not leave
+    if it became dirty."""
+    return pg.blocks[pg.pages[page].block].reserved and not is_let_in(pg, page_address(pg, page))
 
 cdef inline uint64_t pack(uint32_t segment, uint32_t offset, uint32_t length) noexcept nogil:
     return (<uint64_t>segment << 36) | (<uint64_t>(offset // UNIT) << 18) | (length // UNIT)

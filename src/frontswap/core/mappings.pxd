@@ -46,7 +46,7 @@ cdef map_function real_mmap64
 
 cdef int refuse(int error) noexcept nogil
 cdef void *failed(int error) noexcept nogil
-cdef void *map_ours(void *address, size_t n, int protection, int flags) noexcept nogil
+cdef void *map_ours(void *address, size_t n, int protection, int flags, int fd, long offset) noexcept nogil
 cdef int advise(void *address, size_t n, int advice) noexcept nogil
 cdef int our_madvise(void *address, size_t n, int advice) noexcept nogil
 cdef int our_posix_madvise(void *address, size_t n, int advice) noexcept nogil

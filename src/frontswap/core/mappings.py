@@ -16,11 +16,12 @@ from cython.cimports.frontswap.core.maps import (
     is_mapped,
     map_anew,
     map_drop,
-    map_move,
     map_protect,
     map_take,
     map_wanted,
 )
+from cython.cimports.frontswap.core.remap import map_move
+from cython.cimports.frontswap.core.reserved import reserve_take, reserve_wanted
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, in_arena, pager_of, taken
 from cython.cimports.frontswap.core.uapi import EINVAL, ENOMEM, loadi, set_errno, uint64_t
 
@@ -140,14 +141,17 @@ def failed(error):
     return cython.cast(cython.p_void, cython.cast(uint64_t, refuse(error)))
 
 
-def map_ours(address, n, protection, flags):
+def map_ours(address, n, protection, flags, fd, offset):
     """mmap(2), where it is our affair: the address or MAP_FAILED; NULL: the kernel's."""
     elsewhere: cython.bint = False
     error: cython.int
     at: cython.p_void
     if (flags & FIXED) != 0 and in_arena(address, n):
-        error = map_anew(cython.cast(uint64_t, address), n, protection, flags)
+        error = map_anew(cython.cast(uint64_t, address), n, protection, flags, fd, offset)
         return failed(error) if error else address
+    # Who asks for an address may give up without it (OpenJDK's ZGC).
+    if address == cython.NULL and reserve_wanted(n, protection, flags):
+        return reserve_take(n)
     if not map_wanted(n, protection, flags):
         return cython.NULL
     at = map_take(n, flags, cython.address(elsewhere))
@@ -156,13 +160,13 @@ def map_ours(address, n, protection, flags):
 
 def our_mmap(address, n, protection, flags, fd, offset):
     """mmap(2)."""
-    at: cython.p_void = map_ours(address, n, protection, flags)
+    at: cython.p_void = map_ours(address, n, protection, flags, fd, offset)
     return at if at != cython.NULL else real_mmap(address, n, protection, flags, fd, offset)
 
 
 def our_mmap64(address, n, protection, flags, fd, offset):
     """mmap64(2)."""
-    at: cython.p_void = map_ours(address, n, protection, flags)
+    at: cython.p_void = map_ours(address, n, protection, flags, fd, offset)
     return at if at != cython.NULL else real_mmap64(address, n, protection, flags, fd, offset)
 
 

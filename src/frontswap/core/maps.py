@@ -9,7 +9,7 @@ madvise    MADV_DONTNEED and MADV_FREE drop pages.
 mprotect   To anything but read and write, as of code that has been compiled or a guard: the pages become resident, are
            pinned and left to the kernel, until all pieces of them may be written again (a bit of `fixed` for each).
 mmap       MAP_FIXED onto it empties it; not onto what has been unmapped of it, which does not come back.
-mremap     Smaller: a munmap(). Larger: where it is if there is room, or a copy.
+mremap     Smaller: a munmap(). Larger: where it is if there is room, or a copy (core/remap.py).
 
 Mapped with MAP_NORESERVE, as by allocators that reserve addresses, pages count, and have the swap file grow, when they
 are touched (pager.backed()); all else counts when it is mapped, as for malloc(). Hints of an address are not followed.
@@ -17,13 +17,12 @@ are touched (pager.backed()); all else counts when it is mapped, as for malloc()
 
 import cython
 from cython.cimports.frontswap.core.arena import (
-    GROWING,
     LOOSE,
     MAPPED,
     NO_ADDRESSES,
     arena_allocate,
+    arena_find,
     arena_free,
-    arena_resize,
     counter,
     page_for,
 )
@@ -43,8 +42,17 @@ from cython.cimports.frontswap.core.layout import (
     block_p,
     page_p,
 )
+from cython.cimports.frontswap.core.loose import loose_resume
 from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
+from cython.cimports.frontswap.core.pieces import PIECE, protect_lock
 from cython.cimports.frontswap.core.registration import arena_register
+from cython.cimports.frontswap.core.reserved import (
+    UNREGISTERED,
+    reserve_drop,
+    reserve_empty,
+    reserve_map,
+    reserve_protect,
+)
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     ENOMEM,
@@ -76,10 +84,12 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 from cython.cimports.frontswap.core.uffd import die
+from cython.cimports.frontswap.core.watch import watch_look
 from cython.cimports.frontswap.core.zap import pager_zap
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memset
 
 AUTO = cython.declare(cython.int, -1)
+NOT_RESERVED = cython.declare(cython.int, -2)
 ALL = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)  # pieces of a page
 
 
@@ -216,6 +226,21 @@ def drop_part(number, low, high):
     return done
 
 
+def reserved_drop(low, high):
+    """munmap(2) of a part of a reserved mapping: 0 or an errno."""
+    error: cython.int = 0
+    number: uint32_t
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    lock(cython.address(protect_lock))
+    number = arena_find(heap, low)
+    if number and heap.blocks[number].reserved:  # another thread may have unmapped all of it
+        error = reserve_drop(cython.address(heap.blocks[number]), low, high)
+    unlock(cython.address(protect_lock))
+    restore_signals(cython.address(signals))
+    return error
+
+
 def map_drop(address, n):
     """munmap(2) of mappings: 0 or an errno."""
     at: uint64_t = address
@@ -224,6 +249,7 @@ def map_drop(address, n):
     number: uint32_t
     base: uint64_t
     all: cython.bint
+    error: cython.int
     signals: sigset_t
     if n == 0 or address % PIECE != 0 or not is_mapped(address, whole(n)):
         return EINVAL
@@ -231,6 +257,11 @@ def map_drop(address, n):
         number = next_map(cython.address(at), address + whole(n), cython.address(low), cython.address(high))
         if number == 0:
             return 0
+        if heap.blocks[number].reserved:
+            error = reserved_drop(low, high)
+            if error:
+                return error
+            continue
         base = heap.blocks[number].base
         all = low == base and high == base + whole(heap.blocks[number].bytes) and heap.blocks[number].dropping == 0
         if not all:
@@ -330,6 +361,21 @@ def zero_part(block, page, low, high):
         die("MADV_DONTNEED", errno)
 
 
+def reserved_empty(low, high, zeros):
+    """madvise(2) of a part of a reserved mapping: 0 or an errno."""
+    error: cython.int = ENOMEM
+    number: uint32_t
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    lock(cython.address(protect_lock))
+    number = arena_find(heap, low)
+    if number and heap.blocks[number].reserved:
+        error = reserve_empty(cython.address(heap.blocks[number]), low, high, zeros)
+    unlock(cython.address(protect_lock))
+    restore_signals(cython.address(signals))
+    return error
+
+
 def dontneed(pg, address, n, zeros):
     """madvise(2), MADV_DONTNEED (`zeros`: a promise) or MADV_FREE, in an arena: 0 or an errno."""
     at: uint64_t = address
@@ -342,6 +388,7 @@ def dontneed(pg, address, n, zeros):
     high: uint64_t
     head: cython.bint
     tail: cython.bint
+    error: cython.int
     while at < end:
         number = 0
         if pg.base <= at < pg.base + pg.size:
@@ -352,6 +399,12 @@ def dontneed(pg, address, n, zeros):
         stop = block.base + (cython.cast(uint64_t, block.pages) << block.shift)
         if at >= stop:
             return ENOMEM
+        if block.reserved:
+            error = reserved_empty(at, min(end, stop), zeros)
+            if error or end <= stop:
+                return error
+            at = block.base + (cython.cast(uint64_t, block.chunks) << CHUNK_SHIFT)
+            continue
         # A mapping's last page ends where the mapping does. malloc()'s may be used further: malloc_usable_size().
         high = stop if end >= (block.base + whole(block.bytes) if block.mapped else stop) else end
         page = cython.cast(uint64_t, 1) << block.shift
@@ -385,6 +438,9 @@ def any_gone(address, n):
     number: uint32_t
     piece: uint64_t
     found: cython.bint = False
+    signals: sigset_t
+    # A handler that touches, for the first time, what was mapped without a reservation wants this lock.
+    block_signals(cython.address(signals))
     lock(cython.address(heap.arena_lock))
     while not found:
         number = next_map(cython.address(at), address + n, cython.address(low), cython.address(high))
@@ -396,21 +452,57 @@ def any_gone(address, n):
                     found = True
                     break
     unlock(cython.address(heap.arena_lock))
+    restore_signals(cython.address(signals))
     return found
 
 
-def map_anew(address, n, protection, flags):
-    """mmap(2) with MAP_FIXED onto a mapping, as allocators empty it: 0 or an errno.
+def map_anew(address, n, protection, flags, fd, offset):
+    """mmap(2) with MAP_FIXED onto a mapping: 0 or an errno. Allocators empty it so.
 
     ENOMEM for what has been unmapped: it is not counted any more, and goes with the last other piece of its array.
     """
     error: cython.int
-    if address % PIECE != 0 or not is_plain(protection, flags & ~MAP_FIXED) or not is_mapped(address, whole(n)):
+    if address % PIECE != 0 or n == 0 or not is_mapped(address, whole(n)):
+        return EINVAL
+    error = reserved_map(address, address + whole(n), protection, flags, fd, offset)
+    if error != NOT_RESERVED:
+        return error
+    if not is_plain(protection, flags & ~MAP_FIXED):
         return EINVAL
     if any_gone(address, whole(n)):
         return ENOMEM
     error = map_protect(address, n, protection)
     return error if error else dontneed(heap, address, n, True)
+
+
+def reserved_map(low, high, protection, flags, fd, offset):
+    """map_anew() for a part of a reserved mapping: 0, an errno, or NOT_RESERVED."""
+    error: cython.int = UNREGISTERED
+    number: uint32_t
+    block: block_p
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    while error == UNREGISTERED:
+        lock(cython.address(protect_lock))
+        error = NOT_RESERVED
+        number = arena_find(heap, low)
+        block = cython.address(heap.blocks[number])
+        if number and block.reserved:
+            error = EINVAL
+            if high <= block.base + block.bytes:
+                error = reserve_map(block, low, high, protection, flags, fd, offset)
+        unlock(cython.address(protect_lock))
+        if error == UNREGISTERED and arena_register(heap) != 0:
+            error = ENOMEM
+    restore_signals(cython.address(signals))
+    after_commit()
+    return error
+
+
+def after_commit():
+    """What follows an allocation: see arena_allocate()."""
+    loose_resume(heap)
+    watch_look(heap)
 
 
 # --- mprotect ----------------------------------------------------------------------------------------
@@ -499,102 +591,43 @@ def unfix(number, low, high):
 
 def map_protect(address, n, protection):
     """mprotect(2) of mappings: 0 or an errno. Registers the arena, for a page has a state only then."""
-    at: uint64_t = address
-    low: uint64_t = 0
-    high: uint64_t = 0
-    number: uint32_t
-    error: cython.int = 0
-    writable: cython.bint = protection == (PROT_READ | PROT_WRITE)
+    error: cython.int = UNREGISTERED
     signals: sigset_t
     if address % PIECE != 0 or not is_mapped(address, whole(n)):
         return EINVAL
     block_signals(cython.address(signals))
-    if not writable:
-        error = arena_register(heap)
-    lock(cython.address(protect_lock))
-    while error == 0:
-        number = next_map(cython.address(at), address + whole(n), cython.address(low), cython.address(high))
-        if number == 0:
-            break
-        if not writable:
-            error = fix(number, low, high, protection)
-        elif heap.blocks[number].marked:
-            error = allow(number, low, high)
+    while error == UNREGISTERED:
+        lock(cython.address(protect_lock))
+        error = protect_parts(address, address + whole(n), protection)
+        unlock(cython.address(protect_lock))
+        if error == UNREGISTERED:
+            error = arena_register(heap)
             if error == 0:
-                unfix(number, low, high)
-    unlock(cython.address(protect_lock))
+                error = UNREGISTERED
     restore_signals(cython.address(signals))
+    after_commit()
     return error
 
 
-# --- mremap --------------------------------------------------------------------------------------------
-
-
-def any_fixed(number, low, high):
-    """True if some piece of a part of an array is protected."""
-    block: block_p = cython.address(heap.blocks[number])
-    page: uint64_t
-    if block.marked:
-        for page in range((low - block.base) >> block.shift, ((high - 1 - block.base) >> block.shift) + 1):
-            if is_fixed(block, page, low, high):
-                return True
-    return False
-
-
-def copy_pages(block, to, address, n):
-    """Copy to memory that reads as zeros; what was never touched of a mapping without a reservation stays so."""
-    at: uint64_t = address
-    stop: uint64_t
-    page: uint64_t
-    while at < address + n:
-        page = (at - block.base) >> block.shift
-        stop = min(address + n, block.base + ((page + 1) << block.shift))
-        if not is_zeros(heap, block, page):
-            memcpy(cython.cast(cython.p_void, to + (at - address)), cython.cast(cython.p_void, at), stop - at)
-        at = stop
-
-
-def map_move(address, old, new, flags, error):
-    """mremap(2) of a mapping, or a part of one; NULL and `*error` when it is refused."""
+def protect_parts(address, end, protection):
+    """map_protect(), mapping by mapping: 0, an errno, or UNREGISTERED: then it begins anew. Under protect_lock."""
     at: uint64_t = address
     low: uint64_t = 0
     high: uint64_t = 0
-    number: uint32_t = next_map(cython.address(at), address + whole(old), cython.address(low), cython.address(high))
-    block: block_p = cython.address(heap.blocks[number])
-    how: cython.int
-    moved: uint64_t
-    error[0] = EINVAL
-    if (
-        (flags & ~cython.cast(cython.int, MREMAP_MAYMOVE)) != 0
-        or old == 0
-        or new == 0
-        or address % PIECE != 0
-        or not is_mapped(address, whole(old))
-        or low != address
-        or high != address + whole(old)
-        or any_fixed(number, low, high)
-    ):
-        return cython.NULL
-    old = whole(old)
-    new = whole(new)
-    if new < old:
-        error[0] = map_drop(address + new, old - new)
-        return cython.cast(cython.p_void, address) if error[0] == 0 else cython.NULL
-    if new == old:
-        return cython.cast(cython.p_void, address)
-    error[0] = ENOMEM
-    if low == block.base and high == block.base + whole(block.bytes) and not block.marked:
-        if arena_resize(heap, address, new):
-            return cython.cast(cython.p_void, address)
-    if (flags & MREMAP_MAYMOVE) == 0:
-        return cython.NULL
-    how = MAPPED | (LOOSE if block.loose else 0)
-    moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how | GROWING, error)
-    if moved == 0 and error[0] == NO_ADDRESSES:
-        moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how, error)
-    if moved == 0:
-        error[0] = ENOMEM
-        return cython.NULL
-    copy_pages(block, moved, address, old)
-    map_drop(address, old)
-    return cython.cast(cython.p_void, moved)
+    number: uint32_t
+    block: block_p
+    error: cython.int = 0
+    while error == 0:
+        number = next_map(cython.address(at), end, cython.address(low), cython.address(high))
+        if number == 0:
+            break
+        block = cython.address(heap.blocks[number])
+        if block.reserved:
+            error = reserve_protect(block, low, high, protection)
+        elif protection != (PROT_READ | PROT_WRITE):
+            error = fix(number, low, high, protection) if loadi(cython.address(heap.registered)) else UNREGISTERED
+        elif block.marked:
+            error = allow(number, low, high)
+            if error == 0:
+                unfix(number, low, high)
+    return error

@@ -4,6 +4,7 @@ from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 cdef enum:                    # what a fault ends in
     RESOLVED = 0              # the page was filled or un-protected: the access goes on
     RETRY = 1                 # somebody else has done it
+    SHUT = 2                  # it is reserved, and not committed: the kernel lets nobody in
     LOST = -1                 # the page cannot be brought back
     STRAY = -2                # the address belongs to no array
     NO_MEMORY = -3            # the limit is reached, and nothing can leave
@@ -17,6 +18,7 @@ cdef void *readahead_thread(void *argument) noexcept nogil
 
 
 ctypedef struct spot_t:       # the page that an address lies in
+    uint64_t address
     uint64_t chunk
     uint32_t number
     uint32_t serial
@@ -27,6 +29,7 @@ ctypedef struct spot_t:       # the page that an address lies in
 
 cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
 cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
+cdef bint is_shut(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef bint backed(pager_t *pg, int64_t bytes) noexcept nogil
 cdef int fault(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
 cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,

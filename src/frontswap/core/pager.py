@@ -38,6 +38,8 @@ from cython.cimports.frontswap.core.layout import (
     STATE,
     block_p,
     context_p,
+    is_kept_out,
+    is_let_in,
     page_address,
     page_bytes,
     page_p,
@@ -78,7 +80,7 @@ FAR = cython.declare(cython.int, 1 << 20)  # more pages than one read of the swa
 
 
 def pager_fault(pg, address, write):
-    """Handle a fault at `address`; RESOLVED, RETRY, LOST, STRAY or NO_MEMORY."""
+    """Handle a fault at `address`; RESOLVED, RETRY, SHUT, or one of the errors."""
     spot: spot_t
     result: cython.int = STRAY
     ctx: context_p = cython.NULL
@@ -102,6 +104,7 @@ def spot_find(pg, address, spot):
     """
     block: block_p
     index: uint64_t
+    spot.address = address
     spot.chunk = (address - pg.base) >> CHUNK_SHIFT
     spot.number = load32(cython.address(pg.chunks[spot.chunk]))
     block = cython.address(pg.blocks[spot.number])
@@ -141,6 +144,11 @@ def pager_fixed(pg, address):
     if not spot_find(pg, address, cython.address(spot)) or not pg.blocks[spot.number].marked:
         return False
     return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
+
+
+def is_shut(pg, spot):
+    """True if an access is to what is reserved, and not committed: nothing is brought in for it."""
+    return pg.blocks[spot.number].reserved and not is_let_in(pg, spot.address)
 
 
 def backed(pg, bytes):
@@ -204,6 +212,9 @@ def fault(pg, spot, write, ctx):
         if (state & STATE) == POISON:
             result = LOST
             break
+        if is_shut(pg, spot):  # no room is made for it
+            result = SHUT
+            break
         # NONE or OUT: pay first, own the page then. Who owns a page waits for nobody.
         if (state & STATE) != CLEAN and not charged:
             if charge(pg, ctx, size, PATIENT) < 0:
@@ -226,6 +237,11 @@ def fault(pg, spot, write, ctx):
         if not spot_holds(pg, spot):
             store32(cython.address(p.state), state)
             result = STRAY
+            break
+        # Again, for who takes back what was committed says so first, and owns the page then.
+        if is_shut(pg, spot):
+            store32(cython.address(p.state), state)
+            result = SHUT
             break
         if (state & STATE) != CLEAN:
             if backing and (state & STATE) != NONE:
@@ -415,6 +431,8 @@ def pager_pin(pg, block, page):
         result = pager_fault(pg, block.base + (cython.cast(uint64_t, page - block.first) << block.shift), True)
         if result < 0:
             return result
+        if result == SHUT:
+            return STRAY
         gate_enter(pg)
         result = pin_once(pg, page)
         gate_leave(pg)
@@ -461,7 +479,9 @@ def prefetch(pg, ctx, page, more):
     if not cas32(cython.address(p.state), state, BUSY):
         uncharge(pg, size)
         return
-    if page_bytes(pg, page) != size:  # freed and given to an array of other pages since we looked
+    # Freed and given to an array of other pages since we looked. Or closed to the program: it stays as it is, for from
+    # what nobody can read it could not leave again.
+    if page_bytes(pg, page) != size or is_kept_out(pg, page):
         uncharge(pg, size)
         store32(cython.address(p.state), state)
         return

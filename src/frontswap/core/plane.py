@@ -41,6 +41,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_p,
 )
 from cython.cimports.frontswap.core.loose import loose_resume
+from cython.cimports.frontswap.core.maps import dontneed
 from cython.cimports.frontswap.core.pager import (
     NO_MEMORY,
     pager_pin,
@@ -218,6 +219,7 @@ class Plane(Hooks):
         pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
         pg.gone = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         pg.fixed = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
+        pg.opened = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         self.map_pages()
         self.map_log()
         pg.zeros = cython.cast(bytes_p, self.map(pg.max_page))
@@ -388,13 +390,19 @@ class Plane(Hooks):
         """Drop the pages that the range covers whole: they read as zeros. Pinned ones stay: their number."""
         first: uint32_t = 0
         count: uint32_t = 0
-        pinned: uint32_t
+        pinned: uint32_t = 0
         signals: sigset_t
         pg: pager_p
         block: block_p
+        start: uint64_t
         self.range_of(address, length, True, cython.address(first), cython.address(count))
         pg = self.pg
         block = cython.address(pg.blocks[arena_find(pg, address)])
+        if block.reserved and count:  # what of it is ours, the pieces say
+            start = block.base + (cython.cast(uint64_t, first - block.first) << block.shift)
+            with cython.nogil:
+                dontneed(pg, start, cython.cast(uint64_t, count) << block.shift, True)
+            return 0
         with cython.nogil:
             block_signals(cython.address(signals))
             gate_enter(pg)

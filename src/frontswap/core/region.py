@@ -7,6 +7,7 @@ called where it is used. All return 0 or an errno; ENOMEM is no end: there is no
 import cython
 from cython.cimports.frontswap.core.keeper import guard, unguard
 from cython.cimports.frontswap.core.layout import MAX_CONTEXTS, SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD
+from cython.cimports.frontswap.core.pieces import foreign_run
 from cython.cimports.frontswap.core.protection import (
     memory_open,
     memory_try,
@@ -42,9 +43,9 @@ from cython.cimports.frontswap.core.uffd import (
 
 
 def region_prepare(pg):
-    """The arena has just been mapped."""
-    if pg.side == SIDE_PROTECTION:
-        protection_prepare(pg.base)
+    """The arena has just been mapped: see protection_prepare(). With userfaultfd what is reserved is protected, too."""
+    # Behind its end: the mapping goes on there, and what has been touched could be no huge page.
+    protection_prepare(pg.base + pg.size)
 
 
 def region_open(pg):
@@ -100,13 +101,35 @@ def region_register(pg):
                     fd, cython.cast(uint64_t, pg.contexts[i].frame), pg.max_page, UFFDIO_REGISTER_MODE_MISSING
                 )
         if error == 0:
-            error = uffd_register(fd, pg.base, pg.size, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
+            error = register_arena(pg, fd)
     if error:
         close(fd)
         return error
     pg.fd = guard(fd)
     storei(cython.address(pg.registered), 1)
     return 0
+
+
+def register_arena(pg, fd):
+    """Register all of the arena, but for what is foreign: see core/foreign.py."""
+    at: uint64_t = pg.base
+    low: uint64_t = pg.base
+    high: uint64_t
+    error: cython.int = 0
+    while at < pg.base + pg.size and error == 0:
+        low = at
+        high = foreign_run(pg, cython.address(low), pg.base + pg.size)
+        if high == 0:
+            low = high = pg.base + pg.size
+        if at < low:
+            error = uffd_register(fd, at, low - at, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
+        at = high
+    return error
+
+
+def region_join(pg, address, size):
+    """A part of the arena that has been mapped anew faults as all of it does."""
+    return uffd_register(pg.fd, address, size, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP)
 
 
 def region_unregister(pg):

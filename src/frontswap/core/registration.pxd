@@ -16,5 +16,8 @@ cdef int register_closed(pager_t *pg) noexcept nogil
 cdef uint64_t last_chunk(pager_t *pg) noexcept nogil
 cdef void arena_look(pager_t *pg, int64_t *touched) noexcept nogil
 cdef void block_look(pager_t *pg, presence_t *s, uint32_t number, int64_t *touched) noexcept nogil
+cdef void part_look(
+    pager_t *pg, presence_t *s, uint32_t number, uint64_t low, uint64_t high, int64_t *touched) noexcept nogil
+cdef int64_t block_present(pager_t *pg, presence_t *s, block_t *block) noexcept nogil
 cdef void block_allow(pager_t *pg, block_t *block) noexcept nogil
 cdef void page_found(pager_t *pg, uint32_t number, uint64_t index, bint whole, int64_t *touched) noexcept nogil

@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
 )
 from cython.cimports.frontswap.core.pager import readahead_thread
+from cython.cimports.frontswap.core.pieces import held_run
 from cython.cimports.frontswap.core.presence import (
     BY_SCAN,
     presence_bytes,
@@ -263,7 +264,23 @@ def arena_look(pg, touched):
 
 
 def block_look(pg, s, number, touched):
-    """arena_look() for one array. A page of which a part is there is there, with holes."""
+    """arena_look() for one array, or for what has been committed of a reserved mapping."""
+    block: block_p = cython.address(pg.blocks[number])
+    at: uint64_t = block.base
+    stop: uint64_t
+    if not block.reserved:
+        part_look(pg, s, number, at, at + (cython.cast(uint64_t, block.pages) << block.shift), touched)
+        return
+    while True:
+        stop = held_run(pg, cython.address(at), block.base + block.bytes)
+        if stop == 0:
+            return
+        part_look(pg, s, number, at, stop, touched)
+        at = stop
+
+
+def part_look(pg, s, number, low, high, touched):
+    """block_look() for whole pages of an array. A page of which a part is there is there, with holes."""
     block: block_p = cython.address(pg.blocks[number])
     size: uint64_t = cython.cast(uint64_t, 1) << block.shift
     at: uint64_t
@@ -273,7 +290,7 @@ def block_look(pg, s, number, touched):
     page: uint64_t = 0
     there: uint64_t = 0  # bytes of that page
     huge: cython.bint
-    presence_range(s, block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift))
+    presence_range(s, low, high)
     while True:
         region = presence_next(s)
         if region == cython.NULL:
@@ -346,6 +363,21 @@ def page_found(pg, number, index, whole, touched):
         queue_push(pg, page)
 
 
+def block_present(pg, s, block):
+    """Bytes of one array that are in RAM; what is foreign in it is not ours."""
+    at: uint64_t = block.base
+    stop: uint64_t
+    total: int64_t = 0
+    if not block.reserved:
+        return presence_bytes(s, at, at + (cython.cast(uint64_t, block.pages) << block.shift))
+    while True:
+        stop = held_run(pg, cython.address(at), block.base + block.bytes)
+        if stop == 0:
+            return total
+        total += presence_bytes(s, at, stop)
+        at = stop
+
+
 def arena_present(pg):
     """Bytes of the arrays that are in RAM, while the kernel alone knows; -1 when the arena is registered."""
     s: presence_t
@@ -366,9 +398,7 @@ def arena_present(pg):
             chunk += 1
             continue
         block = cython.address(pg.blocks[number])
-        total += presence_bytes(
-            cython.address(s), block.base, block.base + (cython.cast(uint64_t, block.pages) << block.shift)
-        )
+        total += block_present(pg, cython.address(s), block)
         chunk += block.chunks
     unlock(cython.address(pg.arena_lock))
     presence_close(cython.address(s))

@@ -37,6 +37,7 @@ cdef int claim_mappings(pager_t *pg, int64_t limit) noexcept nogil
 cdef void out_of_memory_message(pager_t *pg, int result) noexcept nogil
 cdef void unserviceable(pager_t *pg, uint64_t address, int thread, int result, int times) noexcept nogil
 cdef void stray(pager_t *pg, uint64_t address, int times) noexcept nogil
+cdef void shut(pager_t *pg, uint64_t address, int times) noexcept nogil
 cdef void again(uint64_t address) noexcept nogil
 cdef void store_lost(uint64_t address) noexcept nogil
 

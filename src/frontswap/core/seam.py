@@ -23,7 +23,8 @@ from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD, pager_p
-from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, STRAY, pager_fault, pager_fixed
+from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, SHUT, STRAY, pager_fault, pager_fixed
+from cython.cimports.frontswap.core.pieces import protect_lock
 from cython.cimports.frontswap.core.signals import (
     chain,
     chain_lost,
@@ -216,6 +217,9 @@ def on_fault(number, info, context):
         cancel = set_cancel(PTHREAD_CANCEL_DISABLE)
         write = fault_is_write(context)
         result = pager_fault(pg, address, write)
+        if result == SHUT:  # until what is being done is done: it may take long, and is none of again()'s affair
+            lock(cython.address(protect_lock))
+            unlock(cython.address(protect_lock))
         set_cancel(cancel)
         if result == NO_MEMORY or result == NO_DISK:
             out_of_memory_message(pg, result)
@@ -223,7 +227,7 @@ def on_fault(number, info, context):
             unresolved(number, info, context, address, result)
         elif result == RETRY and number == SIGSEGV and pager_fixed(pg, address) and is_refused(address, write):
             chain(number, info, context)
-        elif result == RETRY:
+        elif result == RETRY or result == SHUT:
             again(address)
         elif address == again_at:
             again(0)
@@ -240,6 +244,18 @@ def stray(pg, address, times):
     backoff(300)
     if times > 2000:
         die("access to an array that has been freed", EFAULT)
+
+
+def shut(pg, address, times):
+    """Handler-thread mode: an access to what is reserved, and not committed.
+
+    Mostly it is being closed, and the kernel refuses the next try. (Not to be waited for with protect_lock: who has it
+    may wait for us.) After seconds somebody has committed it who was not seen.
+    """
+    uffd_wake(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096)
+    backoff(300)
+    if times > 50000:
+        die("a page is not where its state says", EFAULT)
 
 
 def unserviceable(pg, address, thread, result, times):
@@ -289,6 +305,10 @@ def handler_thread(argument):
             result = pager_fault(pg, address, write_access)
             if result == RETRY:
                 uffd_wake(pg.fd, address & ~cython.cast(uint64_t, 4095), 4096)
+            elif result == SHUT:
+                times = times + 1 if address == last else 0
+                last = address
+                shut(pg, address, times)
             elif result == STRAY:
                 times = times + 1 if address == last else 0
                 last = address

@@ -327,7 +327,7 @@ cdef extern from * nogil:
     long syscall(long number, ...)
 
     # memory, files, threads
-    const int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED
+    const int PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED
     const int MAP_POPULATE
     const int MADV_DONTNEED, MADV_NOHUGEPAGE, MADV_DOFORK, MADV_DONTFORK, MADV_DONTDUMP, MADV_POPULATE_WRITE
     const int MADV_POPULATE_READ, MADV_HUGEPAGE
@@ -351,6 +351,7 @@ cdef extern from * nogil:
     const uint64_t PAGE_IS_PFNZERO "FS_PAGE_IS_PFNZERO", PAGE_IS_HUGE "FS_PAGE_IS_HUGE"
     void *mmap(void *address, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
+    void *mremap(void *address, size_t old, size_t new, int flags, ...)
     int mprotect(void *address, size_t length, int protection)
     int madvise(void *address, size_t length, int advice)
     const int O_APPEND, O_CLOEXEC, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
