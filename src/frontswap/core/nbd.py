@@ -150,7 +150,9 @@ def wire_need(w, n):
         if got > 0:
             w.input_end += cython.cast(uint32_t, got)
         elif got == 0:
-            return END_CLOSED if w.input_at == w.input_end else END_BROKEN
+            # It says no more, and may listen still: what was done for it is acknowledged.
+            end = wire_send(w)
+            return END_CLOSED if end == GOES_ON and w.input_at == w.input_end else END_BROKEN
         elif errno == EWOULDBLOCK:
             end = wire_send(w)
             if end == GOES_ON:
