@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import FRONTSWAP, PATIENCE, ROOT
+from helpers import FRONTSWAP, PATIENCE, ROOT, MiB
+from nbd import need, run
+
+from frontswap.nbd.attach import is_swap, signature
 
 
 def frontswap(*words: str, ordinary: bool = False) -> subprocess.CompletedProcess[str]:
@@ -73,3 +77,46 @@ def test_what_is_no_device_of_nbd(tmp_path: Path) -> None:
     for device in ("/dev/null", str(tmp_path)):
         assert f"{device} is no block device of nbd" in refused("attach", "--socket", "a", device)
         assert f"{device} is no block device of nbd" in refused("detach", device)
+
+
+@need("blkid", "mkswap")
+def test_what_is_in_an_export(tmp_path: Path) -> None:
+    """Partitions are something, though blkid has no type for them: mkswap would write over the first one's table."""
+    export = tmp_path / "export"
+    export.touch(0o600)
+    os.truncate(export, 8 * MiB)
+    assert signature(str(export)) == ""
+    one = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0x83, b"\0\3\0", 2048, 8192)
+    with export.open("r+b") as file:
+        file.seek(440)
+        file.write(b"disk\0\0" + one + bytes(48) + b"\x55\xaa")
+    assert signature(str(export)) == "dos"
+    run("/usr/sbin/mkswap", str(export))
+    assert signature(str(export)) == "swap"
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root: a swap device")
+@need("losetup", "mkswap", "swapon", "swapoff")
+def test_a_device_is_swapped_on_by_whatever_name(tmp_path: Path) -> None:
+    """Its path may be a link, and is not as /proc/swaps has it."""
+    file, link = tmp_path / "swap", tmp_path / "link"
+    file.touch(0o600)
+    os.truncate(file, MiB)
+    done = run("/usr/sbin/losetup", "--find", "--show", str(file), check=False)
+    if done.returncode:
+        pytest.skip(f"no loop device: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    try:
+        link.symlink_to(device)
+        run("/usr/sbin/mkswap", device)
+        assert not is_swap(device)
+        swapon = run("/usr/sbin/swapon", device, check=False)
+        if swapon.returncode:
+            pytest.skip(f"no swap here: {swapon.stderr.strip()}")
+        try:
+            assert is_swap(device)
+            assert is_swap(str(link))
+        finally:
+            run("/usr/sbin/swapoff", device)
+    finally:
+        run("/usr/sbin/losetup", "--detach", device)

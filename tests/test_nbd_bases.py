@@ -205,6 +205,23 @@ def test_zeros_that_cannot_be_written_through_are_an_error(where: Path, monkeypa
         assert client.read(0, SIZE) == bytes(SIZE // 2) + data[SIZE // 2 :]
 
 
+@pytest.mark.parametrize("kind", ["compressed", "plain"])
+@pytest.mark.parametrize("overcommit", [False, True])
+def test_a_write_that_cannot_be_written_through_leaves_what_was_flushed(
+    where: Path, kind: str, overcommit: bool
+) -> None:
+    """An update of a few bytes that fails must not have the rest of its page be zeros after a restart."""
+    data = b"ab" * (SIZE // 2) if kind == "compressed" else noise(SIZE).tobytes()
+    with served(where, "writethrough", overcommit=overcommit) as server, server.connect() as client:
+        client.write(0, data)
+        client.flush()
+        with no_file_beyond(SIZE // 2):
+            assert errno_of(client, nbd.WRITE, SIZE - PAGE, PAGE, data=data[:PAGE][::-1]) == errno.EIO
+            assert errno_of(client, nbd.WRITE, SIZE - 2 * PAGE + 7, 3, data=b"abc") == errno.EIO
+    with served(where, "writethrough", overcommit=overcommit) as server, server.connect() as client:
+        assert client.read(0, SIZE) == data
+
+
 @pytest.mark.root
 def test_a_full_disk_is_enospc_and_a_trim_gives_room(where: Path, small_disk: Path) -> None:
     size = os.statvfs(small_disk).f_bavail * 4096 * 2 // MiB * MiB

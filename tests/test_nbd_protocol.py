@@ -415,7 +415,9 @@ def test_a_stop_answers_with_eshutdown(where: Path) -> None:
         assert client.ended()
 
 
-def test_a_stop_does_not_wait_for_clients_that_do_nothing(where: Path) -> None:
+def test_a_stop_does_not_wait_for_clients_that_do_nothing(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for replies that are ready: those it gives GRACE, all together."""
+    monkeypatch.setattr("frontswap.nbd.server.GRACE", 0.1)
     with served(where) as server:
         shaking, lazy, half = Client(server.socket), server.connect(), server.connect()
         clog(lazy)
@@ -423,3 +425,15 @@ def test_a_stop_does_not_wait_for_clients_that_do_nothing(where: Path) -> None:
         server.server.stop()
         for client in (shaking, lazy, half):
             client.close()
+
+
+def test_who_says_no_more_still_hears_what_was_done(server: Served) -> None:
+    """Requests and the end of them are there at once."""
+    with server.connect() as client:
+        requests = [nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.WRITE, i, i, 1) + bytes([i]) for i in range(100)]
+        client.send(b"".join(requests))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert [(one.cookie, one.error) for one in (client.answer() for _ in requests)] == [(i, 0) for i in range(100)]
+        assert client.ended()
+    with server.connect() as client:
+        assert client.read(0, 100) == bytes(range(100))

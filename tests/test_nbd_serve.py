@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -17,7 +19,7 @@ from nbd import SIZE, Command, command, served, where
 
 from frontswap.errors import ListenError, ParameterError
 from frontswap.nbd.server import listen_tcp, listen_unix
-from frontswap.testing.nbd_client import Client
+from frontswap.testing.nbd_client import READ, Client
 
 assert where  # a fixture
 
@@ -86,6 +88,7 @@ def test_what_is_written_through_need_not_be_waited_for(where: Path) -> None:
     assert (where / "base").read_bytes()[:2] == b"x\0"
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_does_not_keep_it_from_stopping(where: Path) -> None:
     with command(where, "--force") as server, server.connect() as client:
         client.write(0, noise(4 * MiB).tobytes())
@@ -95,6 +98,52 @@ def test_a_client_that_reads_nothing_does_not_keep_it_from_stopping(where: Path)
 
 
 # --- what it says --------------------------------------------------------------------------------
+
+
+def nobody_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) != 0
+
+
+def test_a_reply_that_is_ready_can_be_taken_while_it_stops(where: Path) -> None:
+    """It is more than the socket holds, so the server waits for this client as it is told to end."""
+    data = noise(SIZE).tobytes()
+    with command(where, "--force") as server, server.connect() as client:
+        client.write(0, data)
+        client.request(READ, 0, SIZE)
+        waits = select.poll()
+        waits.register(client.socket, select.POLLIN)
+        assert waits.poll(60_000 * PATIENCE)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: nobody_listens(server.socket), "it stops")
+        assert client.answer().data == data
+        assert server.process.wait(60 * PATIENCE) == 0
+
+
+@pytest.mark.parametrize("log", ["a pipe that nobody reads", "a full disk"])
+def test_what_it_cannot_say_does_not_end_it(where: Path, log: str) -> None:
+    """Neither its counters, nor that it does not end: pages would be lost by that."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    full = os.open("/dev/full", os.O_WRONLY)
+    options = ["--size=8M", "--memory=64M", f"--socket={where / 'socket'}"]
+    with subprocess.Popen([FRONTSWAP, "serve", *options], stderr=full if "full" in log else theirs) as process:
+        os.close(theirs)
+        os.close(full)
+        try:
+            wait_until(lambda: (where / "socket").exists() or process.poll() is not None, "it listens")
+            with Client(where / "socket").go() as client:
+                client.write(0, b"x")
+                for number in (signal.SIGUSR1, signal.SIGTERM):
+                    process.send_signal(number)
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        process.wait(0.5)
+                    assert client.read(0, 1) == b"x"
+                client.trim(0, 4096)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60 * PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 def test_counters_on_sigusr1(where: Path) -> None:
@@ -199,7 +248,7 @@ def test_addresses() -> None:
     for right in ("localhost:0", "127.0.0.1:0"):
         for one in listen_tcp(right):
             one.close()
-    for wrong in ("localhost:x", "localhost:70000", "localhost:-1", "no.such.host.invalid:1"):
+    for wrong in ("localhost:x", "localhost:70000", "localhost:-1", "no.such.host.invalid:1", "a..b:1", "\udcff:1"):
         with pytest.raises(ParameterError, match="HOST:PORT"):
             listen_tcp(wrong)
     with socket.socket() as other:
@@ -220,6 +269,7 @@ def test_settings_that_are_wrong_are_one_line(where: Path) -> None:
     assert "NAME:SIZE:BASE" in fails("--export", "a:8M", "--base", "x", "--memory", "8M", "--socket", at)
     assert "at most --memory, 4 MiB" in fails("--size", "8M", "--memory", "4M", "--socket", at)
     assert "backends=" in fails("--size", "8M", "--memory", "8M", "--socket", at, "--backends", "nothing")
+    assert "a name in UTF-8" in fails("--export", os.fsdecode(b"\xff:8M"), "--memory", "8M", "--socket", at)
     assert "--insecure" in fails("--size", "8M", "--memory", "8M", "--listen", "0.0.0.0:0")
     (where / "base").write_text("text")
     assert "--discard" in fails("--size", "8M", "--memory", "8M", "--socket", at, "--base", str(where / "base"))
@@ -299,6 +349,18 @@ def test_all_memory_is_taken_and_stays(where: Path) -> None:
             # a connection's buffers, the disk's, what Python has imported meanwhile: nothing that grows with the data
             assert locked(server)["VmRSS"] < before["VmRSS"] + 16 * MiB
         assert server.end() == 0
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root: CAP_IPC_LOCK")
+def test_large_reads_leave_no_locked_buffers(where: Path) -> None:
+    """Locked memory has an advice of its own; all connections together could take 8 GiB."""
+    options = ("--lock", "--base", str(where / "base"), "--force")
+    with command(where, *options, size=32 * MiB) as server, contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(server.connect()) for _ in range(4)]
+        before = locked(server)["VmRSS"]
+        for client in clients:
+            client.read(0, 32 * MiB)
+        wait_until(lambda: locked(server)["VmRSS"] < before + 48 * MiB, "the buffers go back")
 
 
 def test_who_may_not_lock(where: Path) -> None:

@@ -53,8 +53,14 @@ def store_owned(pg, ctx, number, page, state, data):
     result: cython.int
     pg.pages[page].block = number  # a page learns its area at its first store: an unused one costs nothing
     result = frontswap_store(pg, ctx, page, data, state, cython.address(kind))
-    if (state & SLOT) != 0 and (kind & SLOT) == 0 and pg.areas[number].zeroing:
-        # Nobody reads that slot any more: its room goes back. That it does not is no error of the page's.
+    if (
+        (state & SLOT) != 0
+        and (kind & SLOT) == 0
+        and pg.areas[number].zeroing
+        and not loadi(cython.address(pg.writethrough))
+    ):
+        # Nobody reads that slot any more: its room goes back. That it does not is no error of the page's. (Written
+        # through, it could not be written. What it has may be flushed: it is what a restart is to find.)
         area_slot_zero(cython.address(pg.areas[number]), ctx, page - pg.blocks[number].first, page_bytes(pg, page))
     if kind:
         store32(cython.address(pg.pages[page].state), OUT | kind)

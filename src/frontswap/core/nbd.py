@@ -22,6 +22,7 @@ from cython.cimports.frontswap.core.areapages import (
 from cython.cimports.frontswap.core.contexts import context_give, context_take, populate
 from cython.cimports.frontswap.core.keeper import guarded_call
 from cython.cimports.frontswap.core.layout import NONE, bytes_p, context_p, pager_p
+from cython.cimports.frontswap.core.mappings import MADV_DONTNEED_LOCKED
 from cython.cimports.frontswap.core.uapi import (
     EINTR,
     EINVAL,
@@ -92,7 +93,11 @@ PAGE = cython.declare(uint32_t, 4096)
 
 
 def wire_wait(w, events):
-    """Wait until the socket can be read or written; END_STOPPED if the server ends meanwhile."""
+    """Wait until the socket can be read or written; END_STOPPED: we wait for the client, and the server ends.
+
+    Replies that are ready are for the client to take, until the server shuts the socket down (Server.stop).
+    """
+    count: cython.int = 2 if events == POLLIN else 1
     fds: pollfd[2]
     fds[0].fd = w.fd
     fds[0].events = events
@@ -100,7 +105,7 @@ def wire_wait(w, events):
     fds[1].events = POLLIN
     while True:
         fds[0].revents = fds[1].revents = 0
-        if poll(fds, 2, -1) < 0:
+        if poll(fds, count, -1) < 0:
             if errno != EINTR:
                 return END_BROKEN
         elif fds[0].revents:
@@ -124,8 +129,8 @@ def wire_send(w):
                 return end
         elif errno != EINTR:
             return END_BROKEN
-    if w.output_n > KEPT:
-        madvise(w.output + KEPT, OUTPUT - KEPT, MADV_DONTNEED)
+    if w.output_n > KEPT and madvise(w.output + KEPT, OUTPUT - KEPT, MADV_DONTNEED) != 0:
+        madvise(w.output + KEPT, OUTPUT - KEPT, MADV_DONTNEED_LOCKED)  # serve --lock
     w.output_n = 0
     return GOES_ON
 
@@ -145,7 +150,9 @@ def wire_need(w, n):
         if got > 0:
             w.input_end += cython.cast(uint32_t, got)
         elif got == 0:
-            return END_CLOSED if w.input_at == w.input_end else END_BROKEN
+            # It says no more, and may listen still: what was done for it is acknowledged.
+            end = wire_send(w)
+            return END_CLOSED if end == GOES_ON and w.input_at == w.input_end else END_BROKEN
         elif errno == EWOULDBLOCK:
             end = wire_send(w)
             if end == GOES_ON:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import AttachError, ParameterError
@@ -93,7 +94,7 @@ def attach(
             if time.monotonic() > until:
                 raise AttachError(f"{device} has no size, {PATIENCE:g} s after nbd-client has set it up")
             time.sleep(0.01)
-        found = _signature(device)
+        found = signature(device)
         if found not in ("", "swap"):
             raise AttachError(f"the export has something else in it ({found}): wipefs --all {device}, if it may go")
         if not found:
@@ -113,9 +114,10 @@ def detach(device: str, *, only_print: bool) -> None:
         print(shlex.join(disconnect))
         return
     _able("nbd-client", "swapoff")
-    if device in _swaps():
+    block = _block(device)
+    if is_swap(device):
         _step(off)
-    if _size(_block(device)):
+    if _size(block):
         _step(disconnect)
 
 
@@ -158,14 +160,23 @@ def _size(block: Path) -> int:
     return 512 * int((block / "size").read_text())
 
 
-def _signature(device: str) -> str:
-    """What is in a device: "", "swap", "ext4"."""
-    probe = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
+def signature(device: str) -> str:
+    """What is in a device: "", "swap", "ext4"; "gpt" if it has partitions."""
+    probe = ["blkid", "--probe", "--match-tag", "TYPE", "--match-tag", "PTTYPE", "--output", "value", device]
     done = subprocess.run(probe, env={**os.environ, "PATH": _PATH}, check=False, capture_output=True, text=True)
     if done.returncode not in (0, 2):  # 2: nothing was found
         raise AttachError(f"{shlex.join(probe)}: {done.stderr.strip() or f'exit status {done.returncode}'}")
-    return done.stdout.strip()
+    found = done.stdout.split()
+    # mkswap leaves the boot sector alone where there were partitions once.
+    return "swap" if "swap" in found else ", ".join(found)
 
 
-def _swaps() -> set[str]:
-    return {line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]}
+def is_swap(device: str) -> bool:
+    """Does this machine swap on it? Whatever it is called here: to disconnect it then would lose what is swapped."""
+    number = os.stat(device).st_rdev
+    for line in Path("/proc/swaps").read_text().splitlines()[1:]:
+        with suppress(OSError):  # deleted, or a name with a space in it: no device of nbd
+            found = os.stat(line.split()[0])
+            if stat.S_ISBLK(found.st_mode) and found.st_rdev == number:
+                return True
+    return False

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ..errors import ParameterError
@@ -116,7 +116,7 @@ def _wait(server: Server, force: bool, signals: int) -> None:
     while True:
         number = os.read(signals, 1)[0]
         if number == signal.SIGUSR1:
-            print(json.dumps(statistics(server)), file=sys.stderr, flush=True)
+            _print(json.dumps(statistics(server)))
             continue
         pages = server.exports.unsaved_pages
         if force or pages == 0 or time.monotonic() - refused < INSIST:
@@ -161,4 +161,10 @@ def _addresses(listeners: list[socket.socket]) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"frontswap serve: {text}", file=sys.stderr, flush=True)
+    _print(f"frontswap serve: {text}")
+
+
+def _print(line: str) -> None:
+    # A log whose reader has gone, or whose disk is full, is no reason to end with pages that nobody else has.
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

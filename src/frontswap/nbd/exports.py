@@ -31,12 +31,21 @@ class Wanted:
     base: Path | None  #: None: RAM
 
     def __post_init__(self) -> None:
-        if len(self.name.encode()) > MOST_NAME or "\0" in self.name:
-            raise ParameterError("export", self.name, f"a name of at most {MOST_NAME} bytes, without NUL")
+        if len(self.name.encode(errors="replace")) > MOST_NAME or "\0" in self.name or not _is_text(self.name):
+            raise ParameterError("export", self.name, f"a name in UTF-8 of at most {MOST_NAME} bytes, without NUL")
         if not 0 < self.size <= MOST_SIZE or self.size % PAGE:
             raise ParameterError(
                 "size", self.size, f"a multiple of {PAGE} bytes, more than 0, at most {format_size(MOST_SIZE)}"
             )
+
+
+def _is_text(name: str) -> bool:
+    """Can it be sent? An argument that is no UTF-8 has surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_export(text: str) -> Wanted:

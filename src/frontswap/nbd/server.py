@@ -68,8 +68,8 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
     host, port = tcp_address(where, "listen")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ParameterError("listen", where, f"HOST:PORT ({error.strerror or error})") from None
+    except (OSError, UnicodeError) as error:  # the latter: no name that DNS could have
+        raise ParameterError("listen", where, f"HOST:PORT ({getattr(error, 'strerror', None) or error})") from None
     open_to_all = [
         str(one[4][0]) for one in found if not ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_loopback
     ]
@@ -216,7 +216,7 @@ class Server:
                     self._transmit(agreed)
         except HangUpError as error:
             _log.info("%s", error)
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, RuntimeError) as error:  # the last one: no thread for TLS
             _log.warning("a connection has ended: %s", error)
         finally:
             connection.close()

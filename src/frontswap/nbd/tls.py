@@ -95,9 +95,10 @@ class Tls:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="frontswap-tls", daemon=True)
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=_run, args=(loop,), name="frontswap-tls", daemon=True)
+                thread.start()  # which may fail: the next client tries again
+                self._loop, self._thread = loop, thread
             return self._loop
 
     async def _carry(self, outside: socket.socket, inside: socket.socket) -> None:
