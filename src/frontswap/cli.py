@@ -183,7 +183,7 @@ def run(
 )
 @click.option("--overcommit", is_flag=True, help="Do not reserve the disk space of base files.")
 @click.option("--discard", is_flag=True, help="Drop what is in the bases, whatever it is.")
-@click.option("--lock", is_flag=True, help="For swap of this machine itself: all memory is taken now, and locked.")
+@click.option("--lock", is_flag=True, help="All memory is taken now, and locked: none of it is swapped out.")
 @click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
 @click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
 def serve(**options: Any) -> None:

@@ -1,8 +1,8 @@
-"""``frontswap serve --lock``: what makes a server safe as the swap of its own machine.
+"""``frontswap serve --lock``: a server whose memory stays in RAM.
 
-A page of the server that was swapped out to the server would never come back, and memory that it has to ask for while
-the machine has none is asked of itself. So everything that it has stays in RAM, the pool is taken at the beginning, the
-out of memory killer passes by, and what the kernel allocates on its behalf does not wait for swap.
+All that it has is locked, the pool is taken at the beginning, the out of memory killer passes by, and what the kernel
+allocates on its behalf does not wait for swap. That is needed, and not enough, for a machine that swaps to a server of its
+own: docs/serve.md.
 
 Source: mlockall(2), PR_SET_IO_FLUSHER of prctl(2), nbd-server and nbdkit's --swap.
 """
