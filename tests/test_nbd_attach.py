@@ -74,6 +74,9 @@ def test_who_is_not_root_is_told_what_to_do() -> None:
 @pytest.mark.skipif(not ROOT, reason="needs root: others are refused before")
 @pytest.mark.skipif(os.access("/usr/sbin/nbd-client", os.X_OK) is False, reason="not installed: nbd-client (.ci/need)")
 def test_what_is_no_device_of_nbd(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert f"{loop} is no block device of nbd" in refused("detach", str(loop))
     for device in ("/dev/null", str(tmp_path)):
         assert f"{device} is no block device of nbd" in refused("attach", "--socket", "a", device)
         assert f"{device} is no block device of nbd" in refused("detach", device)

@@ -322,10 +322,15 @@ def test_a_base_has_one_server(where: Path) -> None:
 
 
 def test_what_is_no_base(where: Path) -> None:
+    loop = where / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(BaseError, match="Too many levels"), served(where, wanted=[Wanted("", SIZE, loop)]):
+        pass
     for path, why in (
         (where, "neither a file nor"),
         (where / "none" / "base", "No such file"),
         (Path("/dev/null"), "neither a file nor"),
+        (loop, "Too many levels of symbolic links"),
     ):
         with pytest.raises(BaseError, match=why):
             Base(path, SIZE)

@@ -83,6 +83,7 @@ def attach(
         return
     _able("nbd-client", "mkswap", "swapon")
     if not Path(device).exists():
+        _able("modprobe")
         _step(["modprobe", "nbd"])
     block = _block(device)
     if _size(block):
@@ -127,7 +128,7 @@ def _able(*programs: str) -> None:
         raise AttachError("a swap device is root's affair: sudo, or --print shows the commands")
     missing = [program for program in programs if shutil.which(program, path=_PATH) is None]
     if missing:
-        raise AttachError(f"not installed: {', '.join(missing)} (Debian: apt install nbd-client util-linux)")
+        raise AttachError(f"not installed: {', '.join(missing)} (Debian: apt install nbd-client util-linux kmod)")
 
 
 def _step(command: list[str]) -> None:
@@ -149,7 +150,7 @@ def _undone_by(command: list[str]) -> Iterator[None]:
 
 def _block(device: str) -> Path:
     """What sysfs has of it."""
-    found = Path("/sys/block", Path(device).resolve().name)
+    found = Path("/sys/block", os.path.basename(os.path.realpath(device)))
     if not Path(device).is_block_device() or not found.is_dir() or not found.name.startswith("nbd"):
         raise AttachError(f"{device} is no block device of nbd: /dev/nbd0, after modprobe nbd")
     return found

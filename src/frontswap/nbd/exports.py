@@ -178,9 +178,9 @@ def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
     for one in wanted:
         if names.count(one.name) > 1:
             raise ParameterError("export", one.name, "a name of its own: there are two of it")
-    bases = [one.base.resolve() for one in wanted if one.base]
+    bases = [os.path.realpath(one.base) for one in wanted if one.base]
     if len(set(bases)) < len(bases):
-        raise ParameterError("base", str(bases[0]), "of one export only")
+        raise ParameterError("base", bases[0], "of one export only")
     plain = sum(one.size for one in wanted if one.base is None)
     if plain > most:
         raise ParameterError(
