@@ -1,8 +1,8 @@
 """``frontswap serve --lock``: a server whose memory stays in RAM.
 
 All that it has is locked, the pool is taken at the beginning, the out of memory killer passes by, and what the kernel
-allocates on its behalf does not wait for swap. That is needed, and not enough, for a machine that swaps to a server of its
-own: docs/serve.md.
+allocates on its behalf does not wait for swap. That is needed, and not enough, for a machine that swaps to a server of
+its own: docs/serve.md.
 
 Source: mlockall(2), PR_SET_IO_FLUSHER of prctl(2), nbd-server and nbdkit's --swap.
 """
