@@ -39,6 +39,8 @@ bench: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m bench.pool
 	$(BIN)/python -m bench.hooks
 	$(BIN)/python -m bench.locks
+	$(BIN)/python -m bench.policies
+	$(BIN)/python -m bench.nbd
 
 soak: $(VENV)/built $(VENV)/tools
 	$(BIN)/python -m frontswap.testing.soak --all
