@@ -41,7 +41,7 @@ def test_the_commands_are_printed(words: list[str], server: str) -> None:
     done = frontswap("attach", *words, "/dev/nbd0", "--print", ordinary=True)
     assert done.stdout.splitlines() == [
         "modprobe nbd",
-        f"nbd-client {server} -block-size 4096 -connections 1 -nonetlink -persist -swap",
+        f"nbd-client {server} -block-size 4096 -connections 1 -swap",
         "mkswap /dev/nbd0",
         "swapon --discard=pages --priority 100 /dev/nbd0",
     ]

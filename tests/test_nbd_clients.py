@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from helpers import MiB, noise, walk
+from helpers import PATIENCE, MiB, noise, walk
 from nbd import BASES, SIZE, Command, command, need, run, where
 
 assert where  # a fixture
@@ -243,4 +246,43 @@ def test_clients_of_an_ordinary_user(where: Path) -> None:
         run("nbdcopy", str(path), server.uri)
         run("nbdcopy", server.uri, str(back))
         assert back.read_bytes() == path.read_bytes()
+        healthy(server)
+
+
+# --- a server that is killed ---------------------------------------------------------------------
+
+
+@need("qemu-io")
+def test_qemu_comes_back_to_a_server_that_was_killed(where: Path) -> None:
+    """Written through: nothing that was acknowledged is lost, and what is asked meanwhile waits."""
+    disk = f"driver=nbd,server.type=unix,server.path={where / 'socket'},reconnect-delay={int(60 * PATIENCE)}"
+    with ExitStack() as stack:
+        server = stack.enter_context(command(where, *options(where, "writethrough")))
+        qemu = stack.enter_context(
+            subprocess.Popen(
+                ["qemu-io", "--image-opts", disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            )
+        )
+        stack.callback(qemu.kill)
+        asked, answers = qemu.stdin, qemu.stdout
+        assert asked is not None
+        assert answers is not None
+
+        def ask(line: str, words: str) -> None:
+            print(line, file=asked, flush=True)
+            said = ""
+            while "ops;" not in said and "rror" not in said and "failed" not in said:
+                said = answers.readline()
+                assert said, "qemu-io has ended"
+                if words in said:
+                    words = ""
+            assert words == "", said
+
+        for turn in range(3):
+            ask(f"write -P {turn + 1} {turn * 70000} 200001", "wrote 200001/200001 bytes")
+            server.end(signal.SIGKILL)
+            server = stack.enter_context(command(where, *options(where, "writethrough")))
+            for before in range(turn):
+                ask(f"read -P {before + 1} {before * 70000} 70000", "read 70000/70000 bytes")
+            ask(f"read -P {turn + 1} {turn * 70000} 200001", "read 200001/200001 bytes")
         healthy(server)

@@ -32,9 +32,9 @@ def attach_commands(
 ) -> tuple[list[str], list[str], list[str]]:
     """What makes the device, the swap signature, and the swap.
 
-    nbd-client reconnects when the server is restarted (-persist, which netlink has not), and keeps its own memory
-    locked (-swap): a page of it that was swapped out to this very device would never come back. swapon tells the server
-    what is not used any more (--discard).
+    nbd-client hands the connection to the kernel by netlink and ends, so that nothing of it could be swapped out to
+    this very device (where it goes on, as without netlink, -swap has it lock its memory). swapon tells the server what
+    is not used any more (--discard).
 
     Raises:
         ParameterError: a setting is not allowed.
@@ -52,7 +52,7 @@ def attach_commands(
         server = [host, str(port), device]
     client = ["nbd-client", *server, "-name", name, "-block-size", str(BLOCK), "-connections", str(connections)]
     return (
-        [*client, "-nonetlink", "-persist", "-swap"],
+        [*client, "-swap"],
         ["mkswap", device],
         ["swapon", "--discard=pages", "--priority", str(priority), device],
     )
