@@ -236,10 +236,12 @@ def test_pressure_and_backends_that_leave(name: str, room: int) -> None:
                 assert area.store(offset, pages[offset])
             hooks.pressure("medium")
             wait_until(lambda: hooks.statistics().pool_bytes <= SIZE // 2, "half of the pool to be there")
-            assert area.curr_pages() <= room // 2 + 1
+            # an eighth of what the pool may take is for what is dead, and may be filled with what lives
+            assert area.curr_pages() <= room * 8 // 7 // 2 + 1
             relief = hooks.pressure("critical")
             assert relief.left_bytes == 0
-            assert area.curr_pages() == 0
+            # the last one may be in the writeback thread's hands: its record has gone, it is not counted out yet
+            wait_until(lambda: area.curr_pages() == 0, "the last page to leave")
             check(area, pages[:2000])
             hooks.pressure("none")
         for offset in range(PAGES):

@@ -18,6 +18,8 @@
     ├── SwapDirectoryError(OSError)        the swap file cannot be where it was asked to be
     ├── BaseError(OSError)                 the base of an export cannot be used, or has what must not be lost
     ├── ListenError(OSError)               a server cannot listen where it was asked to
+    ├── AttachError(OSError)               an export cannot become a swap device of this machine, or be taken from it
+    ├── LockError(OSError)                 a server's memory cannot be locked
     ├── MissingPackageError(ImportError)   a package is not installed that only a part of this one needs
     └── KernelSupportError(OSError)        the kernel has no userfaultfd, or does not let us use it
 
