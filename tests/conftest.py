@@ -128,8 +128,8 @@ def use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
 # Each of their tests takes a second or a process: what differs with who catches the fault is in the others, in less.
 SLOW_WITH_THREADS = """
 test_arguments test_balance test_budget test_descriptors test_fork test_fork_beside test_heap test_injected test_life
-test_loose test_map_parts test_maps test_numpy_results test_order test_recompress test_registration test_resize
-test_signals test_streams test_threads test_uring
+test_loose test_map_parts test_maps test_numpy_results test_order test_recompress test_registration test_reserved
+test_resize test_signals test_streams test_threads test_uring
 """
 
 

@@ -208,6 +208,7 @@ def test_connections_at_once_see_what_was_written(ours: Papers) -> None:
         assert failures == []
 
 
+@pytest.mark.slow
 def test_requests_that_nobody_reads_the_replies_of(ours: Papers) -> None:
     """Its own connection waits; the others go on, and the server stops all the same."""
     with served(ours) as at:

@@ -258,6 +258,7 @@ def test_pressure_and_backends_that_leave(name: str, room: int) -> None:
         check(area, pages)
 
 
+@pytest.mark.slow
 def test_recompression_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that have become smaller count as such: more pages fit."""
     monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
@@ -367,7 +368,9 @@ class Watched(Zcache):
         return make
 
 
-@pytest.mark.parametrize("name", ["lru", "s3fifo", "lirs", "duel"])
+@pytest.mark.parametrize(
+    "name", ["lirs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lru", "s3fifo", "duel"))]
+)
 def test_threads_at_once(name: str) -> None:
     """Every page comes back as it was stored last, and at the end the policy holds what the pool has."""
     seconds, threads, count = 2.0, 4, 4000
