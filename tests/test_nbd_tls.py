@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import FRONTSWAP, PATIENCE, MiB, census, left_since, noise, wait_until
+from helpers import FRONTSWAP, PATIENCE, MiB, census, left_since, noise, together, wait_until
 from nbd import SIZE, command, need, run, where
 
 from frontswap.errors import ParameterError
@@ -179,33 +178,24 @@ def test_a_client_without_tls_is_told_so(where: Path, ours: Papers) -> None:
 def test_connections_at_once_see_what_was_written(ours: Papers) -> None:
     """Each has a part of the export; what is large is in flight both ways at the same time."""
     with served(ours) as at:
-        failures: list[BaseException] = []
 
         def work(number: int) -> None:
             rng = np.random.default_rng(number)
             part = SIZE // 4
             expected = np.zeros(part, np.uint8)
-            try:
-                with at.connect() as client:
-                    for turn in range(40):
-                        if number == 0 and turn % 4 == 0:
-                            gc.collect()  # a tunnel that waits is not garbage
-                        first = int(rng.integers(0, part - 1))
-                        length = int(rng.integers(1, min(part - first, MiB) + 1))
-                        data = rng.integers(0, 256 if rng.random() < 0.5 else 2, length, np.uint8)
-                        client.write(number * part + first, data.tobytes())
-                        expected[first : first + length] = data
-                        assert client.read(number * part, part) == expected.tobytes()
-                    client.disconnect()
-            except BaseException as error:
-                failures.append(error)
+            with at.connect() as client:
+                for turn in range(40):
+                    if number == 0 and turn % 4 == 0:
+                        gc.collect()  # a tunnel that waits is not garbage
+                    first = int(rng.integers(0, part - 1))
+                    length = int(rng.integers(1, min(part - first, MiB) + 1))
+                    data = rng.integers(0, 256 if rng.random() < 0.5 else 2, length, np.uint8)
+                    client.write(number * part + first, data.tobytes())
+                    expected[first : first + length] = data
+                    assert client.read(number * part, part) == expected.tobytes()
+                client.disconnect()
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        together(4, work)
 
 
 @pytest.mark.slow

@@ -110,9 +110,11 @@ cdef int wire_room(wire_t *w, uint64_t n) noexcept nogil
 cdef int wire_skip(wire_t *w, uint32_t n) noexcept nogil
 
 cdef uint32_t nbd_error(int error) noexcept nogil
+cdef void simple_header(uint8_t *at, uint64_t cookie, int error) noexcept nogil
 cdef int simple_reply(export_t *x, wire_t *w, uint64_t cookie, int error) noexcept nogil
 cdef void chunk_header(uint8_t *at, uint16_t flags, uint16_t type, uint64_t cookie, uint32_t length) noexcept nogil
 cdef int chunk_error(export_t *x, wire_t *w, uint64_t cookie, int error, int64_t at) noexcept nogil
+cdef int error_reply(export_t *x, wire_t *w, uint64_t cookie, int error, int64_t at) noexcept nogil
 
 cdef int page_do(
     export_t *x, context_t *ctx, int what, uint32_t page, uint32_t within, uint32_t n, uint8_t *at) noexcept nogil

@@ -197,18 +197,21 @@ def nbd_error(error):
     return EIO
 
 
+def simple_header(at, cookie, error):
+    """The 16 bytes of a simple reply; what was read follows them."""
+    put32(at, SIMPLE_MAGIC)
+    put32(at + 4, nbd_error(error))
+    put64(at + 8, cookie)
+
+
 def simple_reply(x, w, cookie, error):
     """A reply without data."""
     end: cython.int = wire_room(w, 16)
-    at: bytes_p
     if end:
         return end
     if error:
         add64(cython.address(x.counters[X_ERRORS]), 1)
-    at = w.output + w.output_n
-    put32(at, SIMPLE_MAGIC)
-    put32(at + 4, nbd_error(error))
-    put64(at + 8, cookie)
+    simple_header(w.output + w.output_n, cookie, error)
     w.output_n += 16
     return GOES_ON
 
@@ -225,7 +228,7 @@ def chunk_header(at, flags, type, cookie, length):
 def chunk_error(x, w, cookie, error, at):
     """A structured reply that is an error, `at` an offset; -1: of the whole request."""
     end: cython.int = wire_room(w, 40)
-    to: bytes_p = w.output + w.output_n
+    to: bytes_p
     length: uint32_t = 6 if at < 0 else 14
     if end:
         return end
@@ -238,6 +241,11 @@ def chunk_error(x, w, cookie, error, at):
         put64(to + 26, at)
     w.output_n += 20 + length
     return GOES_ON
+
+
+def error_reply(x, w, cookie, error, at):
+    """The reply to a request that is refused or has failed, `at` an offset; -1: nobody knows where."""
+    return chunk_error(x, w, cookie, error, at) if w.structured else simple_reply(x, w, cookie, error)
 
 
 # --- pages -------------------------------------------------------------------------------------------------------
@@ -366,16 +374,12 @@ def answer_read(x, w, r, error):
         error = pages_do(x, READ, r.offset, r.length, at + head, cython.address(failed))
         where = failed
     if error:
-        if w.structured:
-            return chunk_error(x, w, r.cookie, error, where)
-        return simple_reply(x, w, r.cookie, error)
+        return error_reply(x, w, r.cookie, error, where)
     if w.structured:
         chunk_header(at, DONE, CHUNK_OFFSET_DATA, r.cookie, r.length + 8)
         put64(at + 20, r.offset)
     else:
-        put32(at, SIMPLE_MAGIC)
-        put32(at + 4, 0)
-        put64(at + 8, r.cookie)
+        simple_header(at, r.cookie, 0)
     w.output_n += head + r.length
     add64(cython.address(x.counters[X_READ_BYTES]), r.length)
     return GOES_ON
@@ -420,16 +424,13 @@ def answer_status(x, w, r, error):
     n: uint64_t
     end: cython.int
     at: bytes_p
-    if error == 0 and not area_enter(x.pg, x.number):
-        error = ESHUTDOWN
     if error:
-        return chunk_error(x, w, r.cookie, error, -1) if w.structured else simple_reply(x, w, r.cookie, error)
-    area_leave(x.pg, x.number)
+        return error_reply(x, w, r.cookie, error, -1)
     end = wire_room(w, 24 + 8 * MOST_EXTENTS)
     if end:
         return end
     if not area_enter(x.pg, x.number):
-        return chunk_error(x, w, r.cookie, ESHUTDOWN, -1)
+        return error_reply(x, w, r.cookie, ESHUTDOWN, -1)
     at = w.output + w.output_n + 24
     while offset < stop:
         n = PAGE - offset % PAGE

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ..errors import AttachError, ParameterError
 from .server import tcp_address
@@ -131,10 +132,14 @@ def _able(*programs: str) -> None:
         raise AttachError(f"not installed: {', '.join(missing)} (Debian: apt install nbd-client util-linux kmod)")
 
 
+def _run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env={**os.environ, "PATH": _PATH}, check=False, text=True, **how)
+
+
 def _step(command: list[str]) -> None:
     print(f"frontswap: {shlex.join(command)}", file=sys.stderr, flush=True)
     # Its output is no pipe of ours: nbd-client goes on in the background, and would keep it open.
-    done = subprocess.run(command, env={**os.environ, "PATH": _PATH}, check=False, stdout=subprocess.DEVNULL)
+    done = _run(command, stdout=subprocess.DEVNULL)
     if done.returncode:
         raise AttachError(f"{shlex.join(command)}: exit status {done.returncode}")
 
@@ -144,7 +149,7 @@ def _undone_by(command: list[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        subprocess.run(command, env={**os.environ, "PATH": _PATH}, check=False, capture_output=True)
+        _run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         raise
 
 
@@ -164,7 +169,7 @@ def _size(block: Path) -> int:
 def signature(device: str) -> str:
     """What is in a device: "", "swap", "ext4"; "gpt" if it has partitions."""
     probe = ["blkid", "--probe", "--match-tag", "TYPE", "--match-tag", "PTTYPE", "--output", "value", device]
-    done = subprocess.run(probe, env={**os.environ, "PATH": _PATH}, check=False, capture_output=True, text=True)
+    done = _run(probe, capture_output=True)
     if done.returncode not in (0, 2):  # 2: nothing was found
         raise AttachError(f"{shlex.join(probe)}: {done.stderr.strip() or f'exit status {done.returncode}'}")
     found = done.stdout.split()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..area import Frontswap
 from ..errors import LockError
+from ..machine import Machine
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _PR_SET_IO_FLUSHER = 57
@@ -64,10 +65,7 @@ def take_pool(hooks: Frontswap) -> None:
 
 
 def _may_lock() -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_IPC_LOCK & 1)
-    return False
+    return bool(int(Machine().fields("/proc/self/status").get("CapEff", "0"), 16) >> _CAP_IPC_LOCK & 1)
 
 
 def _try(what: str, result: int) -> None:
