@@ -86,7 +86,7 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/recompress.py", "            or check_of(header.page, header.length, header.codec, data) != one.check\n", "            or False\n", "damage", RECOMPRESS),
     Mutation(0, f"{CORE}/recompress.py", "    if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (", "    if False and (", "no_room", RECOMPRESS),
     # the block device door
-    Mutation(0, f"{CORE}/areapages.py", "    if data == cython.NULL:\n        memset(ctx.plain + within", "    store32(cython.address(pg.pages[page].state), state)\n    backoff(64)\n    state = page_own(pg, page)\n    if data == cython.NULL:\n        memset(ctx.plain + within", "no_other_one", NBD_STORM),
+    Mutation(0, f"{CORE}/areapages.py", "    if data == cython.NULL:\n        memset(ctx.plain + within", "    store32(cython.address(pg.pages[page].state), state)\n    for error in range(20000):\n        load32(cython.address(pg.pages[page].state))\n    error = 0\n    state = page_own(pg, page)\n    if data == cython.NULL:\n        memset(ctx.plain + within", "no_other_one", NBD_STORM),
     Mutation(0, f"{CORE}/areapages.py", "    if state != NONE and area.zeroing and", "    if False and area.zeroing and", "after_a_restart", NBD_BASES),
 ]  # fmt: skip
 
