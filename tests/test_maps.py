@@ -192,6 +192,7 @@ at = take(n)
 for registered in (False, True):
     if registered:
         push()
+    assert mem.statistics().registered == registered
     data = noise(n)
     array = view(at, n)
     array[:] = data
@@ -223,6 +224,82 @@ libc.free(other)
 assert munmap(at, n) == 0 and left(data) == 0
 """,
         seam,
+        environment={"FRONTSWAP_REGISTER": "late"},
+    )
+
+
+def test_free_is_a_hint(seam: Mode) -> None:
+    """Unregistered, MADV_FREE is not followed while half of the limit is free: what is written again costs no fault."""
+    maps(
+        """
+def there(at, n):
+    found = np.zeros(n // 4096, "u1")
+    assert libc.mincore(ctypes.c_void_p(at), N(n), ctypes.c_void_p(found.ctypes.data)) == 0
+    return int((found & 1).sum())
+at = take(3 * MiB)
+view(at, 3 * MiB)[:] = 7
+assert madvise(at + 4096, 2 * MiB, FREE) == 0
+assert (view(at, 3 * MiB) == 7).all() and there(at, 3 * MiB) == 768
+other = take(8 * MiB, NORESERVE)
+assert madvise(at + 4096, 2 * MiB, FREE) == 0
+assert there(at, 3 * MiB) == 256
+assert madvise(at + 3 * MiB - 8192, 4096, FREE) == 0    # to the kernel's pages, not to ours
+assert there(at, 3 * MiB) == 255
+assert munmap(other, 8 * MiB) == 0 and munmap(at, 3 * MiB) == 0
+""",
+        seam,
+        environment={"FRONTSWAP_REGISTER": "late"},
+    )
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_advice_while_it_is_registered(seam: Mode, turn: int) -> None:
+    """Threads empty parts of their mappings when the arena is registered: zeros where they were promised, and nothing
+    but what each wrote elsewhere, before and after."""
+    maps(
+        """
+n, turn = 2 * MiB, int(os.environ["TURN"])
+stop, ready = threading.Event(), threading.Barrier(5)
+def work(seed):
+    rng = np.random.default_rng((turn, seed))
+    at = take(n, NORESERVE * (seed % 2))
+    words = view(at, n).view("u8").reshape(-1, 512)
+    words[:] = serial = seed << 32
+    ready.wait()
+    left = 50
+    while left:
+        left -= stop.is_set()
+        serial += 1
+        first = int(rng.integers(0, n // 4096))
+        count = int(rng.integers(1, n // 4096 - first + 1))
+        words[first : first + count] = serial
+        assert madvise(at + 4096 * first, 4096 * count, DONTNEED if serial % 3 else FREE) == 0
+        part = words[first : first + count]
+        if serial % 3:
+            assert not part.any(), (seed, serial)
+        else:
+            assert ((part == serial) | (part == 0)).all(), (seed, serial)
+        part[:] = serial
+        words[: first] += 0
+        assert (part == serial).all() and (words >= seed << 32).all() and (words <= serial).all(), (seed, serial)
+    assert munmap(at, n) == 0
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(1, 5)]
+failed = []
+threading.excepthook = failed.append
+for thread in threads:
+    thread.start()
+ready.wait()
+time.sleep(0.02 * turn)
+assert not mem.statistics().registered
+push()
+assert mem.statistics().registered
+stop.set()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+""",
+        seam,
+        environment={"FRONTSWAP_REGISTER": "late", "TURN": str(turn)},
     )
 
 
@@ -476,11 +553,14 @@ static void *work(void *argument)
         size_t hole = cut + ((rand_r(&seed) % ((n - cut) >> 12)) << 12), end = hole + 4096 * (1 + rand_r(&seed) % 64);
         if (end > n)
             end = n;
-        if (madvise(at + hole, end - hole, MADV_DONTNEED) != 0)
+        int kept = rand_r(&seed) % 2;
+        if (madvise(at + hole, end - hole, kept ? MADV_FREE : MADV_DONTNEED) != 0)
             abort();
-        for (size_t i = hole; i < end; i += 512)
-            if (at[i])
+        for (size_t i = hole / 8; i < end / 8; i += 64) {
+            uint64_t found = ((uint64_t *)at)[i];
+            if (found && !(kept && found == word(mark, i)))
                 __atomic_fetch_add(&wrong, 1, __ATOMIC_RELAXED);
+        }
         check((void *)at, cut, hole, mark);
         check((void *)at, end, n, mark);
         fill((void *)at, hole, end, mark);
@@ -518,8 +598,12 @@ int storm(int threads)
 """
 
 
-def test_many_threads(seam: Mode, tmp_path: Path) -> None:
-    """What allocators do, in four threads at the limit: no word of one is another's, and nothing is left."""
+@pytest.mark.parametrize("register", ["early", "late"])
+def test_many_threads(seam: Mode, tmp_path: Path, register: str) -> None:
+    """What allocators do, in four threads at the limit: no word of one is another's, and nothing is left.
+
+    Late: the arena is registered in the middle of it.
+    """
     library = c_library(STORM.replace("TURNS", "40"), tmp_path)
     maps(
         f"""
@@ -530,6 +614,7 @@ now = quiet(mem)
 assert now.poisoned == now.pinned_bytes == 0
 """,
         seam,
+        environment={"FRONTSWAP_REGISTER": register},
     )
 
 

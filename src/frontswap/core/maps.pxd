@@ -32,4 +32,5 @@ cdef int fix(uint32_t number, uint64_t low, uint64_t high, int protection) noexc
 cdef int allow(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
 cdef void unfix(uint32_t number, uint64_t low, uint64_t high) noexcept nogil
 cdef void zero_part(block_t *block, uint64_t page, uint64_t low, uint64_t high) noexcept nogil
+cdef int drop_bytes(pager_t *pg, block_t *block, uint64_t at, uint64_t end, bint zeros) noexcept nogil
 cdef void zap_pages(pager_t *pg, block_t *block, uint64_t first, uint64_t end, bint zeros) noexcept nogil

@@ -85,7 +85,7 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.watch import watch_look
-from cython.cimports.frontswap.core.zap import pager_zap
+from cython.cimports.frontswap.core.zap import pager_zap, zap_unregistered
 from cython.cimports.libc.string import memset
 
 AUTO = cython.declare(cython.int, -1)
@@ -376,6 +376,33 @@ def reserved_empty(low, high, zeros):
     return error
 
 
+def drop_bytes(pg, block, at, end, zeros):
+    """dontneed() in one array whose pages have states: 0 or EINVAL."""
+    stop: uint64_t = block.base + (cython.cast(uint64_t, block.pages) << block.shift)
+    # A mapping's last page ends where the mapping does. malloc()'s may be used further: malloc_usable_size().
+    high: uint64_t = stop if end >= (block.base + whole(block.bytes) if block.mapped else stop) else end
+    page: uint64_t = cython.cast(uint64_t, 1) << block.shift
+    low: uint64_t = block.base + (at - block.base + page - 1) // page * page
+    head: cython.bint
+    tail: cython.bint
+    stop = block.base + (high - block.base) // page * page
+    head = zeros and low > at and not is_zeros(pg, block, (at - block.base) >> block.shift)
+    tail = zeros and low <= stop < high and not is_zeros(pg, block, (stop - block.base) >> block.shift)
+    # A part of a page, and the program has protected it. With protection it can go: the page stays, and is pinned.
+    if pg.side != SIDE_PROTECTION and (
+        (head and is_fixed(block, (at - block.base) >> block.shift, at, min(low, end)))
+        or (tail and is_fixed(block, (stop - block.base) >> block.shift, stop, high))
+    ):
+        return EINVAL
+    if head:
+        zero_part(block, (at - block.base) >> block.shift, at, min(low, end))
+    if tail:
+        zero_part(block, (stop - block.base) >> block.shift, stop, high)
+    if low < stop:
+        zap_pages(pg, block, (low - block.base) >> block.shift, (stop - block.base) >> block.shift, zeros)
+    return 0
+
+
 def dontneed(pg, address, n, zeros):
     """madvise(2), MADV_DONTNEED (`zeros`: a promise) or MADV_FREE, in an arena: 0 or an errno."""
     at: uint64_t = address
@@ -383,11 +410,6 @@ def dontneed(pg, address, n, zeros):
     number: uint32_t
     block: block_p
     stop: uint64_t
-    page: uint64_t
-    low: uint64_t
-    high: uint64_t
-    head: cython.bint
-    tail: cython.bint
     error: cython.int
     while at < end:
         number = 0
@@ -399,33 +421,14 @@ def dontneed(pg, address, n, zeros):
         stop = block.base + (cython.cast(uint64_t, block.pages) << block.shift)
         if at >= stop:
             return ENOMEM
+        error = 0
         if block.reserved:
             error = reserved_empty(at, min(end, stop), zeros)
-            if error or end <= stop:
-                return error
-            at = block.base + (cython.cast(uint64_t, block.chunks) << CHUNK_SHIFT)
-            continue
-        # A mapping's last page ends where the mapping does. malloc()'s may be used further: malloc_usable_size().
-        high = stop if end >= (block.base + whole(block.bytes) if block.mapped else stop) else end
-        page = cython.cast(uint64_t, 1) << block.shift
-        low = block.base + (at - block.base + page - 1) // page * page
-        stop = block.base + (high - block.base) // page * page
-        head = zeros and low > at and not is_zeros(pg, block, (at - block.base) >> block.shift)
-        tail = zeros and low <= stop < high and not is_zeros(pg, block, (stop - block.base) >> block.shift)
-        # A part of a page, and the program has protected it. With protection it can go: the page stays, and is pinned.
-        if pg.side != SIDE_PROTECTION and (
-            (head and is_fixed(block, (at - block.base) >> block.shift, at, min(low, end)))
-            or (tail and is_fixed(block, (stop - block.base) >> block.shift, stop, high))
-        ):
-            return EINVAL
-        if head:
-            zero_part(block, (at - block.base) >> block.shift, at, min(low, end))
-        if tail:
-            zero_part(block, (stop - block.base) >> block.shift, stop, high)
-        if low < stop:
-            zap_pages(pg, block, (low - block.base) >> block.shift, (stop - block.base) >> block.shift, zeros)
-        if end <= block.base + whole(block.bytes):
-            return 0
+        elif not zap_unregistered(pg, at, min(end, stop), zeros):
+            error = drop_bytes(pg, block, at, end, zeros)
+            stop = block.base + whole(block.bytes)
+        if error or end <= stop:
+            return error
         at = block.base + (cython.cast(uint64_t, block.chunks) << CHUNK_SHIFT)
     return 0
 

@@ -31,4 +31,3 @@ cdef int shut_again(block_t *block, uint64_t low, uint64_t high, uint32_t kind, 
 cdef int close_run(block_t *block, uint64_t low, uint64_t high, uint32_t kind) noexcept nogil
 cdef int close_all(block_t *block, uint64_t low, uint64_t high) noexcept nogil
 cdef void empty_run(block_t *block, uint64_t low, uint64_t high, uint32_t kind, bint zeros) noexcept nogil
-cdef bint empty_unregistered(uint64_t low, uint64_t high) noexcept nogil

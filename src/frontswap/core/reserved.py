@@ -75,7 +75,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 from cython.cimports.frontswap.core.uffd import die
-from cython.cimports.frontswap.core.zap import pager_zap
+from cython.cimports.frontswap.core.zap import pager_zap, zap_unregistered
 from cython.cimports.libc.string import memset
 
 LEAST = cython.declare(uint64_t, 1 << 20)
@@ -365,17 +365,6 @@ def reserve_protect(block, low, high, protection):
 # --- madvise ---------------------------------------------------------------------------------------
 
 
-def empty_unregistered(low, high):
-    """MADV_DONTNEED while the kernel alone knows what is there; False: it does not any more."""
-    done: cython.bint
-    gate_enter(heap)
-    done = loadi(cython.address(heap.registered)) == 0
-    if done and madvise(cython.cast(cython.p_void, low), high - low, MADV_DONTNEED) != 0:
-        die("MADV_DONTNEED", errno)
-    gate_leave(heap)
-    return done
-
-
 def empty_run(block, low, high, kind, zeros):
     """Drop the pages of pieces of one kind."""
     pinned: uint32_t
@@ -406,7 +395,7 @@ def reserve_empty(block, low, high, zeros):
         if kind == FOREIGN:
             if zeros and madvise(cython.cast(cython.p_void, low), stop - low, MADV_DONTNEED) != 0:
                 return errno
-        elif kind != CLOSED and not (kind == OPEN and empty_unregistered(low, stop)):
+        elif kind != CLOSED and not (kind == OPEN and zap_unregistered(heap, low, stop, zeros)):
             empty_run(block, low, stop, kind, zeros)
         low = stop
     return 0

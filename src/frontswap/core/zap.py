@@ -3,18 +3,23 @@
 import cython
 from cython.cimports.frontswap.core.evict import uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import BUSY, CLEAN, DIRTY, HIGH_SHIFT, NONE, STATE, page_p
 from cython.cimports.frontswap.core.region import region_close
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
     add64,
     backoff,
+    block_signals,
     cas32,
     errno,
     int64_t,
     load32,
+    load64,
     loadi,
     madvise,
+    restore_signals,
+    sigset_t,
     store32,
     uint32_t,
     uint64_t,
@@ -22,6 +27,32 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die
 
 ZAP_RUN = cython.declare(cython.uint, 256)
+
+
+def mapped(pg):
+    """Bytes of all arrays, as if all of them were in RAM."""
+    loose: int64_t = load64(cython.address(pg.loose))
+    return load64(cython.address(pg.allocated)) + load64(cython.address(pg.spare_bytes)) + loose
+
+
+def zap_unregistered(pg, low, high, zeros):
+    """madvise(2), MADV_DONTNEED (`zeros`) or MADV_FREE, of what lies in an array, to 4 KiB; False: it is registered.
+
+    No page has a state then, and nobody but the kernel knows what is there. MADV_FREE is a hint, and jemalloc gives it
+    for what it will mostly use again: it is not followed while half of the limit is free, which spares the faults. (The
+    kernel's would not do: a page that it may take away at any moment must not have a state.)
+    """
+    unregistered: cython.bint
+    signals: sigset_t
+    block_signals(cython.address(signals))
+    gate_enter(pg)
+    unregistered = loadi(cython.address(pg.registered)) == 0
+    if unregistered and (zeros or mapped(pg) > pg.budget / 2):
+        if madvise(cython.cast(cython.p_void, low), high - low, MADV_DONTNEED) != 0:
+            die("MADV_DONTNEED", errno)
+    gate_leave(pg)
+    restore_signals(cython.address(signals))
+    return unregistered
 
 
 def zap_run(pg, block, first, count, resident, untouched):
