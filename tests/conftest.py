@@ -81,6 +81,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample-seconds", type=float, default=300, help="start no test of a sample later (300)")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests: two at a time, as most wait for processes that they start. Chosen ones: here, one by one."""
+    chosen = config.option.file_or_dir or config.option.sample or {"-k", "-m"} & {*config.invocation_params.args}
+    return 0 if chosen else 2
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("forbid_userfaultfd"):
         forbid_userfaultfd()

@@ -109,7 +109,7 @@ def test_every_kind_on_every_view(new_memory: NewMemory, kind: Any, where: Any) 
         assert np.array_equal(array, source)
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"dontneed"})
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"dontneed"}))
 def test_strided_views(memory: frontswap.Memory, kind: Any) -> None:
     source = walk(1 << 19).reshape(64, -1)
     array = memory.array(source)
