@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import stat
 import signal
 import socket
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
