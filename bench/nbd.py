@@ -38,15 +38,16 @@ KINDS = {
     NOISE: "Half of each 4 KiB is random, the rest zeros (fio: buffer_compress_percentage=50)",
     MIXED: "64 KiB each of float64 walks with 3 decimals, int32 counters and text in turn (bench.data)",
 }
-#: requests a second of each round, by server, of each cell: way, block, depth, connections
-Rates = dict[tuple[str, int, int, int], dict[str, list[float]]]
+#: what each round has come to, by server, of each cell: way, block, depth, connections
+Rounds = dict[tuple[str, int, int, int], dict[str, list[float]]]
 #: seconds to wait for a server that begins or ends
 PATIENCE = 30.0
 SPEED_NOTES = """\
 {what}. Thousands of requests a second, median of {rounds} round(s) in which the servers take turns, through a Unix
 socket, by fio's NBD engine at random offsets{but}; "to ...": frontswap to the peer in the same round, the median.
 Goals: at least 3 times nbdkit's zstd, at least 0.8 times its malloc. Every block has been written before. Client and
-server share {processors} processors: who answers sooner has the client use more."""
+server share {processors} processors: who answers sooner has the client use more. The last column is the processor time
+that each server has had for a request, all its threads: it depends less on what else the machine does."""
 BY_COPY = ", writes by nbdcopy in order (fio writes no data of others), {size} MiB a round"
 MEMORY_NOTES = """\
 MiB of RAM that the server's process has (PSS), all of it, when so much has been written once; "to zstd": frontswap to
@@ -133,8 +134,8 @@ def make(at: Path, bytes_: int) -> None:
             file.write(take(min(CHUNK, bytes_ - done)).tobytes())
 
 
-def copy(data: Path, at: Path, block: int, depth: int, connections: int) -> float:
-    """Requests a second of nbdcopy, which writes a file to a server."""
+def copy(data: Path, at: Path, block: int, depth: int, connections: int) -> tuple[int, float]:
+    """Requests of nbdcopy, which writes a file to a server, and seconds."""
     if shutil.which("nbdcopy") is None:
         raise Missing("nbdcopy (apt install libnbd-bin)")
     how = [f"--request-size={block}", f"--requests={depth}", f"--connections={connections}", f"--threads={connections}"]
@@ -148,7 +149,7 @@ def copy(data: Path, at: Path, block: int, depth: int, connections: int) -> floa
     took = time.monotonic() - begun
     if done.returncode:
         raise RuntimeError(f"nbdcopy: {done.stderr.strip()}")
-    return data.stat().st_size / block / took
+    return data.stat().st_size // block, took
 
 
 def fill(kind: str, data: Path, at: Path, bytes_: int) -> None:
@@ -157,6 +158,12 @@ def fill(kind: str, data: Path, at: Path, bytes_: int) -> None:
         fio(at, "write", 64 << 10, 8, 1, f"--size={bytes_}", "--refill_buffers")
     else:
         copy(data, at, 64 << 10, 8, 1)
+
+
+def worked(server: subprocess.Popen[str]) -> float:
+    """Seconds of processor time that it has had."""
+    times = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def held(server: subprocess.Popen[str]) -> int:
@@ -205,13 +212,15 @@ def speed(
 ) -> Sheet:
     """Fill a server of each sort with a kind of data, and ask them in turn."""
     cells = list(product(WAYS, BLOCKS, DEPTHS, CONNECTIONS))
-    rates: Rates = {cell: {} for cell in cells}
+    rates: Rounds = {cell: {} for cell in cells}
+    costs: Rounds = {cell: {} for cell in cells}
+    running: dict[str, subprocess.Popen[str]] = {}
     with ExitStack() as stack:
         lines = servers(folder, bytes_)
         for name, line in lines.items():
             at = socket(folder, name)
             stack.callback(at.unlink, missing_ok=True)
-            stack.enter_context(serving(line, at))
+            running[name] = stack.enter_context(serving(line, at))
             console.print(f"filling {name}: {kind}", markup=False, highlight=False)
             fill(kind, data, at, bytes_)
         for turn, cell in product(range(rounds), cells):
@@ -220,20 +229,22 @@ def speed(
                 f"round {turn + 1} of {rounds}: {kind}, {way}, {size(block)}, depth {depth}, connections {connections}"
             )
             for name in lines:
-                at = socket(folder, name)
+                at, before = socket(folder, name), worked(running[name])
                 if kind == MIXED and way == "randwrite":
-                    rate = copy(part, at, block, depth, connections)
+                    requests, took = copy(part, at, block, depth, connections)
                 else:
                     timed = ("--time_based", f"--runtime={seconds}", "--norandommap")
                     found = fio(at, way, block, depth, connections, f"--size={bytes_}", *timed)
-                    rate = found["read" if way == "randread" else "write"]["iops"]
-                rates[cell].setdefault(name, []).append(rate)
+                    asked = found["read" if way == "randread" else "write"]
+                    requests, took = asked["total_ios"], asked["total_ios"] / asked["iops"]
+                rates[cell].setdefault(name, []).append(requests / took)
+                costs[cell].setdefault(name, []).append((worked(running[name]) - before) / requests)
     but = BY_COPY.format(size=part.stat().st_size // MIB) if kind == MIXED else ""
     notes = SPEED_NOTES.format(what=KINDS[kind], rounds=rounds, but=but, processors=len(os.sched_getaffinity(0)))
-    return speed_sheet(kind, rates, notes)
+    return speed_sheet(kind, rates, costs, notes)
 
 
-def speed_sheet(kind: str, rates: Rates, notes: str) -> Sheet:
+def speed_sheet(kind: str, rates: Rounds, costs: Rounds, notes: str) -> Sheet:
     """A row for each cell."""
     rows, records = [], []
     for (way, block, depth, connections), found in rates.items():
@@ -244,9 +255,11 @@ def speed_sheet(kind: str, rates: Rates, notes: str) -> Sheet:
             ratio = statistics.median(ours / theirs for ours, theirs in zip(found[OURS], found[peer], strict=True))
             row.append(f"{number(ratio)} {'met' if ratio >= goal else 'missed'}")
             record[f"to {peer}"] = ratio
+        cost = costs[way, block, depth, connections]
+        row.append(" / ".join(number(1e6 * statistics.median(cost[name])) for name in (OURS, ZSTD, MALLOC)))
         rows.append(tuple(row))
-        records.append(record)
-    head = ("", "block", "depth", "connections", OURS, ZSTD, MALLOC, "to zstd", "to malloc")
+        records.append({**record, "seconds": cost})
+    head = ("", "block", "depth", "connections", OURS, ZSTD, MALLOC, "to zstd", "to malloc", "us of processor")
     return Sheet(f"Requests: {kind}", head, rows, notes, records)
 
 
