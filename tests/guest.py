@@ -67,6 +67,10 @@ mount -t tmpfs -o size=256m,mode=1777 tmp /tmp
 chmod 1777 /var/tmp
 mkdir -m 0777 /var/tmp/home
 ip link set lo up
+if [ -e /sys/class/net/eth0 ]; then
+    ip address add 10.0.2.15/24 dev eth0
+    ip link set eth0 up || fail "no network"
+fi
 echo 1 >/proc/sys/vm/overcommit_memory
 mount -t cgroup2 none /sys/fs/cgroup || fail "mount cgroup2"
 echo +memory +pids >/sys/fs/cgroup/cgroup.subtree_control || fail "no memory controller"
@@ -220,6 +224,7 @@ class Guest:
     environment: dict[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()  #: more that are loaded
     disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on
+    network: bool = False  #: 10.0.2.2 is this machine's loopback
 
     def run(self) -> int:
         """The command's exit status; TIMED_OUT when the guest had to be killed."""
@@ -270,7 +275,7 @@ class Guest:
         busybox = shutil.which("busybox", path=_path())
         assert busybox is not None
         shutil.copy(busybox, root / "bin" / "busybox")
-        modules = _modules(kernel, MODULES + self.modules)
+        modules = _modules(kernel, MODULES + self.modules + (("virtio_net",) if self.network else ()))
         for name, path in modules.items():
             shutil.copy(path, root / "modules" / f"{name}.ko")
         (root / "modules" / "order").write_text("".join(f"{name}\n" for name in modules))
@@ -303,6 +308,8 @@ class Guest:
         for number, options in enumerate(self.disks):
             command += ["-blockdev", f"{options},node-name=more{number}"]
             command += ["-device", f"virtio-blk-pci,drive=more{number},romfile="]
+        if self.network:
+            command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
         for number, place in enumerate(shares()):
             command += ["-fsdev", f"local,id=fs{number},path={place},security_model=none,readonly=on,multidevs=remap"]
             command += ["-device", f"virtio-9p-pci,fsdev=fs{number},mount_tag=share{number}"]

@@ -80,6 +80,11 @@ class Command:
     def uri(self) -> str:
         return f"nbd+unix:///?socket={self.socket}"
 
+    @property
+    def address(self) -> str:
+        """HOST:PORT, where it listens on TCP."""
+        return self.said().split(" at ")[1].split(",")[0]
+
     def said(self) -> str:
         return self.log.read_text()
 
@@ -103,12 +108,19 @@ class Command:
 
 @contextmanager
 def command(
-    where: Path, *options: str, size: int = SIZE, memory: str = "64M", ordinary: bool = False, before: str = ""
+    where: Path,
+    *options: str,
+    size: int = SIZE,
+    memory: str = "64M",
+    ordinary: bool = False,
+    before: str = "",
+    listen: str = "",
 ) -> Iterator[Command]:
-    """The command, once it listens. `before`: shell commands that come first."""
+    """The command, once it listens: on `listen`, or on a Unix socket. `before`: shell commands that come first."""
     socket, log = where / "socket", where / "log"
     socket.unlink(missing_ok=True)
-    arguments = [FRONTSWAP, "serve", "--size", str(size), "--memory", memory, "--socket", str(socket), *options]
+    arguments = [FRONTSWAP, "serve", "--size", str(size), "--memory", memory, *options]
+    arguments += ["--listen", listen] if listen else ["--socket", str(socket)]
     if ordinary and ROOT:
         arguments = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *arguments]
     if before:

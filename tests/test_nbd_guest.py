@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import guest
 import pytest
-from helpers import MiB
-from nbd import command, need, where
+from helpers import ROOT, MiB
+from nbd import Command, command, need, where
 
 assert where  # a fixture
 
@@ -32,49 +34,174 @@ for turn in (0, 1):
             found[:] = part(n, 1)
 print("all bytes are right", len(parts), "MiB")
 """
-SCRIPT = """
+# In a guest: swap on, all of that process, swap off; with what its kernel has counted, and its block device.
+SWAPS = """
 set -e
+device=$1
+grep MemTotal /proc/meminfo
+count() { echo "$1" $(cat /sys/block/${device#/dev/}/stat); }
+count on
+python -c "$2" $3
+/usr/sbin/swapoff $device
+count off
+grep -E '^(pswpin|pswpout|thp_swpout) ' /proc/vmstat
+"""
+DISK = """
 /usr/sbin/mkswap /dev/vdb
 /usr/sbin/swapon --discard /dev/vdb
-grep MemTotal /proc/meminfo
-python -c "$1" $2
-/usr/sbin/swapoff /dev/vdb
-grep -E '^pswp(in|out) ' /proc/vmstat
 """
+# A pool of a twentieth of its RAM, so that most goes on to the device. zbud: 6.1 writes back from no zsmalloc.
+ZSWAP = """
+mount -t debugfs none /sys/kernel/debug
+cd /sys/module/zswap/parameters
+echo lz4 >compressor
+echo zbud >zpool
+echo 5 >max_pool_percent
+echo 1 >enabled
+grep . enabled compressor zpool max_pool_percent
+cd -
+"""
+ZSWAP_COUNTERS = """
+cd /sys/kernel/debug
+grep . zswap/* frontswap/*
+"""
+READ_SECTORS, WRITTEN_SECTORS = 2, 6  # of a line of /sys/block/*/stat
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """What a guest said at its end."""
+
+    said: str
+
+    def counter(self, name: str, by: str = " ") -> int:
+        """Of /proc/vmstat, or of debugfs."""
+        (line,) = [line for line in self.said.splitlines() if line.startswith(name + by)]
+        return int(line.removeprefix(name + by))
+
+    def device(self, which: int, when: str) -> int:
+        """Of its swap device, in pages."""
+        (line,) = [line for line in self.said.splitlines() if line.startswith(when + " ")]
+        return int(line.split()[1 + which]) * 512 // 4096
+
+    def between(self, which: int) -> int:
+        """While it was a swap device."""
+        return self.device(which, "off") - self.device(which, "on")
+
+
+def swap(
+    capfd: pytest.CaptureFixture[str], script: str, device: str, more: tuple[str, ...] = (), **how: Any
+) -> Swapped:
+    """A guest swaps by a script; what has to hold whatever its device is."""
+    machine = guest.Guest(
+        ["sh", "-c", script, "sh", device, FILL, str(2 * RAM), *more],
+        memory=RAM * MiB,
+        memory_max=8192 * MiB,
+        root=True,
+        timeout=1500,
+        **how,
+    )
+    status = machine.run()
+    found = Swapped(capfd.readouterr().out)
+    assert status == 0, found.said
+    assert "all bytes are right" in found.said
+    assert int(found.said.split("MemTotal:")[1].split()[0]) << 10 <= RAM * MiB
+    assert found.counter("pswpout") > RAM * MiB // 4096
+    # Its kernel's count of pages, and what its device was asked for: the same, to the page.
+    assert found.between(WRITTEN_SECTORS) == found.counter("pswpout")
+    assert found.between(READ_SECTORS) == found.counter("pswpin")
+    return found
+
+
+def agrees(found: Swapped, export: dict[str, Any]) -> None:
+    """The server has counted what the guest's device was asked for, mkswap's header too."""
+    assert export["written_bytes"] // 4096 == found.device(WRITTEN_SECTORS, "off")
+    # QEMU and its firmware read the first blocks, too.
+    assert 0 <= export["read_bytes"] // 4096 - found.device(READ_SECTORS, "off") <= 16
+    assert (export["errors"], export["poisoned"]) == (0, 0)
+    # What the guest has freed it has trimmed, by clusters.
+    assert export["trims"] > 0
+
+
+def virtio(server: Command) -> str:
+    """QEMU's disk, by its own NBD client."""
+    return f"driver=nbd,server.type=unix,server.path={server.socket},discard=unmap"
+
+
+@pytest.fixture(autouse=True)
+def a_guest() -> None:
+    if reason := guest.why_not():
+        pytest.skip(reason)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["file", "ram"])
 def test_a_guest_swaps_twice_its_ram(where: Path, capfd: pytest.CaptureFixture[str], base: str) -> None:
-    if reason := guest.why_not():
-        pytest.skip(reason)
     options = ["--base", str(where / "base")] if base == "file" else []
     memory = "256M" if base == "file" else "1G"
     with command(where, "--force", *options, size=1024 * MiB, memory=memory) as server:
-        disk = f"driver=nbd,server.type=unix,server.path={server.socket},discard=unmap"
-        machine = guest.Guest(
-            ["sh", "-c", SCRIPT, "sh", FILL, str(2 * RAM)],
-            memory=RAM * MiB,
-            memory_max=8192 * MiB,
-            root=True,
-            timeout=1500,
-            disks=(disk,),
+        found = swap(capfd, DISK + SWAPS, "/dev/vdb", disks=(virtio(server),))
+        agrees(found, server.counters()["exports"][0])
+        assert server.end() == 0
+
+
+@pytest.mark.slow
+def test_with_its_own_zswap_in_front(where: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with command(where, "--force", "--base", str(where / "base"), size=1024 * MiB, memory="256M") as server:
+        # One processor: frontswap counts without a lock.
+        found = swap(
+            capfd,
+            ZSWAP + DISK + SWAPS + ZSWAP_COUNTERS,
+            "/dev/vdb",
+            disks=(virtio(server),),
+            modules=("lz4",),
+            cpus=1,
         )
-        status = machine.run()
-        said = capfd.readouterr().out
-        assert status == 0, said
-        assert "all bytes are right" in said
-        total = int(said.split("MemTotal:")[1].split()[0]) << 10
-        assert total <= RAM * MiB
-        swapped = {line.split()[0]: int(line.split()[1]) for line in said.splitlines() if line.startswith("pswp")}
-        found = server.counters()["exports"][0]
-        # mkswap writes its header, and reads what was there.
-        assert swapped["pswpout"] > RAM * MiB // 4096
-        assert 0 <= found["written_bytes"] // 4096 - swapped["pswpout"] <= 16
-        assert 0 <= found["read_bytes"] // 4096 - swapped["pswpin"] <= 4096
-        assert (found["errors"], found["poisoned"]) == (0, 0)
-        # What the guest has freed it has trimmed, by clusters.
-        assert found["trims"] > 0
+        agrees(found, server.counters()["exports"][0])
+        for line in ("enabled:Y", "compressor:lz4", "zpool:zbud", "max_pool_percent:5"):
+            assert line in found.said
+        # A page comes to us because zswap has refused it (a huge one is refused once), or has written it back.
+        refused = found.counter("frontswap/failed_stores", ":") + 511 * found.counter("thp_swpout")
+        written_back = found.counter("zswap/written_back_pages", ":")
+        assert found.counter("pswpout") == refused + written_back
+        assert written_back > 0
+        assert found.counter("frontswap/succ_stores", ":") > 0
+        assert server.end() == 0
+
+
+# What is on its way out over a network needs memory for its packets, before any is free by that.
+ATTACH = """
+frontswap attach --connect $4 $1
+/usr/sbin/swapon --show
+"""
+DETACH = """
+frontswap detach $1
+cat /sys/block/nbd0/size
+"""
+
+
+@pytest.mark.slow
+@need("nbd-client")
+def test_by_the_kernels_own_client_on_a_server_of_another_machine(
+    where: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = (
+        ["--force", "--lock", "--base", str(where / "base")] if ROOT else ["--force", "--base", str(where / "base")]
+    )
+    with command(where, *options, size=1024 * MiB, memory="256M", listen="127.0.0.1:0") as server:
+        host, port = server.address.split(":")
+        assert host == "127.0.0.1"
+        found = swap(
+            capfd,
+            ATTACH + SWAPS + DETACH,
+            "/dev/nbd0",
+            more=(f"10.0.2.2:{port}",),
+            modules=("nbd",),
+            network=True,
+            cpus=1,
+        )
+        agrees(found, server.counters()["exports"][0])
+        assert found.said.splitlines()[-1] == "0", "the device is free again"
         assert server.end() == 0
 
 
@@ -105,8 +232,6 @@ echo done
 @pytest.mark.slow
 @need("nbd-client", "nbdinfo")
 def test_attach_and_detach(capfd: pytest.CaptureFixture[str]) -> None:
-    if reason := guest.why_not():
-        pytest.skip(reason)
     machine = guest.Guest(
         ["sh", "-c", ATTACHED],
         memory=768 * MiB,

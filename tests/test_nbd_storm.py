@@ -111,6 +111,42 @@ def test_each_page_is_one_writers(where: Path, base: str) -> None:
         together(writers + 1, work)
 
 
+def test_the_pool_comes_and_goes_under_large_requests(where: Path) -> None:
+    """Who reads looks at the page after that one, too, which he does not own: it becomes one of one word, which is any
+    word, and the pool may be taken apart.
+    """
+    clients, pages = 3, 32
+
+    def made(rng: np.random.Generator) -> bytes:
+        """Pages of one word, and others."""
+        found = np.repeat(rng.integers(0, 1 << 64, pages, "u8"), PAGE // 8).reshape(pages, PAGE // 8)
+        found[rng.integers(0, 2, pages) == 1, : PAGE // 16] = rng.integers(0, 1 << 64, PAGE // 16, "u8")
+        return found.tobytes()
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number)
+        if number == clients:
+            while len(finished) < clients:
+                (registered,) = hooks.backends
+                hooks.unregister(registered)
+                hooks.register("zcache:size=4M")
+            return
+        try:
+            with server.connect() as client:
+                for _ in range(300):
+                    data = made(rng)
+                    client.write(number * pages * PAGE, data)
+                    client.read((number + 1) % clients * pages * PAGE, pages * PAGE)
+                    assert client.read(number * pages * PAGE, pages * PAGE) == data
+        finally:
+            finished.append(number)
+
+    finished: list[int] = []
+    with served(where, "file", backends="zcache:size=4M") as server:
+        hooks = server.exports.hooks
+        together(clients + 1, work)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_a_storm_with_a_model(where: Path, base: str) -> None:
     """Each client has a part of the export, a pipeline of requests, and a model that every read is compared with."""

@@ -258,7 +258,7 @@ class Areas(Hooks):
             self.view(number, "into", into, 1, True, cython.address(view))
             with cython.nogil:
                 ctx = context_take(pg)
-                result = area_load(pg, ctx, number, at, cython.cast(bytes_p, view.buf), cython.address(error))
+                result = area_load(pg, ctx, number, at, 0, cython.cast(bytes_p, view.buf), cython.address(error))
                 context_give(ctx)
             PyBuffer_Release(cython.address(view))
             if result < 0:
@@ -345,7 +345,7 @@ class Areas(Hooks):
                 ctx = context_take(pg)
                 for i in range(n):
                     results[i] = area_load(
-                        pg, ctx, number, offsets[i], cython.cast(bytes_p, view.buf) + i * size, cython.address(error)
+                        pg, ctx, number, offsets[i], 0, cython.cast(bytes_p, view.buf) + i * size, cython.address(error)
                     )
                     if error:
                         results[i] = -error if error > 0 else -ENOENT if error == LOAD_GONE else -EIO

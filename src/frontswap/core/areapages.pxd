@@ -22,14 +22,14 @@ cdef int store_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page
                      const uint8_t *data) noexcept nogil
 cdef int area_replace(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
 cdef int area_store(pager_t *pg, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
-cdef int area_load(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, uint8_t *into,
+cdef int area_load(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, int more, uint8_t *into,
                    int *error) noexcept nogil
 cdef int area_invalidate(pager_t *pg, uint32_t number, uint32_t offset) noexcept nogil
 cdef void area_empty(pager_t *pg, uint32_t number) noexcept nogil
 cdef void area_store_many(pager_t *pg, uint32_t number, const uint32_t *offsets, const int64_t *order, int64_t n,
                           const uint8_t *data, int32_t *results) noexcept nogil
-cdef int load_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page, uint32_t *state, uint8_t *into,
-                    int *error) noexcept nogil
+cdef int load_owned(pager_t *pg, context_t *ctx, uint32_t number, uint32_t page, uint32_t *state, int more,
+                    uint8_t *into, int *error) noexcept nogil
 cdef int area_update(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, uint32_t within, uint32_t length,
                      const uint8_t *data) noexcept nogil
 cdef int area_discard(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset) noexcept nogil

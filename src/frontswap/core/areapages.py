@@ -90,10 +90,11 @@ def area_store(pg, number, offset, data):
     return result
 
 
-def load_owned(pg, ctx, number, page, state, into, error):
+def load_owned(pg, ctx, number, page, state, more, into, error):
     """Bring an owned page's bytes into `into`; 1, 0, or -1 with `*error` as of area_load().
 
-    `*state`: the word that it had, and that it is to have. After -1 the page has been let go of.
+    `*state`: the word that it had, and that it is to have. `more`: see record_get(). After -1 the page has been let go
+    of.
     """
     held: cython.bint = False
     error[0] = 0
@@ -106,7 +107,7 @@ def load_owned(pg, ctx, number, page, state, into, error):
         return -1
     held = holder(pg, page, state[0]) >= 0
     ctx.into = into
-    error[0] = frontswap_load(pg, ctx, page, state[0], 0)
+    error[0] = frontswap_load(pg, ctx, page, state[0], more)
     ctx.into = ctx.plain
     if error[0] and held and not ctx.from_slot:
         # Its backend has lost it, or gives back what is not it. (An error of the slot may pass: that page stays.)
@@ -125,11 +126,14 @@ def load_owned(pg, ctx, number, page, state, into, error):
     return 1 if held else 0
 
 
-def area_load(pg, ctx, number, offset, into, error):
-    """frontswap_load for a page of an area: 1 from a backend, 0 from its slot or never stored, -1 with `*error`."""
+def area_load(pg, ctx, number, offset, more, into, error):
+    """frontswap_load for a page of an area: 1 from a backend, 0 from its slot or never stored, -1 with `*error`.
+
+    `more`: how many pages after it are wanted next.
+    """
     page: uint32_t = pg.blocks[number].first + offset
     state: uint32_t = page_own(pg, page)
-    result: cython.int = load_owned(pg, ctx, number, page, cython.address(state), into, error)
+    result: cython.int = load_owned(pg, ctx, number, page, cython.address(state), more, into, error)
     if result >= 0:
         store32(cython.address(pg.pages[page].state), state)
     return result
@@ -150,7 +154,7 @@ def area_update(pg, ctx, number, offset, within, length, data):
     if data == cython.NULL and (state & STATE) == NONE:
         store32(cython.address(pg.pages[page].state), NONE)
         return 0
-    if load_owned(pg, ctx, number, page, cython.address(state), ctx.plain, cython.address(error)) < 0:
+    if load_owned(pg, ctx, number, page, cython.address(state), 0, ctx.plain, cython.address(error)) < 0:
         return -error if error > 0 else -EIO
     if data == cython.NULL:
         memset(ctx.plain + within, 0, length)

@@ -32,6 +32,7 @@ from cython.cimports.frontswap.core.layout import (
     segment_p,
 )
 from cython.cimports.frontswap.core.leases import FILE_SHIFT
+from cython.cimports.frontswap.core.record import room_ahead
 from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append
 from cython.cimports.frontswap.core.swapfile import slot_read
 from cython.cimports.frontswap.core.uapi import (
@@ -113,6 +114,8 @@ def records_move(pg, number, data, stream):
         add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
         addi(cython.address(s.live), -cython.cast(int32_t, length))
         moved += length
+        if stream == STREAM_POOL:
+            room_ahead(pg)
     add64(cython.address(pg.counters[C_CLEANED_BYTES]), moved)
     return moved
 

@@ -89,8 +89,9 @@ cdef enum:
     MISSES_LOOK = 4         # misses in a row after which the candidates are compared again
     MISSES_MANY = 8         # misses in a row after which most pages are not even tried
     TRY_EVERY = 16          # pages, then
+    FEW = 64                # bytes of a sample to one match of LZ4's: if there are fewer matches it rushes
 
-# What one array's pages have taught so far; 30 bytes. Several threads update it without a lock: every
+# What one array's pages have taught so far; 31 bytes. Several threads update it without a lock: every
 # field is one aligned word of which every value is valid, and a lost update costs a sample at most.
 cdef struct codec_choice:
     uint32_t pages              # offered so far: the clock of sampling
@@ -98,6 +99,7 @@ cdef struct codec_choice:
     uint8_t best                # the candidate in use
     uint8_t misses              # pages in a row that did not fit, up to MISSES_MANY
     uint16_t size[CANDIDATES]   # of a sample, smoothed, in 1/SAMPLE_UNIT; 0: not tried yet
+    uint8_t rushes              # 1: LZ4 alone finds few matches, so it takes several GB a second; a shuffle makes many
 
 # typesize: bytes of an element, 0 for unknown. fixed_kind: one of the kinds, -1 to choose.
 cdef void codec_choice_init(codec_choice *c, int typesize, int fixed_kind) noexcept nogil

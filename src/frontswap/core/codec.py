@@ -323,12 +323,49 @@ def measure(
     """Compress a sample with candidate i. True when its size is far from what it used to be."""
     length: uint32_t = encode(candidate(i), state, src, n, tmp, dst, cap)
     now: int32_t = SAMPLE_UNIT
+    if i == 0:
+        c.rushes = length != 0 and matches_are_few(dst, length, n // FEW)
     if 0 < length < n:
         now = cython.cast(int32_t, cython.cast(uint64_t, length) * SAMPLE_UNIT // n)
     before: int32_t = c.size[i]
     jumped: cython.bint = before == 0 or now > before + SAMPLE_UNIT // 8 or now < before - SAMPLE_UNIT // 8
     c.size[i] = cython.cast(uint16_t, now if jumped else (before + now) // 2)
     return jumped
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def matches_are_few(record: cython.pointer[cython.const[uint8_t]], n: uint32_t, most: uint32_t) -> cython.bint:
+    """Has LZ4 found no more than `most` matches?
+
+    Source: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+    """
+    at: uint32_t = 0
+    token: uint32_t
+    length: uint32_t
+    while True:
+        token = record[at]
+        at += 1
+        length = token >> 4
+        if length == 15:
+            while at < n and record[at] == 255:
+                length += 255
+                at += 1
+            length += record[at] if at < n else 0
+            at += 1
+        at += length + 2
+        if at >= n:
+            return True  # the last ones are literals
+        if most == 0:
+            return False
+        most -= 1
+        if token & 15 == 15:
+            while at < n and record[at] == 255:
+                at += 1
+            at += 1
+            if at >= n:
+                return True
 
 
 @cython.cfunc
@@ -343,9 +380,11 @@ def cheapest(c: cython.pointer[codec_choice], but: cython.int) -> cython.int:
         size: uint32_t = c.size[i]
         if size == 0 or i == but:
             continue
-        # as fast as they come: shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
-        handicap: uint32_t = 2 if i >= BITSHUFFLES else 4 if i == 0 and size > SAMPLE_UNIT // 4 else 0
-        cost: uint32_t = size * (64 + handicap)
+        # as fast as they come: LZ4 where it rushes; shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
+        weight: uint32_t = 66 if i >= BITSHUFFLES else 64
+        if i == 0:
+            weight = 56 if c.rushes else 68 if size > SAMPLE_UNIT // 4 else 64
+        cost: uint32_t = size * weight
         if cost < least:
             least = cost
             best = i

@@ -117,7 +117,8 @@ cdef int chunk_error(export_t *x, wire_t *w, uint64_t cookie, int error, int64_t
 cdef int error_reply(export_t *x, wire_t *w, uint64_t cookie, int error, int64_t at) noexcept nogil
 
 cdef int page_do(
-    export_t *x, context_t *ctx, int what, uint32_t page, uint32_t within, uint32_t n, uint8_t *at) noexcept nogil
+    export_t *x, context_t *ctx, int what, uint32_t page, uint32_t within, uint32_t n, int more,
+    uint8_t *at) noexcept nogil
 cdef int pages_do(export_t *x, int what, uint64_t offset, uint32_t length, uint8_t *at, uint64_t *failed) noexcept nogil
 cdef int pages_sync(export_t *x) noexcept nogil
 cdef int stored(int result) noexcept nogil

@@ -259,13 +259,18 @@ def stored(result):
     return result - IN_BACKEND_STILL if result > IN_BACKEND_STILL else result
 
 
-def page_do(x, ctx, what, page, within, n, at):
-    """READ, WRITE, TRIM or WRITE_ZEROES of the bytes [within, within + n) of a page, to or from `at`; 0 or an errno."""
+def page_do(x, ctx, what, page, within, n, more, at):
+    """READ, WRITE, TRIM or WRITE_ZEROES of the bytes [within, within + n) of a page, to or from `at`; 0 or an errno.
+
+    `more`: how many pages after it come next.
+    """
     pg: pager_p = x.pg
     error: cython.int = 0
+    into: bytes_p
     if what == READ:
         # Into its place at once, if it is a whole page.
-        if area_load(pg, ctx, x.number, page, at if n == PAGE else ctx.plain, cython.address(error)) < 0:
+        into = at if n == PAGE else ctx.plain
+        if area_load(pg, ctx, x.number, page, more, into, cython.address(error)) < 0:
             return error if error > 0 else EIO
         if n != PAGE:
             memcpy(at, ctx.plain + within, n)
@@ -287,6 +292,7 @@ def pages_do(x, what, offset, length, at, failed):
     within: uint32_t
     n: uint32_t
     turn: cython.int
+    more: cython.int
     error: cython.int = 0
     if not area_enter(x.pg, x.number):
         return ESHUTDOWN
@@ -298,7 +304,8 @@ def pages_do(x, what, offset, length, at, failed):
             failed[0] = offset
             within = offset % PAGE
             n = PAGE - within if PAGE - within < length else length
-            error = page_do(x, ctx, what, cython.cast(uint32_t, offset // PAGE), within, n, at)
+            more = cython.cast(cython.int, (length - n + PAGE - 1) // PAGE)
+            error = page_do(x, ctx, what, cython.cast(uint32_t, offset // PAGE), within, n, more, at)
             if at != cython.NULL:
                 at += n
             offset += n

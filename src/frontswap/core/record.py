@@ -19,16 +19,20 @@ from cython.cimports.frontswap.core.layout import (
     C_SLOT_LOADS,
     HEADER,
     KIND,
+    RECORD_LOG,
     RECORD_SAME,
+    STREAM_POOL,
     block_p,
+    bytes_p,
     const_record_p,
     length_of,
+    offset_of,
     page_bytes,
     page_p,
     segment_of,
 )
 from cython.cimports.frontswap.core.segments import record_get, record_put
-from cython.cimports.frontswap.core.uapi import add64, uint8_t, uint32_t, uint64_t
+from cython.cimports.frontswap.core.uapi import add64, int64_t, load32, load64, loadp, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, strerror
 
 
@@ -104,6 +108,49 @@ def record_load(pg, ctx, page, record, where):
     return 0
 
 
+def record_ahead(pg, page):
+    """A page will be loaded soon: have the processor fetch its record.
+
+    The caller owns one whose record is in the log, so the log stays. Who owns this one may be changing all that is
+    looked at: it is a hint, and only a hint is made of it.
+    """
+    p: page_p = cython.address(pg.pages[page])
+    where: uint64_t
+    at: uint32_t
+    end: uint32_t
+    ram: bytes_p
+    if page >= pg.max_pages or (load32(cython.address(p.state)) & KIND) != RECORD_LOG:
+        return
+    where = load64(cython.cast(cython.pointer(int64_t), cython.address(p.where)))
+    at = offset_of(where)
+    end = at + (length_of(where) if length_of(where) < FETCHED else FETCHED)
+    # By now it may be a page of one word, which is any word.
+    if segment_of(where) >= pg.max_segments or end > pg.segment_bytes:
+        return
+    ram = loadp(cython.address(pg.segments[segment_of(where)].ram))
+    if ram == cython.NULL:
+        return
+    while at < end:
+        prefetch(ram + at)
+        at += CACHE_LINE
+
+
+def room_ahead(pg):
+    """A record is about to be made: have the processor fetch where it will lie. A hint, too.
+
+    The caller is the backend's store, so the log stays.
+    """
+    number: uint32_t = pg.open_segment[STREAM_POOL]
+    ram: bytes_p = loadp(cython.address(pg.segments[number].ram))
+    at: uint32_t = pg.segments[number].fill
+    end: uint32_t = at + FETCHED // 2
+    if number == 0 or ram == cython.NULL or end > pg.segment_bytes:
+        return
+    while at < end:
+        prefetch(ram + at)
+        at += CACHE_LINE
+
+
 def log_load(pg, ctx, page, state, more):
     """Bring a page whose record is SAME or LOG into `ctx.into`, verified; 0, LOAD_* or an errno. The record stays.
 
@@ -125,6 +172,8 @@ def log_load(pg, ctx, page, state, more):
     error = record_get(pg, ctx, page, more, cython.address(got))
     if error:
         return error
+    if more > 0:
+        record_ahead(pg, page + 1)
     error = record_load(pg, ctx, page, got, where)
     in_ram = cython.cast(cython.p_char, got) >= cython.cast(cython.p_char, pg.pool) and (
         cython.cast(cython.p_char, got)

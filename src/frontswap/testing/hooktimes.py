@@ -60,7 +60,7 @@ def hooks_load(pg, number, into, pages):
         if not area_enter(pg, number):
             return pages
         ctx = context_take(pg)
-        if area_load(pg, ctx, number, cython.cast(uint32_t, i), into + i * size, cython.address(error)) != 1:
+        if area_load(pg, ctx, number, cython.cast(uint32_t, i), 0, into + i * size, cython.address(error)) != 1:
             failed += 1
         context_give(ctx)
         area_leave(pg, number)
