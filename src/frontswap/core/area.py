@@ -41,6 +41,7 @@ from cython.cimports.frontswap.core.layout import (
     OUT,
     PAGE_TABLE,
     SLOT,
+    STREAM_POOL,
     area_p,
     area_t,
     backend_p,
@@ -81,7 +82,9 @@ AREA_COUNTERS = (
     "slot_stores",
     "slot_loads",
     "poisoned",
+    "written_back_pages",
     "curr_pages",
+    "pool_bytes",
 )
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 
@@ -103,10 +106,22 @@ class Areas(Hooks):
         contexts_make(pg)
         self.open = True
 
-    def swapon(self, pages: int, page: int, slots: object, fd: int, direct: bool, zeroing: int, typesize: int) -> int:
+    def swapon(
+        self,
+        pages: int,
+        page: int,
+        slots: object,
+        fd: int,
+        direct: bool,
+        zeroing: int,
+        typesize: int,
+        quota: int = -1,
+        weight: int = -1,
+    ) -> int:
         """A new area, empty; its type | serial << 8, or -1: no type, -2: no room for so many pages.
 
-        `slots` owns `fd`, and lives until nothing can be written to it any more. `zeroing`: see area_t.
+        `slots` owns `fd`, and lives until nothing can be written to it any more. `zeroing`, `quota` and `weight`: see
+        area_t; no weight (-1) counts as 1, and weights are asked for as soon as some area has been given one.
         """
         pg: pager_p = self.pager()
         number: uint32_t = 1
@@ -136,6 +151,10 @@ class Areas(Hooks):
         area.fd = fd
         area.direct = direct
         area.zeroing = zeroing
+        area.quota = quota
+        area.weight = 1 if weight < 0 else weight
+        area.weighted = weight >= 0
+        area.hand = 0
         Py_INCREF(slots)
         self.kept[number] = cython.cast(cython.pointer(PyObject), slots)
         block.first = cython.cast(uint32_t, first)
@@ -153,6 +172,8 @@ class Areas(Hooks):
                 if layer.init != cython.NULL:
                     layer.init(layer, pg, number)
                 layer = layer.lower
+        pg.quotas += area.quota >= 0
+        pg.weights += area.weighted
         store32(cython.address(block.live), 1)
         return (number - 1) | cython.cast(cython.longlong, pg.serial) << 8
 
@@ -181,6 +202,8 @@ class Areas(Hooks):
         extent_give(cython.address(pg.ids), block.first, block.pages)
         unlock(cython.address(pg.arena_lock))
         block.pages = 0
+        pg.quotas -= area.quota >= 0
+        pg.weights -= area.weighted
         area.fd = -1
         Py_CLEAR(self.kept[number])
 
@@ -455,6 +478,17 @@ class Areas(Hooks):
         if pg.zcache_number < 0:
             return 0, 0
         return load64(cython.address(pg.pool_bytes)), pg.limit
+
+    def pool_live(self) -> int:
+        """Bytes of the pool's records that a page points at, by its segments: exact when nothing is on its way."""
+        pg: pager_p = self.pager()
+        live: int64_t = 0
+        i: uint32_t
+        if pg.zcache_number >= 0:
+            for i in range(1, pg.next_segment):
+                if pg.segments[i].stream == STREAM_POOL:
+                    live += loadi(cython.address(pg.segments[i].live))
+        return live
 
     def pool_place(self) -> tuple[int, int]:
         """Where the pool is, whatever is used of it: its address, and bytes; 0 without one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
-from .exports import Exports, Wanted, parse_export
+from .exports import Exports, Wanted, parse_export, with_shares
 from .locked import lock_memory, take_pool
 from .server import Server, listen_tcp, listen_unix
 from .tls import Tls, tls_context
@@ -30,6 +30,8 @@ def serve(
     base: Path | None,
     exports: tuple[str, ...],
     memory: str,
+    quotas: tuple[str, ...],
+    weights: tuple[str, ...],
     backends: str,
     socket_path: Path | None,
     listen: str | None,
@@ -63,6 +65,7 @@ def serve(
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
+    wanted = with_shares(wanted, quotas, weights)
     if lock and any(one.base is None for one in wanted):
         raise ParameterError("lock", True, "for exports with a base: RAM in its place could be swapped out itself")
     if lock:
