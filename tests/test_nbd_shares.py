@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MiB, together
-from nbd import command, served, where
+from helpers import MiB, together, wait_until
+from nbd import Served, command, served, where
+from test_nbd_bases import no_file_beyond
 from test_nbd_serve import fails
 
 from frontswap.errors import ParameterError
 from frontswap.nbd.exports import Exports, Wanted, with_shares
+from frontswap.nbd.idle import Idle
 from frontswap.testing.nbd_client import Client
 
 assert where  # a fixture
@@ -129,3 +133,102 @@ def test_shares_of_exports_that_are_not_there() -> None:
         with_shares([Wanted("web", PAGE, None)], ["db=1M"], [])
     with pytest.raises(ParameterError, match="with a base"):
         Exports([Wanted("web", PAGE, None, quota=1)], memory=8 * MiB)
+
+
+# --- guests that have gone -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def idle(exports: Exports, seconds: float) -> Iterator[None]:
+    """Exports without clients give their RAM back."""
+    made = Idle(exports, seconds)
+    made.start()
+    try:
+        yield
+    finally:
+        made.stop()
+
+
+def in_the_pool(server: Served, name: str) -> int:
+    """Bytes that an export has there."""
+    return server.exports[name].area.statistics().pool_bytes
+
+
+@pytest.mark.parametrize("base", ["file", "writethrough"])
+def test_a_guest_that_has_gone_gives_its_ram_back_and_finds_its_bytes(where: Path, base: str) -> None:
+    wanted = guests(where, gone={}, there={})
+    with (
+        served(where, base, wanted=wanted, memory=8 * MiB) as server,
+        idle(server.exports, 0.05),
+        server.connect("there") as there,
+    ):
+        write(there, range(300))
+        for _ in range(2):
+            with server.connect("gone") as gone:
+                write(gone, range(300))
+            before = in_the_pool(server, "there")
+            wait_until(lambda: in_the_pool(server, "gone") == 0, "its pages leave")
+            assert in_the_pool(server, "there") == before > 0
+            assert server.exports["gone"].area.used_pages() == 300
+            with server.connect("gone") as again:
+                check(again, range(300))
+        check(there, range(300))
+
+
+def test_ram_that_is_the_base_stays_in_the_pool(where: Path) -> None:
+    wanted = [Wanted("ram", 8 * MiB, None), *guests(where, disk={})]
+    with served(where, wanted=wanted, memory=8 * MiB) as server, idle(server.exports, 0.01):
+        for name in ("ram", "disk"):
+            with server.connect(name) as client:
+                write(client, range(300))
+        wait_until(lambda: in_the_pool(server, "disk") == 0, "the pages of the one with a base leave")
+        assert in_the_pool(server, "ram") > 0
+
+
+def test_clients_that_come_back_while_their_pages_leave_lose_nothing(where: Path) -> None:
+    """Each has its part of one export, and is away for a moment again and again."""
+
+    def work(number: int) -> None:
+        rng = np.random.default_rng(number)
+        model: dict[int, bytes] = {}
+        for turn in range(60):
+            with server.connect("guest") as client:
+                for _ in range(10):
+                    at = int(rng.integers(0, 200)) * 3 + number
+                    model[at] = page(turn << 20 | at)
+                    client.write(at * PAGE, model[at])
+                    look = int(rng.choice(list(model)))
+                    assert client.read(look * PAGE, PAGE) == model[look]
+        with server.connect("guest") as client:
+            for at, data in model.items():
+                assert client.read(at * PAGE, PAGE) == data
+
+    wanted = guests(where, guest={})
+    with served(where, wanted=wanted, memory=8 * MiB) as server, idle(server.exports, 0):
+        together(3, work)
+        wait_until(lambda: in_the_pool(server, "guest") == 0, "all have gone")
+
+
+def test_what_cannot_leave_is_said_once(where: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(where, wanted=guests(where, guest={}), memory=8 * MiB) as server:
+        with server.connect("guest") as client:
+            write(client, range(50))
+        with no_file_beyond(0), idle(server.exports, 0.01):
+            wait_until(lambda: "cannot leave" in caplog.text, "it says so")
+        assert caplog.text.count("cannot leave") == 1
+        with server.connect("guest") as client:
+            check(client, range(50))
+
+
+def test_idle_exports_of_the_command(where: Path) -> None:
+    with command(where, "--base", f"{where}/base", "--idle-after", "50ms", "--force") as server:
+        with server.connect() as client:
+            write(client, range(100))
+        wait_until(lambda: server.counters()["exports"][0]["pool_bytes"] == 0, "its pages leave")
+        assert server.counters()["exports"][0]["written_back_pages"] == 100
+    (where / "base").unlink()
+    with command(where, "--base", f"{where}/base", "--idle-after", "never") as server, server.connect() as client:
+        write(client, range(100))
+        check(client, range(100))
+    ways = ["--memory", "64M", "--socket", str(where / "socket"), "--size", "8M"]
+    assert "idle_after='soon': must be a duration" in fails(*ways, "--idle-after", "soon")

@@ -9,11 +9,21 @@ import threading
 import numpy as np
 import pytest
 from helpers import together
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from numpy.typing import NDArray
 
 from frontswap import Frontswap, SwapArea
-from frontswap.area import HooksStatistics
-from frontswap.errors import ParameterError, SlotError
+from frontswap.area import AreaStatistics, HooksStatistics
+from frontswap.errors import FrontswapError, ParameterError, SlotError
 from frontswap.testing.content import Content
 
 SIZE = 4 << 20
@@ -291,17 +301,21 @@ def test_without_a_weight_the_oldest_leave_whosesoever_they_are() -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_pressure_empties_the_pool_whatever_the_weights(policy: str) -> None:
+@pytest.mark.parametrize("quota", [True, False])
+def test_pressure_empties_the_pool_whatever_the_shares(policy: str, quota: bool) -> None:
     with Frontswap(POOL + policy) as hooks:
-        areas = [hooks.swapon(PAGES, weight=weight) for weight in (0, 1, 10000)]
+        shares = [{"quota": "300K"}, {"quota": "1M"}, {}] if quota else [{"weight": w} for w in (0, 1, 10000)]
+        areas = [hooks.swapon(PAGES, **one) for one in shares]
         for area in areas:
             fill(area, range(400))
+        for area in areas:
+            area.invalidate_many(range(0, 400, 3))
         relief = hooks.pressure("critical")
         assert relief.left_bytes == 0
         assert agree(hooks).pool_bytes == 0
         hooks.pressure("none")
         for area in areas:
-            check(area, range(400))
+            check(area, range(1, 400, 3))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -324,6 +338,203 @@ def test_who_cannot_give_way_is_refused_and_leaves_the_rest_to_others(policy: st
             hungry.load(offset, found)
             assert (found == page(offset)).all()
         assert agree(hooks).areas[0].written_back_pages == 0
+
+
+BIG = 64 << 10
+BIG_NOISE = np.random.default_rng(2).integers(1, 2**63, BIG // 16, np.uint64)
+
+
+def big(number: int) -> Page:
+    """64 KiB whose records take a 120th of the pool."""
+    made = np.zeros(BIG // 8, np.uint64)
+    made[: BIG // 16] = BIG_NOISE
+    made[0] = number + 1
+    return made
+
+
+class Shares(RuleBasedStateMachine):
+    """Any order of stores, loads and drops, of areas that come and go with any weights and quotas.
+
+    A page leaves the pool only of an area that had not less than its share, or that came to its quota.
+    """
+
+    spec = POOL
+
+    @initialize(weights=st.lists(st.sampled_from([1, 2, 5, 20]), min_size=2, max_size=3))
+    def begin(self, weights: list[int]) -> None:
+        """The pool is full from the beginning."""
+        self.hooks = Frontswap(self.spec)
+        self.areas: dict[SwapArea, dict[int, int]] = {}
+        self.generation = 0
+        for pick, weight in enumerate(weights):
+            self.swapon(weight, None)
+            self.store(pick, 0, 150, False)
+
+    @precondition(lambda self: len(self.areas) < 4)
+    @rule(weight=st.sampled_from([None, 0, 1, 2, 5, 100]), quota=st.sampled_from([None, None, "1M", "300K", 0]))
+    def swapon(self, weight: int | None, quota: int | str | None) -> None:
+        """Weights count from the first one on."""
+        self.areas[self.hooks.swapon(150, page=BIG, weight=weight, quota=quota)] = {}
+
+    @precondition(lambda self: len(self.areas) > 1)
+    @rule(pick=st.integers(0, 3))
+    def swapoff(self, pick: int) -> None:
+        area = list(self.areas)[pick % len(self.areas)]
+        del self.areas[area]
+        area.swapoff()
+
+    @precondition(lambda self: self.areas)
+    @rule(pick=st.integers(0, 3), first=st.integers(0, 149), count=st.integers(1, 150), batch=st.booleans())
+    def store(self, pick: int, first: int, count: int, batch: bool) -> None:
+        area, known = list(self.areas.items())[pick % len(self.areas)]
+        offsets = [(first + i) % 150 for i in range(count)]
+        if batch:
+            offsets = offsets[:8]
+        self.generation += 1
+        for offset in offsets:
+            known[offset] = self.generation
+        before = {one.type: one for one in self.hooks.statistics().areas}
+        if batch:
+            assert (area.store_many(offsets, np.concatenate([big(self.generation)] * len(offsets))) >= 0).all()
+            self.fair(before, area, len(offsets))
+            return
+        for offset in offsets:
+            area.store(offset, big(self.generation))
+            before = self.fair(before, area, 1)
+
+    def fair(self, before: dict[int, AreaStatistics], storing: SwapArea, pages: int) -> dict[int, AreaStatistics]:
+        """Who has lost a page had not less than its share, but for the pages that came."""
+        now = {one.type: one for one in self.hooks.statistics().areas}
+        # Held before, or stored meanwhile: what was there when somebody had to leave lies between the two.
+        held = {one.type: max(one.pool_bytes, now[one.type].pool_bytes) for one in before.values()}
+        sharing = [one for one in now.values() if one.weight and held[one.type]]
+        total = sum(held[one.type] for one in sharing)
+        weights = sum(one.weight for one in sharing)
+        for one in now.values():
+            if one.written_back_pages == before[one.type].written_back_pages:
+                continue
+            if one.type == storing.type and one.quota_bytes >= 0:
+                continue  # its own quota
+            if one.weight == 0:
+                assert not [other for other in sharing if now[other.type].pool_bytes > (pages + 2) * BIG]
+                continue
+            assert held[one.type] + (pages + 2) * BIG >= total * one.weight / weights
+        return now
+
+    @precondition(lambda self: self.areas)
+    @rule(pick=st.integers(0, 3), offsets=st.lists(st.integers(0, 149), max_size=30))
+    def load(self, pick: int, offsets: list[int]) -> None:
+        area, known = list(self.areas.items())[pick % len(self.areas)]
+        found = np.empty(BIG // 8, np.uint64)
+        for offset in offsets:
+            area.load(offset, found)
+            assert (found == big(known[offset])).all() if offset in known else not found.any()
+
+    @precondition(lambda self: self.areas)
+    @rule(pick=st.integers(0, 3), offsets=st.lists(st.integers(0, 149), max_size=30))
+    def invalidate(self, pick: int, offsets: list[int]) -> None:
+        area, known = list(self.areas.items())[pick % len(self.areas)]
+        area.invalidate_many(offsets)
+        for offset in offsets:
+            known.pop(offset, None)
+
+    @precondition(lambda self: self.areas)
+    @rule(pick=st.integers(0, 3), to=st.sampled_from([0, 100_000, 1 << 20]))
+    def reclaim(self, pick: int, to: int) -> None:
+        assert list(self.areas)[pick % len(self.areas)].reclaim(to) <= to
+
+    @invariant()
+    def bytes_agree(self) -> None:
+        for one in calm(self.hooks).areas:
+            assert one.quota_bytes < 0 or one.pool_bytes <= one.quota_bytes
+
+    def teardown(self) -> None:
+        found = np.empty(BIG // 8, np.uint64)
+        for area, known in self.areas.items():
+            for offset in range(150):
+                area.load(offset, found)
+                assert (found == big(known[offset])).all() if offset in known else not found.any()
+        self.hooks.close(force=True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("examples", [8, pytest.param(150, marks=pytest.mark.slow)])
+def test_any_order_of_everything_is_fair(policy: str, examples: int) -> None:
+    machine = type("Machine", (Shares,), {"spec": POOL + policy})
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=25, deadline=None))
+
+
+# --- reclaim ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_area_gives_back_what_it_is_asked_for(policy: str) -> None:
+    with Frontswap(POOL + policy) as hooks:
+        area, other = hooks.swapon(PAGES), hooks.swapon(PAGES)
+        fill(area, range(300))
+        fill(other, range(300))
+        assert area.reclaim(to=100 * RECORD) == 100 * RECORD
+        assert area.statistics().written_back_pages == 200
+        assert area.reclaim() == 0
+        found = agree(hooks)
+        assert found.areas[1].pool_bytes == 300 * RECORD
+        assert found.areas[1].written_back_pages == 0
+        check(area, range(300))
+        check(other, range(300))
+        assert fill(area, range(10)) == 10  # it may have it again
+
+
+def test_pages_without_slots_cannot_be_asked_for() -> None:
+    with Frontswap(POOL) as hooks:
+        area, full = hooks.swapon(100, swap=None), hooks.swapon(100, swap=Full())
+        for one in (area, full):
+            fill(one, range(100))
+            assert one.reclaim() == 100 * RECORD
+            check(one, range(100))
+
+
+def test_reclaim_ends_at_its_deadline() -> None:
+    with Frontswap(POOL) as hooks:
+        area = hooks.swapon(1000)
+        fill(area, range(1000))
+        assert area.reclaim(deadline=0) > 900 * RECORD
+        for wrong in ({"to": -1}, {"to": "all"}, {"deadline": "soon"}):
+            with pytest.raises(ParameterError, match=next(iter(wrong))):
+                area.reclaim(**wrong)
+        area.swapoff()
+        with pytest.raises(FrontswapError):
+            area.reclaim()
+
+
+def test_reclaim_beside_stores_and_loads_and_swapoff() -> None:
+    content = Content(4096)
+    with Frontswap(POOL) as hooks:
+        area = hooks.swapon(600, quota="600K")
+        done = threading.Event()
+
+        def work(thread: int) -> None:
+            if thread == 3:
+                while not done.is_set():
+                    assert area.reclaim(to=thread * 1000, deadline=1) <= 600 << 10
+                return
+            try:
+                write(thread)
+            finally:
+                ended.append(thread)
+                if len(ended) == 3:
+                    done.set()
+
+        def write(thread: int) -> None:
+            found = np.empty(512, np.uint64)
+            for turn in range(1, 3000):
+                offset = turn * 7 % 200 * 3 + thread
+                area.store(offset, content.page(offset, turn))
+                area.load(offset, found)
+                assert content.generation(offset, found) == turn
+
+        ended: list[int] = []
+        together(4, work)
+        calm(hooks)
 
 
 # --- storms ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
 from .hooks import Backends, Registered, Relief, StackStatistics
 from .sizes import format_size, parse_page, parse_size
 from .swap import Slots, SwapFile
+from .times import parse_duration
 
 if TYPE_CHECKING:
     from .core.area import ReadableBuffer, WriteableBuffer
@@ -474,6 +475,23 @@ class SwapArea:
     def stopped(self) -> str:
         """The reason given to stop(), or ""."""
         return self._stopped
+
+    def reclaim(self, to: int | str = 0, *, deadline: float | str = 60.0) -> int:
+        """Have its coldest pages leave zcache for their slots, until they take no more than `to` bytes of it.
+
+        What `memory.reclaim` is to a cgroup; `shrink` is for all areas and all backends. Pages are what they were for
+        who loads or stores them meanwhile.
+
+        Args:
+            to: bytes that may stay.
+            deadline: seconds, or "500ms", "1min".
+
+        Returns the bytes that they take then: more than `to` where slots cannot be written or are not there, others
+        store meanwhile, or after the deadline.
+        """
+        most = parse_size(to, "to")
+        seconds = parse_duration(deadline, "deadline") / 1e9
+        return self._hooks._core.reclaim(self.type, self._serial, most, seconds)
 
     def statistics(self) -> AreaStatistics:
         """Counters of this moment."""

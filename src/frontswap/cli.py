@@ -181,6 +181,13 @@ def run(
     multiple=True,
     help="Of an export's share of it when it is full, 0 to 10000. Default: 1. Several times.",
 )
+@click.option(
+    "--idle-after",
+    metavar="TIME",
+    default="1min",
+    show_default=True,
+    help='Without a client for so long an export leaves --memory for its base. Or "never".',
+)
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")

@@ -35,6 +35,7 @@ from cython.cimports.frontswap.core.contexts import (
     contexts_make,
 )
 from cython.cimports.frontswap.core.layout import (
+    A_POOL_BYTES,
     MAX_AREAS,
     MAX_STACKS,
     NONE,
@@ -50,13 +51,14 @@ from cython.cimports.frontswap.core.layout import (
     pager_p,
 )
 from cython.cimports.frontswap.core.record import load_cause
-from cython.cimports.frontswap.core.shed import page_own
+from cython.cimports.frontswap.core.shed import area_reclaim, page_own
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOENT,
     ENOSPC,
     addi,
     backoff,
+    clock_ns,
     int32_t,
     int64_t,
     load32,
@@ -478,6 +480,18 @@ class Areas(Hooks):
         if pg.zcache_number < 0:
             return 0, 0
         return load64(cython.address(pg.pool_bytes)), pg.limit
+
+    def reclaim(self, type: object, serial: object, target: int, seconds: float) -> int:
+        """Have an area's coldest pages leave zcache until it has `target` bytes there; what it has then."""
+        number: uint32_t = self.enter(type, serial, 0)
+        pg: pager_p = self.pg
+        bytes: int64_t = target
+        until: int64_t = clock_ns() + cython.cast(int64_t, seconds * 1e9)
+        with cython.nogil:
+            area_reclaim(pg, number, bytes, until)
+        bytes = load64(cython.address(pg.areas[number].counters[A_POOL_BYTES]))
+        area_leave(pg, number)
+        return bytes
 
     def pool_live(self) -> int:
         """Bytes of the pool's records that a page points at, by its segments: exact when nothing is on its way."""

@@ -5,6 +5,7 @@ cdef uint32_t page_own(pager_t *pg, uint32_t page) noexcept nogil
 cdef int shed_victims(pager_t *pg, context_t *ctx) noexcept nogil
 cdef void pool_make_room(
     pager_t *pg, context_t *ctx, uint32_t number, uint32_t coming, int64_t pages) noexcept nogil
+cdef void area_reclaim(pager_t *pg, uint32_t number, int64_t target, int64_t until) noexcept nogil
 cdef int64_t page_shed(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, uint32_t told) noexcept nogil
 
 cdef uint32_t hand_next(pager_t *pg, uint32_t number, uint32_t *state) noexcept nogil

@@ -13,6 +13,7 @@ entered the area, so that it does not go, and another one come in its place, in 
 import cython
 from cython.cimports.frontswap.core.areapages import area_enter, area_leave
 from cython.cimports.frontswap.core.cleaner import clean_ram
+from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import (
     count_area,
     frontswap_evacuate,
@@ -34,6 +35,7 @@ from cython.cimports.frontswap.core.layout import (
     UNTOLD,
     area_p,
     block_p,
+    context_p,
     length_of,
     page_p,
 )
@@ -46,6 +48,7 @@ from cython.cimports.frontswap.core.uapi import (
     addi,
     backoff,
     cas32,
+    clock_ns,
     int64_t,
     load32,
     load64,
@@ -159,6 +162,24 @@ def shed_of(pg, ctx, number):
         got = page_shed(pg, ctx, page, state, 0)
     area_leave(pg, number)
     return got
+
+
+def area_reclaim(pg, number, target, until):
+    """Pages of an area leave until it has no more than `target` bytes in the pool, none of the rest can, or `until`
+    (clock_ns). The caller has entered the area, and owns nothing.
+    """
+    ctx: context_p
+    got: int64_t
+    # Twice round for those that have been loaded, and then as many as may be in somebody's hands.
+    left: uint32_t = 2 * (pg.blocks[number].pages // LOOK + 1) + cython.cast(uint32_t, STAY)
+    while left > 0 and pool_held(pg, number) > target and clock_ns() <= until:
+        ctx = work_enter(pg)
+        got = shed_of(pg, ctx, number)
+        work_leave(pg, ctx)
+        if got == 0:
+            break
+        if got < 0:
+            left -= 1
 
 
 def shed_next(pg, ctx, coming):

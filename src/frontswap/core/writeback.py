@@ -12,6 +12,7 @@ from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     PRESSURE_CRITICAL,
+    PRESSURE_NONE,
     RECLAIM_CONTEXT,
     SEG_SEALED,
     STREAM_DENSE,
@@ -97,8 +98,6 @@ def pool_lighten(pg, ctx):
     """One segment less in the pool; 0, or why not."""
     if pg.areas == cython.NULL:
         return write_coldest(pg)
-    if pg.quotas and pool_is_sparse(pg) and clean_ram(pg) > 0:
-        return 0  # what is dead of one area is not for others to make room for
     return shed_coldest(pg, ctx) if pg.policy.of == cython.NULL and not pg.weights else shed_victims(pg, ctx)
 
 
@@ -146,7 +145,11 @@ def writeback_step(pg, ctx, idle):
     if write_slot_stream(pg) == 0:
         working = True
     if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
-        found = pool_lighten(pg, ctx)
+        # What is dead of an area that keeps to its quota is not for others to make room for.
+        if pg.quotas and pressure_of(pg) == PRESSURE_NONE and pool_is_sparse(pg) and clean_ram(pg) > 0:
+            found = 0
+        else:
+            found = pool_lighten(pg, ctx)
     if found > 0 and pg.areas != cython.NULL and idle[0] < 8:
         idle[0] += 1  # that segment stays: the next one may not
         working = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -99,6 +100,8 @@ class Export:
         self.size = wanted.size
         self.base = base
         self.written_through = written_through
+        self.clients = 0  #: connections that have it now
+        self.left = time.monotonic()  #: when the last one went
         self.area = hooks.swapon(size=wanted.size, page=PAGE, swap=base, quota=wanted.quota, weight=weight)
         if isinstance(base, Base) and base.kept:
             for first, pages in base.extents():
@@ -106,6 +109,11 @@ class Export:
         self.transmission = Transmission(
             hooks._core, type=self.area.type, size=self.size, written_through=written_through
         )
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds since the last client went, or since it was made."""
+        return time.monotonic() - self.left
 
     @property
     def description(self) -> str:
@@ -122,6 +130,7 @@ class Export:
             "name": self.name,
             "size": self.size,
             "used_pages": self.area.used_pages(),
+            "clients": self.clients,
             **self.transmission.counters(),
             **found,
         }
