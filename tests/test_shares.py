@@ -537,12 +537,67 @@ def test_reclaim_beside_stores_and_loads_and_swapoff() -> None:
         calm(hooks)
 
 
+# --- other shares, later ---------------------------------------------------------------------------------------------
+
+
+def test_a_lower_quota_holds_when_it_has_been_set() -> None:
+    with Frontswap(POOL) as hooks:
+        area, other = hooks.swapon(PAGES), hooks.swapon(PAGES)
+        for one in (area, other):
+            fill(one, range(300))
+        assert area.set_quota(100 * RECORD) == 100 * RECORD
+        fill(area, range(300, 400))
+        found = agree(hooks).areas
+        assert found[0].pool_bytes <= found[0].quota_bytes == 100 * RECORD
+        assert found[1].pool_bytes == 300 * RECORD
+        area.set_quota(None)
+        assert fill(area, range(400)) == 400
+        assert agree(hooks).areas[0].pool_bytes == 400 * RECORD
+        assert area.statistics().quota_bytes == -1
+        check(area, range(400))
+
+
+def test_other_weights_count_from_then_on() -> None:
+    with Frontswap(POOL) as hooks:
+        areas = [hooks.swapon(PAGES, weight=1), hooks.swapon(PAGES)]
+        for weights in ([1, 1], [3, 1], [1, 9]):
+            for area, weight in zip(areas, weights, strict=True):
+                area.set_weight(weight)
+            for offset in range(PAGES):
+                for area in areas:
+                    area.store(offset, page(offset))
+            found = agree(hooks)
+            total = sum(one.pool_bytes for one in found.areas)
+            assert [one.weight for one in found.areas] == weights
+            assert abs(found.areas[0].pool_bytes - total * weights[0] / sum(weights)) < 5 * RECORD
+        areas[0].set_weight(None)
+        areas[1].swapoff()
+        fill(areas[0], range(PAGES))
+        check(areas[0], range(PAGES))
+
+
+def test_shares_that_cannot_be_set_change_nothing() -> None:
+    with Frontswap(POOL) as hooks:
+        area = hooks.swapon(10, quota="1M", weight=5)
+        with pytest.raises(ParameterError, match="quota"):
+            area.set_quota("much")
+        with pytest.raises(ParameterError, match="deadline"):
+            area.set_quota(0, deadline="soon")
+        with pytest.raises(ParameterError, match="weight"):
+            area.set_weight(10001)
+        assert (area.statistics().quota_bytes, area.statistics().weight) == (1 << 20, 5)
+        area.swapoff()
+        for wrong in (lambda: area.set_quota(0), lambda: area.set_weight(1)):
+            with pytest.raises(FrontswapError):
+                wrong()
+
+
 # --- storms ----------------------------------------------------------------------------------------------------------
 
 
 def storm(spec: str, seconds_of_work: int, *, quota: bool, weight: bool) -> None:
     """Threads store, batch, load and drop in three areas; whoever looks never sees more than a quota."""
-    quotas = [500 << 10, 2 << 20, None] if quota else [None] * 3
+    quotas: list[int | None] = [500 << 10, 2 << 20, None] if quota else [None] * 3
     weights = [1, 4, None] if weight else [None] * 3
     content = Content(16384)
     done = threading.Event()
@@ -568,6 +623,10 @@ def storm(spec: str, seconds_of_work: int, *, quota: bool, weight: bool) -> None
                     assert most is None or area.statistics().pool_bytes <= most
                     assert area.statistics().pool_bytes >= 0
                 turn += 1
+                if quota and turn % 30 == 0:
+                    areas[0].set_quota((300 + turn % 5 * 50) << 10)  # who is on his way may go by the one before
+                if weight and turn % 40 == 0:
+                    areas[1].set_weight(turn % 5)
                 if turn % 50 == 0:
                     hooks.pressure(turn // 50 % 4)
                 elif turn % 20 == 0:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 #: pages of all areas behind one set of hooks
 MOST_PAGES = 1 << 28
 MOST_WEIGHT = 10000
+_LARGEST = 2**63 - 1
 _living: weakref.WeakSet[Frontswap] = weakref.WeakSet()
 
 Results = npt.NDArray[np.int32]
@@ -475,6 +476,27 @@ class SwapArea:
     def stopped(self) -> str:
         """The reason given to stop(), or ""."""
         return self._stopped
+
+    def set_quota(self, quota: int | str | None, *, deadline: float | str = 60.0) -> int:
+        """Another quota, or None: no quota. What it has above a lower one leaves, as of :meth:`reclaim`.
+
+        Returns the bytes that it has then.
+        """
+        most = None if quota is None else parse_size(quota, "quota")
+        parse_duration(deadline, "deadline")
+        self._share(most, self.weight)
+        return self.reclaim(_LARGEST if most is None else most, deadline=deadline)
+
+    def set_weight(self, weight: int | None) -> None:
+        """Another weight, or None."""
+        self._share(self.quota, parse_weight(weight))
+
+    def _share(self, quota: int | None, weight: int | None) -> None:
+        with self._hooks.backends.lock:
+            self._hooks._core.set_shares(
+                self.type, self._serial, -1 if quota is None else quota, -1 if weight is None else weight
+            )
+            self.quota, self.weight = quota, weight
 
     def reclaim(self, to: int | str = 0, *, deadline: float | str = 60.0) -> int:
         """Have its coldest pages leave zcache for their slots, until they take no more than `to` bytes of it.

@@ -66,6 +66,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     store32,
+    store64,
     storei,
     uint8_t,
     uint32_t,
@@ -153,10 +154,10 @@ class Areas(Hooks):
         area.fd = fd
         area.direct = direct
         area.zeroing = zeroing
-        area.quota = quota
-        area.weight = 1 if weight < 0 else weight
-        area.weighted = weight >= 0
+        area.quota = -1
+        area.weighted = False
         area.hand = 0
+        self.share(number, quota, weight)
         Py_INCREF(slots)
         self.kept[number] = cython.cast(cython.pointer(PyObject), slots)
         block.first = cython.cast(uint32_t, first)
@@ -174,10 +175,24 @@ class Areas(Hooks):
                 if layer.init != cython.NULL:
                     layer.init(layer, pg, number)
                 layer = layer.lower
-        pg.quotas += area.quota >= 0
-        pg.weights += area.weighted
         store32(cython.address(block.live), 1)
         return (number - 1) | cython.cast(cython.longlong, pg.serial) << 8
+
+    def share(self, number, quota, weight):
+        """What an area may have of zcache from now on, see swapon()."""
+        area: area_p = cython.address(self.pg.areas[number])
+        self.pg.quotas += (quota >= 0) - (area.quota >= 0)
+        self.pg.weights += (weight >= 0) - (area.weighted != 0)
+        store64(cython.address(area.quota), quota)
+        storei(cython.address(area.weight), 1 if weight < 0 else weight)
+        area.weighted = weight >= 0
+        return 0
+
+    def set_shares(self, type: object, serial: object, quota: int, weight: int) -> None:
+        """share() of an area that is on. What it has above a lower quota stays until more is stored, or reclaim()."""
+        number: uint32_t = self.enter(type, serial, 0)
+        self.share(number, quota, weight)
+        area_leave(self.pg, number)
 
     def swapoff(self, type: int) -> None:
         """Take an area away with all its pages. Waits for operations on their way."""
@@ -204,8 +219,7 @@ class Areas(Hooks):
         extent_give(cython.address(pg.ids), block.first, block.pages)
         unlock(cython.address(pg.arena_lock))
         block.pages = 0
-        pg.quotas -= area.quota >= 0
-        pg.weights -= area.weighted
+        self.share(number, -1, -1)
         area.fd = -1
         Py_CLEAR(self.kept[number])
 

@@ -13,19 +13,21 @@ weight. Source: client_over_quota() of Xen's tmem (xen/common/tmem.c).
 
 import cython
 from cython.cimports.frontswap.core.layout import A_POOL_BYTES, area_p
-from cython.cimports.frontswap.core.uapi import add64, cas64, int64_t, load64, uint32_t
+from cython.cimports.frontswap.core.uapi import add64, cas64, int64_t, load64, loadi, uint32_t
 
 
 def pool_charge(pg, page, bytes):
     """Before a record of an owned page is appended; False: its area's quota does not allow it."""
     area: area_p = cython.address(pg.areas[pg.pages[page].block])
     held: int64_t
-    if area.quota < 0:
-        add64(cython.address(area.counters[A_POOL_BYTES]), bytes)
-        return True
+    quota: int64_t
     while True:
         held = load64(cython.address(area.counters[A_POOL_BYTES]))
-        if held + bytes > area.quota:
+        quota = load64(cython.address(area.quota))  # each time, for it may have been changed
+        if quota < 0:
+            add64(cython.address(area.counters[A_POOL_BYTES]), bytes)
+            return True
+        if held + bytes > quota:
             return False
         if cas64(cython.address(area.counters[A_POOL_BYTES]), held, held + bytes):
             return True
@@ -55,13 +57,16 @@ def share_below(pg, number):
     total: int64_t = 0
     weights: int64_t = 0
     held: int64_t
+    weight: int64_t
     i: uint32_t
     for i in range(1, pg.used_blocks + 1):
         held = pool_held(pg, i)
-        if held > 0 and pg.areas[i].weight > 0:
+        weight = loadi(cython.address(pg.areas[i].weight))
+        if held > 0 and weight > 0:
             total += held
-            weights += pg.areas[i].weight
-    return pg.areas[number].weight == 0 or pool_held(pg, number) * weights < pg.areas[number].weight * total
+            weights += weight
+    weight = loadi(cython.address(pg.areas[number].weight))
+    return weight == 0 or pool_held(pg, number) * weights < weight * total
 
 
 def share_most(pg):
@@ -73,17 +78,19 @@ def share_most(pg):
     held: int64_t
     most: int64_t = 0
     weight: int64_t = 0
+    own: int64_t
     i: uint32_t
     for i in range(1, pg.used_blocks + 1):
         held = pool_held(pg, i)
         if held <= 0 or pg.areas[i].fd < 0:
             continue
-        if pg.areas[i].weight == 0:
+        own = loadi(cython.address(pg.areas[i].weight))
+        if own == 0:
             if weight == 0 and held > most:
                 best = i
                 most = held
-        elif weight == 0 or held * weight > most * pg.areas[i].weight:
+        elif weight == 0 or held * weight > most * own:
             best = i
             most = held
-            weight = pg.areas[i].weight
+            weight = own
     return best

@@ -233,13 +233,13 @@ def room_for(each, pages, most):
 
 
 def quota_make_room(pg, ctx, number, pages):
-    """What has to leave of an area for so many pages of its own that come, by its quota."""
-    quota: int64_t = pg.areas[number].quota
+    """What has to leave of an area for so many pages of its own that come, by its quota, if it has one."""
+    quota: int64_t = load64(cython.address(pg.areas[number].quota))
     need: int64_t = room_for(cython.cast(int64_t, 1) << pg.blocks[number].shift, pages, quota)
     left: int64_t = pages + MORE
     stay: cython.int = 0
     got: int64_t
-    while left > 0 and stay < STAY and pool_held(pg, number) + need > quota:
+    while quota >= 0 and left > 0 and stay < STAY and pool_held(pg, number) + need > quota:
         got = shed_of(pg, ctx, number)
         if got == 0:
             break
@@ -267,7 +267,7 @@ def pool_make_room(pg, ctx, number, coming, pages):
     # As a store: unregistering waits for it, and the policy is there until then.
     addi(cython.address(pg.stack_users[stack]), 1)
     active = loadi(cython.address(pg.stack_state[stack])) == STACK_ACTIVE
-    if active and pg.areas[number].quota >= 0:
+    if active:
         quota_make_room(pg, ctx, number, pages)
     if (
         active

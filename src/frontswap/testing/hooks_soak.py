@@ -138,7 +138,7 @@ class Soak:
 
     def change(self, rng: random.Random) -> None:
         """One change of what is behind the hooks."""
-        what = rng.randrange(9)
+        what = rng.randrange(10)
         if what < 2 and len(self.registered) < 4:
             used = {registered.stack.name for registered in self.registered}
             spec = rng.choice([spec for spec in SPECS if "zcache" not in spec or "zcache" not in used])
@@ -158,6 +158,10 @@ class Soak:
         elif what == 7:
             area = rng.choice(self.shadows).area
             area.stop("soak") if rng.random() < 0.3 else area.resume()
+        elif what == 8:
+            area = rng.choice(self.shadows).area
+            area.set_weight(rng.choice((None, 0, 1, 5)))
+            area.reclaim(rng.randrange(1 << 20), deadline=1)
         elif self.damaging:
             for registered in self.registered:
                 if "checksum / inject" in str(registered.stack):
