@@ -506,7 +506,36 @@ def test_reclaim_ends_at_its_deadline() -> None:
             area.reclaim()
 
 
-def test_reclaim_beside_stores_and_loads_and_swapoff() -> None:
+def test_swapoff_does_not_wait_for_the_end_of_a_reclaim() -> None:
+    """Somebody stores as fast as pages leave, so it never has what it was asked for."""
+    with Frontswap(POOL) as hooks:
+        area = hooks.swapon(PAGES)
+        off = threading.Event()
+
+        def work(thread: int) -> None:
+            if thread == 2:
+                while area.statistics().written_back_pages < 200:
+                    os.sched_yield()
+                area.swapoff()
+                off.set()
+                return
+            with pytest.raises(FrontswapError, match=r"is off|that is on"):
+                ask() if thread == 1 else store()
+
+        def ask() -> None:
+            while True:
+                area.reclaim(deadline="1h")
+
+        def store() -> None:
+            for offset in itertools.cycle(range(PAGES)):
+                area.store(offset, page(offset))
+
+        together(3, work)
+        assert off.is_set()
+        assert hooks.statistics().pool_live_bytes == 0
+
+
+def test_reclaim_beside_stores_and_loads() -> None:
     content = Content(4096)
     with Frontswap(POOL) as hooks:
         area = hooks.swapon(600, quota="600K")

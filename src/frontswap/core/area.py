@@ -90,6 +90,7 @@ AREA_COUNTERS = (
     "pool_bytes",
 )
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+RECLAIM_STEP = cython.declare(int64_t, 50_000_000)  # nanoseconds
 
 
 class Areas(Hooks):
@@ -497,15 +498,21 @@ class Areas(Hooks):
 
     def reclaim(self, type: object, serial: object, target: int, seconds: float) -> int:
         """Have an area's coldest pages leave zcache until it has `target` bytes there; what it has then."""
-        number: uint32_t = self.enter(type, serial, 0)
-        pg: pager_p = self.pg
-        bytes: int64_t = target
+        number: uint32_t
+        pg: pager_p = self.pager()
+        most: int64_t = target
+        held: int64_t = 0
         until: int64_t = clock_ns() + cython.cast(int64_t, seconds * 1e9)
-        with cython.nogil:
-            area_reclaim(pg, number, bytes, until)
-        bytes = load64(cython.address(pg.areas[number].counters[A_POOL_BYTES]))
-        area_leave(pg, number)
-        return bytes
+        more: cython.bint = True
+        while more:
+            # In and out again: swapoff waits for who is in.
+            number = self.enter(type, serial, 0)
+            with cython.nogil:
+                more = area_reclaim(pg, number, most, min(until, clock_ns() + RECLAIM_STEP))
+            held = load64(cython.address(pg.areas[number].counters[A_POOL_BYTES]))
+            area_leave(pg, number)
+            more = more and clock_ns() < until
+        return held
 
     def pool_live(self) -> int:
         """Bytes of the pool's records that a page points at, by its segments: exact when nothing is on its way."""

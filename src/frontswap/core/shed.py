@@ -150,46 +150,53 @@ def hand_next(pg, number, state):
     return 0
 
 
-def shed_of(pg, ctx, number):
-    """A page of an area leaves for its slot; the bytes of its record, 0: it has nothing in the pool, -1: it stays."""
+def shed_of(pg, ctx, number, inside):
+    """A page of an area leaves for its slot; the bytes of its record, 0: it has nothing in the pool, -1: it stays.
+
+    `inside`: the area that the caller is in, 0: none. That one is not entered a second time.
+    """
     page: uint32_t
     state: uint32_t = 0
     got: int64_t = -1
-    if number == 0 or pool_held(pg, number) <= 0 or not area_enter(pg, number):
+    if number == 0 or pool_held(pg, number) <= 0 or (number != inside and not area_enter(pg, number)):
         return 0
     page = hand_next(pg, number, cython.address(state))
     if page:
         got = page_shed(pg, ctx, page, state, 0)
-    area_leave(pg, number)
+    if number != inside:
+        area_leave(pg, number)
     return got
 
 
 def area_reclaim(pg, number, target, until):
-    """Pages of an area leave until it has no more than `target` bytes in the pool, none of the rest can, or `until`
-    (clock_ns). The caller has entered the area, and owns nothing.
+    """Pages of an area leave until it has no more than `target` bytes in the pool, or none of the rest can; True: the
+    time is up before (clock_ns). The caller is in the area, and owns nothing.
     """
     ctx: context_p
     got: int64_t
     # Twice round for those that have been loaded, and then as many as may be in somebody's hands.
     left: uint32_t = 2 * (pg.blocks[number].pages // LOOK + 1) + cython.cast(uint32_t, STAY)
-    while left > 0 and pool_held(pg, number) > target and clock_ns() <= until:
+    while left > 0 and pool_held(pg, number) > target:
+        if clock_ns() > until:
+            return True
         ctx = work_enter(pg)
-        got = shed_of(pg, ctx, number)
+        got = shed_of(pg, ctx, number, number)
         work_leave(pg, ctx)
         if got == 0:
             break
         if got < 0:
             left -= 1
+    return False
 
 
-def shed_next(pg, ctx, coming):
+def shed_next(pg, ctx, coming, inside):
     """Who gives way next leaves; see shed_victim(). With weights that is the policy's victim unless its area has less
-    than its share, then a page of who has most.
+    than its share, then a page of who has most. `inside`: see shed_of().
     """
     got: int64_t = 0
     if pg.policy.of != cython.NULL:
         got = shed_victim(pg, ctx, coming)
-    return shed_of(pg, ctx, share_most(pg)) if got <= 0 and pg.weights else got
+    return shed_of(pg, ctx, share_most(pg), inside) if got <= 0 and pg.weights else got
 
 
 def shed_victims(pg, ctx):
@@ -202,7 +209,7 @@ def shed_victims(pg, ctx):
     stay: cython.int = 0
     turn: cython.int
     while done < pg.segment_bytes and stay < STAY and pool_live(pg) > policy_room(pool_limit(pg, pg.pool_hard)):
-        got = shed_next(pg, ctx, 0)
+        got = shed_next(pg, ctx, 0, 0)
         if got == 0:
             break
         if got < 0:
@@ -240,7 +247,7 @@ def quota_make_room(pg, ctx, number, pages):
     stay: cython.int = 0
     got: int64_t
     while quota >= 0 and left > 0 and stay < STAY and pool_held(pg, number) + need > quota:
-        got = shed_of(pg, ctx, number)
+        got = shed_of(pg, ctx, number, number)
         if got == 0:
             break
         if got < 0:
@@ -250,7 +257,7 @@ def quota_make_room(pg, ctx, number, pages):
 
 def pool_make_room(pg, ctx, number, coming, pages):
     """Before so many pages of an area are stored, and owned: as many as have to leave for them. `coming`: the one, 0:
-    several.
+    several. The caller is in the area.
 
     As in the simulator, who leaves is asked before who comes is inserted. How large its record will be is not known
     yet: to a policy it is one of the mean, else it counts whole.
@@ -280,7 +287,7 @@ def pool_make_room(pg, ctx, number, coming, pages):
             need = policy_mean(pg)
         need = room_for(need, pages, most)
         while left > 0 and stay < STAY and pool_live(pg) + need > most:
-            got = shed_next(pg, ctx, coming)
+            got = shed_next(pg, ctx, coming, number)
             if got == 0:
                 break
             if got < 0:
