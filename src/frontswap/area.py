@@ -21,12 +21,15 @@ from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
 from .hooks import Backends, Registered, Relief, StackStatistics
 from .sizes import format_size, parse_page, parse_size
 from .swap import Slots, SwapFile
+from .times import parse_duration
 
 if TYPE_CHECKING:
     from .core.area import ReadableBuffer, WriteableBuffer
 
 #: pages of all areas behind one set of hooks
 MOST_PAGES = 1 << 28
+MOST_WEIGHT = 10000
+_LARGEST = 2**63 - 1
 _living: weakref.WeakSet[Frontswap] = weakref.WeakSet()
 
 Results = npt.NDArray[np.int32]
@@ -47,6 +50,10 @@ class AreaStatistics:
     slot_stores: int
     slot_loads: int
     poisoned: int  #: pages lost
+    written_back_pages: int  #: pages that zcache had taken and has written to their slots since, to make room
+    pool_bytes: int  #: of zcache's pool that its pages take: their records, with headers
+    quota_bytes: int  #: of it that they may take at most; -1: there is no quota
+    weight: int  #: of its share when the pool is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class HooksStatistics:
     poisoned: int
     refusals: dict[str, int]  #: pages refused, by reason; one page may be refused by several backends
     pool_bytes: int  #: RAM that zcache takes
+    pool_live_bytes: int  #: of it what pages take; the rest is dead until the cleaner moves what is beside it
     pool_limit_bytes: int
     recompressed_pages: int  #: cold records of zcache that were packed anew by zstd
     recompressed_saved_bytes: int  #: by how much they became smaller
@@ -112,9 +120,21 @@ class Frontswap:
         swap: str | os.PathLike[str] | Slots | None = "auto",
         overcommit: bool = False,
         dtype: npt.DTypeLike | None = None,
+        quota: int | str | None = None,
+        weight: int | None = None,
     ) -> SwapArea:
         """A new :class:`SwapArea` in front of these hooks; its parameters stand there."""
-        return SwapArea(self, pages, size=size, page=page, swap=swap, overcommit=overcommit, dtype=dtype)
+        return SwapArea(
+            self,
+            pages,
+            size=size,
+            page=page,
+            swap=swap,
+            overcommit=overcommit,
+            dtype=dtype,
+            quota=quota,
+            weight=weight,
+        )
 
     def init(self, type: int) -> None:
         """frontswap_init: an area is on. swapon and register do it; calling it again changes nothing.
@@ -241,6 +261,7 @@ class Frontswap:
                 curr_pages=self._core.curr_pages(),
                 refusals={n.removeprefix("reject_"): counted[n] for n in counted if n.startswith("reject_")},
                 pool_bytes=pool,
+                pool_live_bytes=self._core.pool_live(),
                 pool_limit_bytes=limit,
                 areas=tuple(area.statistics() for area in self._areas.values()),
                 backends=self.backends.statistics(),
@@ -299,6 +320,8 @@ class SwapArea:
         swap: str | os.PathLike[str] | Slots | None = "auto",
         overcommit: bool = False,
         dtype: npt.DTypeLike | None = None,
+        quota: int | str | None = None,
+        weight: int | None = None,
     ) -> None:
         """Swap on.
 
@@ -312,6 +335,10 @@ class SwapArea:
                 with room for all pages: the area closes them.
             overcommit: do not reserve the disk space of the slots.
             dtype: of what is in the pages, if it is known: the codec need not find out.
+            quota: bytes of zcache's pool that its pages may take at most; what is coldest of them goes to its slot
+                before others come, and what does not fit is refused. None: no quota.
+            weight: 0 to 10000, of its share when the pool is full. None: 1, and unless another area is given one the
+                coldest pages of all areas leave, whosesoever they are. 0: its pages leave after all others.
 
         Raises:
             ParameterError: a value that is not allowed.
@@ -321,6 +348,8 @@ class SwapArea:
         """
         self.page = parse_page(page)  #: bytes of a page
         self.pages = _pages(pages, size, self.page)  #: pages, of which offsets count
+        self.quota = None if quota is None else parse_size(quota, "quota")  #: bytes, or None
+        self.weight = parse_weight(weight)  #: of its share, or None
         typesize = 0 if dtype is None else np.dtype(dtype).itemsize
         self._hooks = hooks
         self._stopped = ""
@@ -339,6 +368,8 @@ class SwapArea:
                     self._swap is not None and self._swap.direct,
                     0 if self._swap is None else self._swap.zeroing,
                     typesize if typesize in (1, 2, 4, 8, 16) else 0,
+                    -1 if self.quota is None else self.quota,
+                    -1 if self.weight is None else self.weight,
                 )
                 if handle == -1:
                     raise InUseError("swapon: 63 areas are on behind these hooks already")
@@ -446,10 +477,53 @@ class SwapArea:
         """The reason given to stop(), or ""."""
         return self._stopped
 
+    def set_quota(self, quota: int | str | None, *, deadline: float | str = 60.0) -> int:
+        """Another quota, or None: no quota. What it has above a lower one leaves, as of :meth:`reclaim`.
+
+        Returns the bytes that it has then.
+        """
+        most = None if quota is None else parse_size(quota, "quota")
+        parse_duration(deadline, "deadline")
+        self._share(most, self.weight)
+        return self.reclaim(_LARGEST if most is None else most, deadline=deadline)
+
+    def set_weight(self, weight: int | None) -> None:
+        """Another weight, or None."""
+        self._share(self.quota, parse_weight(weight))
+
+    def _share(self, quota: int | None, weight: int | None) -> None:
+        with self._hooks.backends.lock:
+            self._hooks._core.set_shares(
+                self.type, self._serial, -1 if quota is None else quota, -1 if weight is None else weight
+            )
+            self.quota, self.weight = quota, weight
+
+    def reclaim(self, to: int | str = 0, *, deadline: float | str = 60.0) -> int:
+        """Have its coldest pages leave zcache for their slots, until they take no more than `to` bytes of it.
+
+        What `memory.reclaim` is to a cgroup; `shrink` is for all areas and all backends. Pages are what they were for
+        who loads or stores them meanwhile.
+
+        Args:
+            to: bytes that may stay.
+            deadline: seconds, or "500ms", "1min".
+
+        Returns the bytes that they take then: more than `to` where slots cannot be written or are not there, others
+        store meanwhile, or after the deadline.
+        """
+        most = parse_size(to, "to")
+        seconds = parse_duration(deadline, "deadline") / 1e9
+        return self._hooks._core.reclaim(self.type, self._serial, most, seconds)
+
     def statistics(self) -> AreaStatistics:
         """Counters of this moment."""
         return AreaStatistics(
-            type=self.type, page=self.page, pages=self.pages, **self._hooks._core.area_counters(self.type, self._serial)
+            type=self.type,
+            page=self.page,
+            pages=self.pages,
+            quota_bytes=-1 if self.quota is None else self.quota,
+            weight=1 if self.weight is None else self.weight,
+            **self._hooks._core.area_counters(self.type, self._serial),
         )
 
     def swapoff(self) -> None:
@@ -519,6 +593,19 @@ def _pages(pages: int | None, size: int | str | None, page: int) -> int:
     if not isinstance(pages, int | np.integer) or isinstance(pages, bool) or not 0 < pages <= MOST_PAGES:
         raise ParameterError("pages" if size is None else "size", pages, f"1 to {MOST_PAGES} pages")
     return int(pages)
+
+
+def parse_weight(weight: int | None, parameter: str = "weight") -> int | None:
+    """A weight of an area's share, as of cgroups; None is none.
+
+    Raises:
+        ParameterError: it is not a number from 0 to 10000.
+    """
+    if weight is not None and (
+        not isinstance(weight, int | np.integer) or isinstance(weight, bool) or not 0 <= weight <= MOST_WEIGHT
+    ):
+        raise ParameterError(parameter, weight, f"0 to {MOST_WEIGHT}")
+    return None if weight is None else int(weight)
 
 
 def living_hooks() -> list[Frontswap]:

@@ -171,6 +171,23 @@ def run(
 @click.option(
     "--memory", metavar="SIZE", required=True, help="RAM for pages, compressed; exports without a base fit in it."
 )
+@click.option(
+    "--quota", "quotas", metavar="NAME=SIZE", multiple=True, help="Of it for one export, at most. Several times."
+)
+@click.option(
+    "--weight",
+    "weights",
+    metavar="NAME=N",
+    multiple=True,
+    help="Of an export's share of it when it is full, 0 to 10000. Default: 1. Several times.",
+)
+@click.option(
+    "--idle-after",
+    metavar="TIME",
+    default="1min",
+    show_default=True,
+    help='Without a client for so long an export leaves --memory for its base. Or "never".',
+)
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")

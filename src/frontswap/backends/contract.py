@@ -33,6 +33,7 @@ class Refusal(enum.IntEnum):
     STOPPED = 8  #: ``area.stop()``
     INJECTED = 9  #: the filter ``inject``
     ERROR = 10  #: the backend raised
+    QUOTA = 11  #: the area's quota in zcache, or its share when the pool is full
 
     def __bool__(self) -> bool:
         return False

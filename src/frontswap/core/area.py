@@ -35,12 +35,14 @@ from cython.cimports.frontswap.core.contexts import (
     contexts_make,
 )
 from cython.cimports.frontswap.core.layout import (
+    A_POOL_BYTES,
     MAX_AREAS,
     MAX_STACKS,
     NONE,
     OUT,
     PAGE_TABLE,
     SLOT,
+    STREAM_POOL,
     area_p,
     area_t,
     backend_p,
@@ -49,13 +51,14 @@ from cython.cimports.frontswap.core.layout import (
     pager_p,
 )
 from cython.cimports.frontswap.core.record import load_cause
-from cython.cimports.frontswap.core.shed import page_own
+from cython.cimports.frontswap.core.shed import area_reclaim, page_own
 from cython.cimports.frontswap.core.uapi import (
     EIO,
     ENOENT,
     ENOSPC,
     addi,
     backoff,
+    clock_ns,
     int32_t,
     int64_t,
     load32,
@@ -63,6 +66,7 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     store32,
+    store64,
     storei,
     uint8_t,
     uint32_t,
@@ -81,9 +85,12 @@ AREA_COUNTERS = (
     "slot_stores",
     "slot_loads",
     "poisoned",
+    "written_back_pages",
     "curr_pages",
+    "pool_bytes",
 )
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+RECLAIM_STEP = cython.declare(int64_t, 50_000_000)  # nanoseconds
 
 
 class Areas(Hooks):
@@ -103,10 +110,22 @@ class Areas(Hooks):
         contexts_make(pg)
         self.open = True
 
-    def swapon(self, pages: int, page: int, slots: object, fd: int, direct: bool, zeroing: int, typesize: int) -> int:
+    def swapon(
+        self,
+        pages: int,
+        page: int,
+        slots: object,
+        fd: int,
+        direct: bool,
+        zeroing: int,
+        typesize: int,
+        quota: int = -1,
+        weight: int = -1,
+    ) -> int:
         """A new area, empty; its type | serial << 8, or -1: no type, -2: no room for so many pages.
 
-        `slots` owns `fd`, and lives until nothing can be written to it any more. `zeroing`: see area_t.
+        `slots` owns `fd`, and lives until nothing can be written to it any more. `zeroing`, `quota` and `weight`: see
+        area_t; no weight (-1) counts as 1, and weights are asked for as soon as some area has been given one.
         """
         pg: pager_p = self.pager()
         number: uint32_t = 1
@@ -136,6 +155,10 @@ class Areas(Hooks):
         area.fd = fd
         area.direct = direct
         area.zeroing = zeroing
+        area.quota = -1
+        area.weighted = False
+        area.hand = 0
+        self.share(number, quota, weight)
         Py_INCREF(slots)
         self.kept[number] = cython.cast(cython.pointer(PyObject), slots)
         block.first = cython.cast(uint32_t, first)
@@ -155,6 +178,22 @@ class Areas(Hooks):
                 layer = layer.lower
         store32(cython.address(block.live), 1)
         return (number - 1) | cython.cast(cython.longlong, pg.serial) << 8
+
+    def share(self, number, quota, weight):
+        """What an area may have of zcache from now on, see swapon()."""
+        area: area_p = cython.address(self.pg.areas[number])
+        self.pg.quotas += (quota >= 0) - (area.quota >= 0)
+        self.pg.weights += (weight >= 0) - (area.weighted != 0)
+        store64(cython.address(area.quota), quota)
+        storei(cython.address(area.weight), 1 if weight < 0 else weight)
+        area.weighted = weight >= 0
+        return 0
+
+    def set_shares(self, type: object, serial: object, quota: int, weight: int) -> None:
+        """share() of an area that is on. What it has above a lower quota stays until more is stored, or reclaim()."""
+        number: uint32_t = self.enter(type, serial, 0)
+        self.share(number, quota, weight)
+        area_leave(self.pg, number)
 
     def swapoff(self, type: int) -> None:
         """Take an area away with all its pages. Waits for operations on their way."""
@@ -181,6 +220,7 @@ class Areas(Hooks):
         extent_give(cython.address(pg.ids), block.first, block.pages)
         unlock(cython.address(pg.arena_lock))
         block.pages = 0
+        self.share(number, -1, -1)
         area.fd = -1
         Py_CLEAR(self.kept[number])
 
@@ -455,6 +495,35 @@ class Areas(Hooks):
         if pg.zcache_number < 0:
             return 0, 0
         return load64(cython.address(pg.pool_bytes)), pg.limit
+
+    def reclaim(self, type: object, serial: object, target: int, seconds: float) -> int:
+        """Have an area's coldest pages leave zcache until it has `target` bytes there; what it has then."""
+        number: uint32_t
+        pg: pager_p = self.pager()
+        most: int64_t = target
+        held: int64_t = 0
+        until: int64_t = clock_ns() + cython.cast(int64_t, seconds * 1e9)
+        more: cython.bint = True
+        while more:
+            # In and out again: swapoff waits for who is in.
+            number = self.enter(type, serial, 0)
+            with cython.nogil:
+                more = area_reclaim(pg, number, most, min(until, clock_ns() + RECLAIM_STEP))
+            held = load64(cython.address(pg.areas[number].counters[A_POOL_BYTES]))
+            area_leave(pg, number)
+            more = more and clock_ns() < until
+        return held
+
+    def pool_live(self) -> int:
+        """Bytes of the pool's records that a page points at, by its segments: exact when nothing is on its way."""
+        pg: pager_p = self.pager()
+        live: int64_t = 0
+        i: uint32_t
+        if pg.zcache_number >= 0:
+            for i in range(1, pg.next_segment):
+                if pg.segments[i].stream == STREAM_POOL:
+                    live += loadi(cython.address(pg.segments[i].live))
+        return live
 
     def pool_place(self) -> tuple[int, int]:
         """Where the pool is, whatever is used of it: its address, and bytes; 0 without one."""

@@ -17,8 +17,11 @@ from cython.cimports.frontswap.core.frontswap import (
 )
 from cython.cimports.frontswap.core.layout import (
     GONE,
+    KIND,
     NONE,
     OUT,
+    RECORD_LOG,
+    REF,
     SLOT,
     STATE,
     area_p,
@@ -28,6 +31,7 @@ from cython.cimports.frontswap.core.layout import (
     page_bytes,
 )
 from cython.cimports.frontswap.core.record import LOAD_BACKEND
+from cython.cimports.frontswap.core.shares import is_shared
 from cython.cimports.frontswap.core.shed import page_own, pool_make_room
 from cython.cimports.frontswap.core.swapfile import area_slot_zero
 from cython.cimports.frontswap.core.uapi import (
@@ -77,8 +81,8 @@ def store_owned(pg, ctx, number, page, state, data):
 def area_replace(pg, ctx, number, offset, data):
     """Store a whole page of an area; see store_owned()."""
     page: uint32_t = pg.blocks[number].first + offset
-    if pg.policy.of != cython.NULL:
-        pool_make_room(pg, ctx, page, 1)
+    if pg.policy.of != cython.NULL or is_shared(pg):
+        pool_make_room(pg, ctx, number, page, 1)
     return store_owned(pg, ctx, number, page, page_own(pg, page), data)
 
 
@@ -123,6 +127,8 @@ def load_owned(pg, ctx, number, page, state, more, into, error):
     if held and loadi(cython.address(pg.exclusive)):
         frontswap_invalidate_page(pg, page, state[0])
         state[0] = OUT | SLOT if (state[0] & SLOT) != 0 else GONE
+    elif held and is_shared(pg) and (state[0] & KIND) == RECORD_LOG:
+        state[0] = state[0] | REF
     return 1 if held else 0
 
 
@@ -148,8 +154,8 @@ def area_update(pg, ctx, number, offset, within, length, data):
     page: uint32_t = pg.blocks[number].first + offset
     state: uint32_t
     error: cython.int = 0
-    if pg.policy.of != cython.NULL:
-        pool_make_room(pg, ctx, page, 1)
+    if pg.policy.of != cython.NULL or is_shared(pg):
+        pool_make_room(pg, ctx, number, page, 1)
     state = page_own(pg, page)
     if data == cython.NULL and (state & STATE) == NONE:
         store32(cython.address(pg.pages[page].state), NONE)
@@ -216,8 +222,8 @@ def area_store_many(pg, number, offsets, order, n, data, results):
     size: uint64_t = cython.cast(uint64_t, 1) << block.shift
     i: int64_t
     at: int64_t
-    if pg.policy.of != cython.NULL:
-        pool_make_room(pg, ctx, 0, n)
+    if pg.policy.of != cython.NULL or is_shared(pg):
+        pool_make_room(pg, ctx, number, 0, n)
     for i in range(n):
         at = order[i]
         results[at] = cython.cast(int32_t, page_own(pg, block.first + offsets[at]))

@@ -11,7 +11,8 @@
 #               BUSY    one thread owns the page and is changing it
 #               POISON  not resident, its record is lost; every access ends in SIGBUS or EIO
 #               GONE    swap areas: an exclusive load took it, its reader has the only copy
-#   bit  4      REF     came back soon after it left: one more round in the queue
+#   bit  4      REF     came back soon after it left: one more round in the queue. In an area with shares: loaded from
+#                       the pool since the hand came by (shed.py). Who clears it does not own the page: CAS
 #   bit  5      SLOT    the slot has the page. In an area that is beside what bits 6-7 say (writethrough); behind
 #                       the memory door the record itself is the slot's, and no backend has the page
 #   bits 6-7    what `where` is: RECORD_NONE, RECORD_SAME (the fill word), RECORD_LOG (a place),
@@ -144,6 +145,7 @@ cdef enum:                    # why a backend refused a page: frontswap.backends
     REFUSED_STOPPED           # area.stop()
     REFUSED_INJECTED          # the filter `inject`
     REFUSED_ERROR             # a backend in Python raised
+    REFUSED_QUOTA             # its area's quota, or its share of a full pool
     REFUSALS
 
 cdef enum:                    # pressure levels
@@ -319,7 +321,9 @@ cdef enum:                    # counters of one area
     A_SLOT_STORES
     A_SLOT_LOADS
     A_POISONED
-    A_CURR_PAGES              # a gauge: bits of the map
+    A_WRITTEN_BACK            # pages that have left zcache for their slots
+    A_CURR_PAGES              # gauges: bits of the map,
+    A_POOL_BYTES              # and bytes of the records that its pages have in the pool: see shares.py
     A_COUNTERS
 
 cdef enum:                    # stack_state
@@ -444,6 +448,10 @@ ctypedef struct area_t:       # a swap area: pages without addresses, each with 
     int zeroing               # mode of fallocate(2) that makes zeros of a slot that no page needs; 0: nobody cares
     int32_t stopped           # stop(): nothing is sent to the backends
     int32_t users             # operations on their way; swapoff waits for them
+    int32_t weight            # of its share in the pool; 0: it has none, and gives way last. See shares.py
+    bint weighted             # it has been given one, which may be 1, as is that of the others
+    int64_t quota             # bytes that it may have in the pool; -1: no quota
+    uint32_t hand             # offset of the page that is asked next whether it leaves: see shed.py
     int64_t counters[A_COUNTERS]
 
 cdef struct pager_t:
@@ -600,7 +608,9 @@ cdef struct pager_t:
     policy_t policy
     lock_t policy_lock
     int64_t policy_fit        # pages that it thinks that there is room for
-    int64_t policy_bytes      # of the pool's records that live
+    # shares.py: areas that have been given one; 0, 0: nobody asks
+    int quotas
+    int weights
     # recompress.py
     int recompress            # zcache:recompress=, RECOMPRESS_*
     uint32_t seals            # segments of the pool that have been sealed, ever

@@ -39,6 +39,7 @@ REFUSAL_NAMES = (
     "stopped",
     "injected",
     "error",
+    "quota",
 )
 
 

@@ -14,7 +14,8 @@ runs inside of a page fault.
 
 import cython
 from cython.cimports.frontswap.core.layout import UNTOLD
-from cython.cimports.frontswap.core.uapi import add64, int64_t, load64, lock, uint32_t, unlock
+from cython.cimports.frontswap.core.shares import pool_live
+from cython.cimports.frontswap.core.uapi import int64_t, lock, uint32_t, unlock
 
 
 def policy_room(bytes):
@@ -22,11 +23,10 @@ def policy_room(bytes):
     return bytes - bytes // 8
 
 
-def measure(pg, length):
-    """Tell the policy how many pages fit, by the mean record, with one more of `length`. Under policy_lock."""
+def measure(pg):
+    """Tell the policy how many pages fit, by the mean record; there is one more than it holds. Under policy_lock."""
     count: int64_t = pg.policy.count(pg.policy.of)
-    mean: int64_t = (load64(cython.address(pg.policy_bytes)) + length) // (count + 1)
-    # Of records that are stored over, the bytes are taken off first.
+    mean: int64_t = pool_live(pg) // (count + 1)
     fit: int64_t = policy_room(pg.pool_hard) // (mean if mean > 0 else 1)
     if fit < 1:
         fit = 1
@@ -38,15 +38,14 @@ def measure(pg, length):
         pg.policy.resize(pg.policy.of, cython.cast(uint32_t, fit))
 
 
-def policy_stored(pg, page, length):
-    """zcache has a record of `length` of an owned page. One that had another before has been used."""
+def policy_stored(pg, page):
+    """zcache has a record of an owned page. One that had another before has been used."""
     lock(cython.address(pg.policy_lock))
     if pg.policy.holds(pg.policy.of, page):
         pg.policy.hit(pg.policy.of, page)
     else:
-        measure(pg, length)
+        measure(pg)
         pg.policy.insert(pg.policy.of, page)
-    add64(cython.address(pg.policy_bytes), length)
     unlock(cython.address(pg.policy_lock))
 
 
@@ -58,9 +57,8 @@ def policy_loaded(pg, page):
     unlock(cython.address(pg.policy_lock))
 
 
-def policy_dropped(pg, page, length, state):
+def policy_dropped(pg, page, state):
     """The record of an owned page, whose word was `state`, is no more."""
-    add64(cython.address(pg.policy_bytes), -cython.cast(int64_t, length))
     if (state & UNTOLD) == 0:
         policy_gone(pg, page)
 
@@ -106,6 +104,6 @@ def policy_mean(pg):
     mean: int64_t = 0
     lock(cython.address(pg.policy_lock))
     if pg.policy.count(pg.policy.of) != 0:
-        mean = load64(cython.address(pg.policy_bytes)) // pg.policy.count(pg.policy.of)
+        mean = pool_live(pg) // pg.policy.count(pg.policy.of)
     unlock(cython.address(pg.policy_lock))
     return mean

@@ -77,6 +77,7 @@ from cython.cimports.frontswap.core.segments import (
     segment_hold,
     segment_let_go,
 )
+from cython.cimports.frontswap.core.shares import pool_uncharge
 from cython.cimports.frontswap.core.uapi import (
     add64,
     cas32,
@@ -349,7 +350,8 @@ def record_install(pg, number):
     if place:
         p.where = place
         p.check = header.check
-        add64(cython.address(pg.policy_bytes), cython.cast(int64_t, length_of(place)) - length_of(one.where))
+        if pg.areas != cython.NULL:
+            pool_uncharge(pg, header.page, cython.cast(int64_t, length_of(one.where)) - length_of(place))
     store32(cython.address(p.state), state)
     if place == 0:
         return False

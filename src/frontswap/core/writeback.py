@@ -9,18 +9,15 @@ from cython.cimports.frontswap.core.balance import pool_wanted
 from cython.cimports.frontswap.core.budget import budget_look
 from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
-from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
-    C_WRITTEN_BACK_BYTES,
-    OUT,
     PRESSURE_CRITICAL,
+    PRESSURE_NONE,
     RECLAIM_CONTEXT,
     SEG_SEALED,
     STREAM_DENSE,
     STREAM_POOL,
     context_p,
-    length_of,
     pager_p,
     pressure_of,
     record_p,
@@ -35,11 +32,10 @@ from cython.cimports.frontswap.core.segments import (
     write_coldest,
     write_slot_stream,
 )
-from cython.cimports.frontswap.core.shed import shed_victims
+from cython.cimports.frontswap.core.shed import page_shed, shed_victims
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
-    add64,
     addi,
     backoff,
     casi,
@@ -48,7 +44,6 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     sleep_on,
-    store32,
     storei,
     uint32_t,
     unlock,
@@ -65,12 +60,9 @@ def shed_coldest(pg, ctx):
     number: uint32_t
     s: segment_p
     header: record_p
-    page: uint32_t
-    length: uint32_t
     at: uint32_t = 0
     state: uint32_t = 0
-    kind: uint32_t = 0
-    error: cython.int
+    got: int64_t
     turn: cython.int = 0
     stays: cython.bint = False
     done: int64_t = 0
@@ -89,22 +81,11 @@ def shed_coldest(pg, ctx):
         header = record_claim(pg, number, s.ram, s.fill, cython.address(at), cython.address(state))
         if header == cython.NULL:
             break
-        page = header.page
-        length = length_of(pg.pages[page].where)
-        error = frontswap_evacuate(pg, ctx, page, state, cython.address(kind))
-        if error < 0:
-            # Its record cannot be used. Left here it would keep the segment, and all behind it, for good.
-            frontswap_invalidate_page(pg, page, state)
-            page_poison(pg, page)
-            done += length
-            continue
-        if error == 0:
-            done += length
-            state = OUT | kind
-        else:
+        got = page_shed(pg, ctx, header.page, state, 0)
+        if got < 0:
             stays = True
-        store32(cython.address(pg.pages[page].state), state)
-    add64(cython.address(pg.counters[C_WRITTEN_BACK_BYTES]), done)
+        else:
+            done += got
     if not move_end(pg, number, SEG_SEALED):
         if stays:
             segment_renew(pg, number)
@@ -117,7 +98,7 @@ def pool_lighten(pg, ctx):
     """One segment less in the pool; 0, or why not."""
     if pg.areas == cython.NULL:
         return write_coldest(pg)
-    return shed_coldest(pg, ctx) if pg.policy.of == cython.NULL else shed_victims(pg, ctx)
+    return shed_coldest(pg, ctx) if pg.policy.of == cython.NULL and not pg.weights else shed_victims(pg, ctx)
 
 
 def pool_relieve(pg):
@@ -164,7 +145,11 @@ def writeback_step(pg, ctx, idle):
     if write_slot_stream(pg) == 0:
         working = True
     if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
-        found = pool_lighten(pg, ctx)
+        # What is dead of an area that keeps to its quota is not for others to make room for.
+        if pg.quotas and pressure_of(pg) == PRESSURE_NONE and pool_is_sparse(pg) and clean_ram(pg) > 0:
+            found = 0
+        else:
+            found = pool_lighten(pg, ctx)
     if found > 0 and pg.areas != cython.NULL and idle[0] < 8:
         idle[0] += 1  # that segment stays: the next one may not
         working = True

@@ -21,9 +21,11 @@ from cython.cimports.frontswap.core.layout import (
     REFUSED_INCOMPRESSIBLE,
     REFUSED_POOL_FULL,
     REFUSED_PRESSURE,
+    REFUSED_QUOTA,
     SEG_OPEN,
     SEG_SEALED,
     STREAM_POOL,
+    UNIT,
     UNTOLD,
     length_of,
     page_bytes,
@@ -34,6 +36,7 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.policy import policy_dropped, policy_gone, policy_loaded, policy_stored
 from cython.cimports.frontswap.core.record import log_load, record_make, room_ahead
 from cython.cimports.frontswap.core.segments import record_append, record_drop, write_coldest
+from cython.cimports.frontswap.core.shares import pool_charge, pool_live, pool_uncharge, share_below
 from cython.cimports.frontswap.core.uapi import (
     add64,
     int64_t,
@@ -78,15 +81,31 @@ def zcache_store(b, pg, ctx, page, data, kind):
             break
     if load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard):
         return REFUSED_POOL_FULL
+    need = (need + UNIT - 1) // UNIT * UNIT
+    if pg.areas != cython.NULL and not is_granted(pg, page, need):
+        return REFUSED_QUOTA
     where = record_append(pg, STREAM_POOL, cython.address(ctx.header), ctx.packed)
     if where == 0:
+        if pg.areas != cython.NULL:
+            pool_uncharge(pg, page, need)
         return REFUSED_POOL_FULL
     p.where = where
     p.check = ctx.header.check
     kind[0] = RECORD_LOG
     if pg.policy.of != cython.NULL:
-        policy_stored(pg, page, length_of(where))
+        policy_stored(pg, page)
     return ACCEPTED
+
+
+def is_granted(pg, page, need):
+    """Charge a record to the page's area; False: its quota or its share does not allow it.
+
+    Who has no less than his share leaves the rest of a pool that is full to those who have, also while nothing of his
+    can leave.
+    """
+    if pg.weights and pool_live(pg) + need > pool_limit(pg, pg.pool_soft) and not share_below(pg, pg.pages[page].block):
+        return False
+    return pool_charge(pg, page, need)
 
 
 def zcache_load(b, pg, ctx, page, state, more):
@@ -102,8 +121,10 @@ def zcache_forget(b, pg, page, state):
     where: uint64_t = pg.pages[page].where
     if (state & KIND) == RECORD_LOG:
         record_drop(pg, where, page_bytes(pg, page))
+        if pg.areas != cython.NULL:
+            pool_uncharge(pg, page, length_of(where))
         if pg.policy.of != cython.NULL:
-            policy_dropped(pg, page, length_of(where), state)
+            policy_dropped(pg, page, state)
 
 
 def zcache_pressure(b, pg, level):

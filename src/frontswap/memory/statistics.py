@@ -50,6 +50,7 @@ class Statistics:
     reject_stopped: int  #: refused because a backend is on its way out
     reject_injected: int  #: refused by the filter inject
     reject_error: int  #: refused because a backend raised (none behind the memory door)
+    reject_quota: int  #: refused by an area's quota or share (none behind the memory door)
     same_filled_pages: int  #: stores of pages filled with one word: they take no room
     slot_stores: int  #: refused pages written to their slot
     slot_loads: int  #: pages loaded from the swap file

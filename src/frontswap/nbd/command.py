@@ -14,13 +14,17 @@ from pathlib import Path
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
-from .exports import Exports, Wanted, parse_export
+from ..times import parse_duration
+from .exports import Exports, Wanted, parse_export, with_shares
+from .idle import Idle
 from .locked import lock_memory, take_pool
 from .server import Server, listen_tcp, listen_unix
 from .tls import Tls, tls_context
 
 #: seconds in which a second signal means "all the same"
 INSIST = 60.0
+#: --idle-after
+NEVER = "never"
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -30,6 +34,9 @@ def serve(
     base: Path | None,
     exports: tuple[str, ...],
     memory: str,
+    quotas: tuple[str, ...],
+    weights: tuple[str, ...],
+    idle_after: str,
     backends: str,
     socket_path: Path | None,
     listen: str | None,
@@ -63,6 +70,8 @@ def serve(
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
+    wanted = with_shares(wanted, quotas, weights)
+    idle = None if idle_after == NEVER else parse_duration(idle_after, "idle_after") / 1e9
     if lock and any(one.base is None for one in wanted):
         raise ParameterError("lock", True, "for exports with a base: RAM in its place could be swapped out itself")
     if lock:
@@ -93,6 +102,10 @@ def serve(
         server = Server(opened, listeners, tls)
         server.start()
         stack.callback(server.stop)
+        if idle is not None:
+            idle_exports = Idle(opened, idle)
+            idle_exports.start()
+            stack.callback(idle_exports.stop)
         if not quiet:
             _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
         _wait(server, force, signals)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..area import Frontswap
+from ..area import MOST_WEIGHT, Frontswap, parse_weight
 from ..backends.stack import Spec, Stack, stacks_of
 from ..backends.zcache import SMALLEST, Zcache
 from ..core.nbd import Export as Transmission
@@ -29,6 +30,8 @@ class Wanted:
     name: str
     size: int  #: bytes
     base: Path | None  #: None: RAM
+    quota: int | None = None  #: bytes of the pool that its pages may take; None: no quota
+    weight: int | None = None  #: of its share of the pool; None: 1
 
     def __post_init__(self) -> None:
         if len(self.name.encode(errors="replace")) > MOST_NAME or "\0" in self.name or not _is_text(self.name):
@@ -57,22 +60,60 @@ def parse_export(text: str) -> Wanted:
     return Wanted(name, parse_size(size, "export"), Path(base) if base else None)
 
 
+def with_shares(wanted: Sequence[Wanted], quotas: Sequence[str], weights: Sequence[str]) -> list[Wanted]:
+    """The same exports with what NAME=SIZE (quotas) and NAME=N (weights) say.
+
+    Raises:
+        ParameterError: there is no such export, two are for one, or a value is not allowed.
+    """
+    sizes = {name: parse_size(value, f"quota {name!r}") for name, value in _by_name(wanted, quotas, "quota").items()}
+    numbers: dict[str, int | None] = {}
+    for name, value in _by_name(wanted, weights, "weight").items():
+        if not value.isdecimal():
+            raise ParameterError(f"weight {name!r}", value, f"0 to {MOST_WEIGHT}")
+        numbers[name] = parse_weight(int(value), f"weight {name!r}")
+    return [replace(one, quota=sizes.get(one.name), weight=numbers.get(one.name)) for one in wanted]
+
+
+def _by_name(wanted: Sequence[Wanted], given: Sequence[str], parameter: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    names = [one.name for one in wanted]
+    for text in given:
+        name, equals, value = text.rpartition("=")
+        if not equals or name not in names:
+            known = ", ".join(map(repr, names))
+            raise ParameterError(parameter, text, f"NAME={'SIZE' if parameter == 'quota' else 'N'}, of one of: {known}")
+        if name in found:
+            raise ParameterError(parameter, text, "one for each export: there are two of it")
+        found[name] = value
+    return found
+
+
 class Export:
     """A swap area under a name."""
 
-    def __init__(self, hooks: Frontswap, wanted: Wanted, base: Base | RamBase, written_through: bool) -> None:
+    def __init__(
+        self, hooks: Frontswap, wanted: Wanted, base: Base | RamBase, written_through: bool, weight: int | None = None
+    ) -> None:
         """Swap on; `base` is the area's from now on."""
         self.name = wanted.name
         self.size = wanted.size
         self.base = base
         self.written_through = written_through
-        self.area = hooks.swapon(size=wanted.size, page=PAGE, swap=base)
+        self.clients = 0  #: connections that have it now
+        self.left = time.monotonic()  #: when the last one went
+        self.area = hooks.swapon(size=wanted.size, page=PAGE, swap=base, quota=wanted.quota, weight=weight)
         if isinstance(base, Base) and base.kept:
             for first, pages in base.extents():
                 self.area.slots_have(first, pages)
         self.transmission = Transmission(
             hooks._core, type=self.area.type, size=self.size, written_through=written_through
         )
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds since the last client went, or since it was made."""
+        return time.monotonic() - self.left
 
     @property
     def description(self) -> str:
@@ -89,6 +130,7 @@ class Export:
             "name": self.name,
             "size": self.size,
             "used_pages": self.area.used_pages(),
+            "clients": self.clients,
             **self.transmission.counters(),
             **found,
         }
@@ -135,7 +177,9 @@ class Exports(Mapping[str, Export]):
                     if one.base is None
                     else Base(one.base, one.size, writethrough=writethrough, overcommit=overcommit, discard=discard)
                 )
-                self._exports[one.name] = Export(self.hooks, one, base, writethrough)
+                # Where weights count, RAM in the place of a base is not what the others' pages make way for.
+                weight = 0 if one.base is None and any(other.weight is not None for other in wanted) else one.weight
+                self._exports[one.name] = Export(self.hooks, one, base, writethrough, weight)
         except BaseException:
             self.close()
             raise
@@ -189,6 +233,18 @@ def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
             f"at most --memory, {format_size(most)}, where there is no base: pages that do not compress have no other "
             "place (--base FILE gives them one)",
         )
+    for one in wanted:
+        if one.base is None and (one.quota is not None or one.weight is not None):
+            raise ParameterError(
+                f"{'weight' if one.quota is None else 'quota'} {one.name!r}",
+                one.weight if one.quota is None else format_size(one.quota),
+                "for an export with a base: what leaves the pool goes there. Without one it would take more RAM, not "
+                "less; its size is what bounds it",
+            )
+        if one.quota is not None and one.quota > most:
+            raise ParameterError(
+                f"quota {one.name!r}", format_size(one.quota), f"at most --memory, {format_size(most)}: all there is"
+            )
     if writethrough and any(one.base is None for one in wanted):
         raise ParameterError("writethrough", True, "for exports with a base: there is nothing to write through to")
 

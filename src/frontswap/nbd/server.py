@@ -227,6 +227,7 @@ class Server:
         export = self.exports[agreed.name]
         with self._lock:
             self._transmitting.add(threading.current_thread())
+            export.clients += 1
         try:
             end = export.transmission.transmit(
                 agreed.connection.fileno(), self._stop, agreed.structured, agreed.allocation
@@ -234,6 +235,8 @@ class Server:
         finally:
             with self._lock:
                 self._transmitting.discard(threading.current_thread())
+                export.clients -= 1
+                export.left = time.monotonic()
         if end in {"broken", "magic"}:
             _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
 

@@ -3,7 +3,8 @@
 Backends come and go, refuse, are slow, and in every second round lose pages; pressure, shrink, writethrough and stop()
 change where pages are. Each page has one writer, any thread reads it: a reader must find a generation that is no older
 than what was stored before it began and no newer than what was begun before it ended. At every checkpoint all stand
-still, and all pages, the maps, curr_pages and the backends must agree. The first wrong byte ends it with status 1.
+still, and all pages, the maps, curr_pages, the backends and the pool's bytes must agree; quotas hold all the time. The
+first wrong byte ends it with status 1.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Soak:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.hooks = Frontswap()
-        self.shadows = [Shadow(self.hooks.swapon(PAGES, page=page), Content(page)) for page in (4096, 8192, 65536)]
+        self.shadows = [
+            Shadow(self.hooks.swapon(PAGES, page=page, quota=quota, weight=weight), Content(page))
+            for page, quota, weight in ((4096, "300K", 1), (8192, None, 3), (65536, "3M", None))
+        ]
         self.problems: list[str] = []
         self.operations = [0] * THREADS
         self.errors = [0] * THREADS
@@ -134,7 +138,7 @@ class Soak:
 
     def change(self, rng: random.Random) -> None:
         """One change of what is behind the hooks."""
-        what = rng.randrange(9)
+        what = rng.randrange(10)
         if what < 2 and len(self.registered) < 4:
             used = {registered.stack.name for registered in self.registered}
             spec = rng.choice([spec for spec in SPECS if "zcache" not in spec or "zcache" not in used])
@@ -154,10 +158,17 @@ class Soak:
         elif what == 7:
             area = rng.choice(self.shadows).area
             area.stop("soak") if rng.random() < 0.3 else area.resume()
+        elif what == 8:
+            area = rng.choice(self.shadows).area
+            area.set_weight(rng.choice((None, 0, 1, 5)))
+            area.reclaim(rng.randrange(1 << 20), deadline=1)
         elif self.damaging:
             for registered in self.registered:
                 if "checksum / inject" in str(registered.stack):
                     registered.set("inject", **DAMAGE)
+        for seen in self.hooks.statistics().areas:
+            if not 0 <= seen.pool_bytes <= seen.quota_bytes and seen.quota_bytes >= 0:
+                self.wrong(f"quota: {seen}")
         self.turns += 1
 
     def round(self, number: int, seconds: float) -> None:
@@ -214,6 +225,15 @@ class Soak:
             time.sleep(0.01)  # writeback is on its way
         if len(set(self.counts())) > 1:
             self.problems.append(f"map, areas, backends, curr_pages disagree: {self.counts()}")
+        while len(set(self.pool_bytes())) > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if len(set(self.pool_bytes())) > 1:
+            self.problems.append(f"bytes in the pool, by segment and by area: {self.pool_bytes()}")
+
+    def pool_bytes(self) -> tuple[int, int]:
+        """What lives in the pool of zcache, by whom one asks."""
+        found = self.hooks.statistics()
+        return found.pool_live_bytes, sum(area.pool_bytes for area in found.areas)
 
     def counts(self) -> tuple[int, ...]:
         """Pages in backends, by whom one asks."""

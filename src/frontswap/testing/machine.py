@@ -82,10 +82,15 @@ class HooksMachine(RuleBasedStateMachine):
     # --- areas and backends --------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.twins) < 3)
-    @rule(page=st.sampled_from([4096, 4096, 8192, 65536]), slots=st.sampled_from([True, True, False]))
-    def swapon(self, page: int, slots: bool) -> None:
+    @rule(
+        page=st.sampled_from([4096, 4096, 8192, 65536]),
+        slots=st.sampled_from([True, True, False]),
+        quota=st.sampled_from([None, None, 0, 9000, 100_000]),
+        weight=st.sampled_from([None, None, 0, 1, 7]),
+    )
+    def swapon(self, page: int, slots: bool, quota: int | None, weight: int | None) -> None:
         """An area, empty."""
-        area = self.hooks.swapon(PAGES, page=page, swap="auto" if slots else None)
+        area = self.hooks.swapon(PAGES, page=page, swap="auto" if slots else None, quota=quota, weight=weight)
         self.twins.append(Twin(area, Content(page), slots))
 
     @precondition(lambda self: self.twins)
@@ -258,6 +263,17 @@ class HooksMachine(RuleBasedStateMachine):
         """All pages."""
         twin = self.twins[pick % len(self.twins)]
         twin.empty()
+
+    @invariant()
+    def quotas_hold(self) -> None:
+        """No area has more of the pool than it may, and all together have what lives in it."""
+        for _ in range(10_000):
+            found = self.hooks.statistics()
+            assert all(0 <= area.pool_bytes <= area.quota_bytes for area in found.areas if area.quota_bytes >= 0)
+            if sum(area.pool_bytes for area in found.areas) == found.pool_live_bytes:
+                return
+            os.sched_yield()
+        raise AssertionError(f"bytes in the pool: {found.pool_live_bytes}, by area: {found.areas}")
 
     @invariant()
     def counts_agree(self) -> None:
