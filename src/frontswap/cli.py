@@ -174,6 +174,12 @@ def run(
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")
+@click.option(
+    "--control",
+    metavar="PATH",
+    type=PATH,
+    help="A Unix socket for administration. Default: in /run/frontswap (root) or XDG_RUNTIME_DIR.",
+)
 @click.option("--tls-cert", metavar="FILE", type=PATH, help="Speak TLS only: the server's certificate, in PEM.")
 @click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
 @click.option("--tls-ca", metavar="FILE", type=PATH, help="Let in who has a certificate of this authority only.")
@@ -229,17 +235,18 @@ def detach(device: str, only_print: bool) -> None:
 
 
 @app.command(short_help="Show the counters of a process.")
-@click.argument("directory", metavar="[DIR]", type=PATH, required=False)
+@click.argument("where", metavar="[DIR|SOCKET]", type=PATH, required=False)
 @click.option("--debugfs", is_flag=True, help="The names and numbers of /sys/kernel/debug/frontswap alone.")
 @click.option("--json", is_flag=True, help="Everything, as JSON.")
-def stats(directory: Path | None, debugfs: bool, json: bool) -> None:
+def stats(where: Path | None, debugfs: bool, json: bool) -> None:
     """Show the counters of a process: what it stored and loaded, and what its backends did.
 
-    DIR is what `frontswap run --debugfs DIR` keeps. Default: FRONTSWAP_DEBUGFS.
+    DIR is what `frontswap run --debugfs DIR` keeps, SOCKET is of a server (`frontswap serve --control SOCKET`).
+    Default: FRONTSWAP_DEBUGFS, and all servers of this user.
     """
     from .observe.stats import show
 
-    show(directory, debugfs=debugfs, as_json=json)
+    show(where, debugfs=debugfs, as_json=json)
 
 
 @app.command(short_help="Say what this machine allows, and what would help.")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
+from .control import Control, as_json, default_control
 from .exports import Exports, Wanted, parse_export
 from .locked import lock_memory, take_pool
 from .server import Server, listen_tcp, listen_unix
@@ -33,6 +34,7 @@ def serve(
     backends: str,
     socket_path: Path | None,
     listen: str | None,
+    control: Path | None,
     writethrough: bool,
     overcommit: bool,
     discard: bool,
@@ -78,6 +80,7 @@ def serve(
             listeners = listen_tcp(listen, insecure=insecure or tls is not None)
         for one in listeners:
             stack.callback(one.close)
+        asked = _listen_control(control, stack)
         opened = Exports(
             wanted,
             memory=memory,
@@ -93,11 +96,31 @@ def serve(
         server = Server(opened, listeners, tls)
         server.start()
         stack.callback(server.stop)
+        if asked is not None:
+            administration = Control()
+            administration.listen(asked, {("GET", "/statistics"): as_json(lambda _: statistics(server))})
+            administration.start()
+            stack.callback(administration.stop)
         if not quiet:
             _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
         _wait(server, force, signals)
         server.stop()
         return _finish(opened, quiet)
+
+
+def _listen_control(path: Path | None, stack: ExitStack) -> socket.socket | None:
+    """The control socket. None: nobody has said where, and the usual place cannot be had: it goes without."""
+    try:
+        at = path or default_control()
+        made = listen_unix(at)
+    except OSError as error:
+        if path is not None:
+            raise
+        _say(f"no control socket, for `frontswap stats`: {error}; --control PATH says another place")
+        return None
+    stack.callback(at.unlink, missing_ok=True)
+    stack.callback(made.close)
+    return made
 
 
 def _hear_signals() -> int:
@@ -129,8 +152,8 @@ def _wait(server: Server, force: bool, signals: int) -> None:
 
 
 def statistics(server: Server) -> dict[str, object]:
-    """All counters of this moment."""
-    return {"clients": server.clients, **server.exports.statistics()}
+    """All counters of this moment: for the control socket, SIGUSR1, and `frontswap stats`."""
+    return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
 
 
 def _finish(exports: Exports, quiet: bool) -> int:
