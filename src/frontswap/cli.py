@@ -180,6 +180,7 @@ def run(
     type=PATH,
     help="A Unix socket for administration. Default: in /run/frontswap (root) or XDG_RUNTIME_DIR.",
 )
+@click.option("--metrics", "metrics_at", metavar="HOST:PORT", help="Answer Prometheus at http://HOST:PORT/metrics.")
 @click.option("--tls-cert", metavar="FILE", type=PATH, help="Speak TLS only: the server's certificate, in PEM.")
 @click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
 @click.option("--tls-ca", metavar="FILE", type=PATH, help="Let in who has a certificate of this authority only.")

@@ -11,13 +11,15 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from .control import Control, as_json, default_control
 from .exports import Exports, Wanted, parse_export
 from .locked import lock_memory, take_pool
-from .server import Server, listen_tcp, listen_unix
+from .metrics import check_metrics, metrics
+from .server import Server, listen_metrics, listen_tcp, listen_unix
 from .tls import Tls, tls_context
 
 #: seconds in which a second signal means "all the same"
@@ -35,6 +37,7 @@ def serve(
     socket_path: Path | None,
     listen: str | None,
     control: Path | None,
+    metrics_at: str | None,
     writethrough: bool,
     overcommit: bool,
     discard: bool,
@@ -53,6 +56,7 @@ def serve(
         BaseError: a base cannot be used.
         ListenError: nobody can be listened to.
         LockError: memory cannot be locked.
+        MissingPackageError: there are no metrics.
     """
     if (socket_path is None) == (listen is None):
         given = None if socket_path is None else str(socket_path)
@@ -61,6 +65,8 @@ def serve(
         raise ParameterError("base", str(base), "with --size; --export has it as NAME:SIZE:BASE")
     if tls_cert is None and (tls_key is not None or tls_ca is not None):
         raise ParameterError("tls_cert", None, "given, with --tls-key or --tls-ca")
+    if metrics_at is not None:
+        check_metrics()
     tls = None if tls_cert is None else Tls(tls_context(tls_cert, tls_key or tls_cert, tls_ca))
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
@@ -81,6 +87,9 @@ def serve(
         for one in listeners:
             stack.callback(one.close)
         asked = _listen_control(control, stack)
+        scraped = [] if metrics_at is None else listen_metrics(metrics_at, insecure=insecure)
+        for one in scraped:
+            stack.callback(one.close)
         opened = Exports(
             wanted,
             memory=memory,
@@ -96,13 +105,10 @@ def serve(
         server = Server(opened, listeners, tls)
         server.start()
         stack.callback(server.stop)
-        if asked is not None:
-            administration = Control()
-            administration.listen(asked, {("GET", "/statistics"): as_json(lambda _: statistics(server))})
-            administration.start()
-            stack.callback(administration.stop)
+        _administer(server, asked, scraped, stack)
         if not quiet:
-            _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
+            shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
+            _say(f"{_names(opened)} at {where}{shown}, {format_size(opened.memory)} of RAM")
         _wait(server, force, signals)
         server.stop()
         return _finish(opened, quiet)
@@ -121,6 +127,18 @@ def _listen_control(path: Path | None, stack: ExitStack) -> socket.socket | None
     stack.callback(at.unlink, missing_ok=True)
     stack.callback(made.close)
     return made
+
+
+def _administer(server: Server, asked: socket.socket | None, scraped: list[socket.socket], stack: ExitStack) -> None:
+    """Answer on the control socket, and to Prometheus."""
+    control = Control()
+    scrape = {("GET", "/metrics"): metrics(lambda: statistics(server))}
+    if asked is not None:
+        control.listen(asked, {("GET", "/statistics"): as_json(lambda _: statistics(server)), **scrape})
+    for one in scraped:
+        control.listen(one, scrape)
+    control.start()
+    stack.callback(control.stop)
 
 
 def _hear_signals() -> int:
@@ -151,7 +169,7 @@ def _wait(server: Server, force: bool, signals: int) -> None:
         )
 
 
-def statistics(server: Server) -> dict[str, object]:
+def statistics(server: Server) -> dict[str, Any]:
     """All counters of this moment: for the control socket, SIGUSR1, and `frontswap stats`."""
     return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
 

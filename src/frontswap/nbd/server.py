@@ -65,20 +65,33 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
         ParameterError: not an address, or one that others can reach, and not `insecure`.
         ListenError: it cannot be had.
     """
-    host, port = tcp_address(where, "listen")
+    return _listen(
+        where,
+        "listen",
+        PORT,
+        None if insecure else ("a loopback address, or with --tls-cert", "reads and writes all pages"),
+    )
+
+
+def listen_metrics(where: str, *, insecure: bool = False) -> list[socket.socket]:
+    """listen_tcp() for ``--metrics``: there is no TLS, and no port that everybody takes."""
+    return _listen(where, "metrics", None, None if insecure else ("a loopback address", "sees who does how much"))
+
+
+def _listen(where: str, parameter: str, port: int | None, refusal: tuple[str, str] | None) -> list[socket.socket]:
+    """`refusal`: what is allowed, and why: other machines must not reach it; None: they may."""
+    host, port = tcp_address(where, parameter, port)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:  # the latter: no name that DNS could have
-        raise ParameterError("listen", where, f"HOST:PORT ({getattr(error, 'strerror', None) or error})") from None
+        raise ParameterError(parameter, where, f"HOST:PORT ({getattr(error, 'strerror', None) or error})") from None
     open_to_all = [
         str(one[4][0]) for one in found if not ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_loopback
     ]
-    if open_to_all and not insecure:
+    if open_to_all and refusal is not None:
+        allowed, why = refusal
         raise ParameterError(
-            "listen",
-            where,
-            f"a loopback address, or with --tls-cert: whoever reaches {open_to_all[0]} reads and writes all pages "
-            "(--insecure if that is meant)",
+            parameter, where, f"{allowed}: whoever reaches {open_to_all[0]} {why} (--insecure if that is meant)"
         )
     made: list[socket.socket] = []
     try:
@@ -93,18 +106,18 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
     except OSError as error:
         for one in made:
             one.close()
-        raise ListenError(error.errno, f"listen {where!r}: {error.strerror or error}") from error
+        raise ListenError(error.errno, f"{parameter} {where!r}: {error.strerror or error}") from error
     return made
 
 
-def tcp_address(where: str, parameter: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT, HOST or :PORT. ParameterError: it is none of them."""
-    host, colon, port = where.rpartition(":")
-    if not colon or "]" in port:
-        host, port = where, str(PORT)
-    if not port.isdecimal() or int(port) > 65535:
-        raise ParameterError(parameter, where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def tcp_address(where: str, parameter: str, port: int | None = PORT) -> tuple[str, int]:
+    """Host and port of HOST:PORT, HOST (if there is a usual `port`) or :PORT. ParameterError: it is none of them."""
+    host, colon, said = where.rpartition(":")
+    if (not colon or "]" in said) and port is not None:
+        host, said = where, str(port)
+    if not said.isdecimal() or int(said) > 65535:
+        raise ParameterError(parameter, where, f"HOST:PORT, as localhost:{port or 9090} or [::1]:{port or 9090}")
+    return host.removeprefix("[").removesuffix("]"), int(said)
 
 
 class Server:
