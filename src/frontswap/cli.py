@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from . import __version__
 from .errors import FrontswapError
@@ -162,14 +163,18 @@ def run(
     )
 
 
-@app.command(short_help="A block device in front of a disk, compressed in RAM (NBD).")
+@app.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND ...]",
+    short_help="A block device in front of a disk, compressed in RAM (NBD).",
+)
 @click.option("--size", metavar="SIZE", help="Bytes of the export without a name.")
 @click.option("--base", metavar="FILE", type=PATH, help="Its base: a file or block device. Default: RAM.")
 @click.option(
     "--export", "exports", metavar="NAME:SIZE[:BASE]", multiple=True, help="An export with a name. Several times."
 )
 @click.option(
-    "--memory", metavar="SIZE", required=True, help="RAM for pages, compressed; exports without a base fit in it."
+    "--memory", metavar="SIZE", help="RAM for pages, compressed; exports without a base fit in it.  [required]"
 )
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
@@ -193,15 +198,41 @@ def run(
 @click.option("--lock", is_flag=True, help="All memory is taken now, and locked: none of it is swapped out.")
 @click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
 @click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
-def serve(**options: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, **options: Any) -> None:
     """Serve block devices by NBD, with compressed RAM in front of a file, a disk, or nothing.
 
     For nbd-client (mkswap, swapon), QEMU's -blockdev driver=nbd, nbdcopy, fio. SIGUSR1 prints all counters.
     docs/serve.md says what is promised of what is written, and in which order to shut down.
     """
+    if context.invoked_subcommand is not None:
+        given = [name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise click.UsageError(f"{', '.join(given)}: of a server that starts, not of {context.invoked_subcommand}")
+        return
+    if options["memory"] is None:
+        raise click.UsageError("Missing option '--memory'.")
+
     from .nbd.command import serve as serve_exports
 
     sys.exit(serve_exports(**options))
+
+
+@serve.command(short_help="Give an export of a running server another size.")
+@click.argument("name", metavar="NAME")
+@click.argument("size", metavar="SIZE")
+@click.option(
+    "--control", metavar="PATH", type=PATH, help="Of the server. Default: the only one that this user has running."
+)
+def resize(name: str, size: str, control: Path | None) -> None:
+    """Give an export of a running server another size; "" is the one without a name.
+
+    Clients go on meanwhile. It shrinks only if no page is in use behind its new end. docs/serve.md says how which
+    client gets to know of it.
+    """
+    from .nbd.command import resize as resize_export
+
+    resize_export(name, size, control=control)
 
 
 @app.command(short_help="Make an export of `frontswap serve` a swap device of this machine.")

@@ -444,6 +444,8 @@ ctypedef struct area_t:       # a swap area: pages without addresses, each with 
     int zeroing               # mode of fallocate(2) that makes zeros of a slot that no page needs; 0: nobody cares
     int32_t stopped           # stop(): nothing is sent to the backends
     int32_t users             # operations on their way; swapoff waits for them
+    int32_t closed            # 1: area_enter() waits: it loses pages
+    uint32_t most             # pages that it had at most: what tables of pages may know of
     int64_t counters[A_COUNTERS]
 
 cdef struct pager_t:

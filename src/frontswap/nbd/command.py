@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
-from .control import Control, as_json, default_control
+from .control import Control, as_json, ask, default_control, only_server
 from .exports import Exports, Wanted, parse_export
 from .locked import lock_memory, take_pool
 from .metrics import check_metrics, metrics
@@ -134,7 +134,11 @@ def _administer(server: Server, asked: socket.socket | None, scraped: list[socke
     control = Control()
     scrape = {("GET", "/metrics"): metrics(lambda: statistics(server))}
     if asked is not None:
-        control.listen(asked, {("GET", "/statistics"): as_json(lambda _: statistics(server)), **scrape})
+        administration = {
+            ("GET", "/statistics"): as_json(lambda _: statistics(server)),
+            ("POST", "/resize"): as_json(lambda body: _resize_here(server.exports, body)),
+        }
+        control.listen(asked, administration | scrape)
     for one in scraped:
         control.listen(one, scrape)
     control.start()
@@ -172,6 +176,28 @@ def _wait(server: Server, force: bool, signals: int) -> None:
 def statistics(server: Server) -> dict[str, Any]:
     """All counters of this moment: for the control socket, SIGUSR1, and `frontswap stats`."""
     return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
+
+
+def _resize_here(exports: Exports, body: Any) -> dict[str, object]:
+    """What `frontswap serve resize` asks for."""
+    if not isinstance(body, dict) or body.keys() != {"name", "size"} or not isinstance(body["name"], str):
+        raise ParameterError("resize", body, 'an object with "name" and "size"')
+    exports.resize(body["name"], parse_size(body["size"], "size"))
+    export = exports[body["name"]]
+    return {"name": export.name, "size": export.size}
+
+
+def resize(name: str, size: str, *, control: Path | None) -> None:
+    """`frontswap serve resize`: give an export of a running server another size.
+
+    Raises:
+        ParameterError: no size, or it is not clear which server is meant.
+        ControlError: no server answers, or it refuses.
+    """
+    parse_size(size, "size")
+    # A device may have to be filled with zeros: that takes as long as it takes.
+    done = ask(control or only_server(), "/resize", {"name": name, "size": size}, patience=None)
+    print(f"export {done['name']!r} has {format_size(done['size'])}")
 
 
 def _finish(exports: Exports, quiet: bool) -> int:
