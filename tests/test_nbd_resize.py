@@ -7,15 +7,17 @@ import errno
 import itertools
 import json
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import FRONTSWAP, MiB, noise, together, wait_until, walk
+from helpers import FRONTSWAP, PATIENCE, MiB, noise, together, wait_until, walk
 from nbd import BASES, SIZE, command, need, run, served, where
 from test_nbd_bases import errno_of, mixed
 
@@ -267,17 +269,20 @@ def test_a_storm_while_it_is_resized(where: Path, base: str) -> None:
             for turn in itertools.count():
                 if done.is_set() or (turn > 200 and min(counts.values()) >= 20):
                     break
-                at = SIZE - (1 + number * 64 + int(rng.integers(32))) * PAGE
-                data = rng.bytes(PAGE) if turn % 2 else bytes([turn % 250 + 1]) * PAGE
-                error = errno_of(client, nbd.WRITE, at, PAGE, data=data)
+                if number == 2:  # most of it lies below, and is stored first: nothing is in use above meanwhile
+                    at, n = SIZE // 2 - 63 * PAGE, 64 * PAGE
+                else:
+                    at, n = SIZE - (1 + int(rng.integers(32))) * PAGE, PAGE
+                data = rng.bytes(n) if turn % 2 else bytes([turn % 250 + 1]) * n
+                error = errno_of(client, nbd.WRITE, at, n, data=data)
                 assert error in (0, errno.ENOSPC)
                 if error:
                     counts["beyond"] += 1
                     continue
                 counts["stored"] += 1
-                assert client.read(at, PAGE) == data
-                client.trim(at, PAGE)
-                assert errno_of(client, nbd.READ, at, PAGE) in (0, errno.EINVAL)
+                assert client.read(at, n) == data
+                client.trim(at, n)
+                assert errno_of(client, nbd.READ, at, n) in (0, errno.EINVAL)
         finished.append(number)
         if len(finished) == 2:
             done.set()
@@ -575,10 +580,10 @@ def test_the_command(where: Path) -> None:
             done = resize("", wrong, "--control", at)
             assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (1, True, 1)
         assert "an export: ''" in resize("other", "4M", "--control", at).stderr
-        with pytest.raises(ControlError, match='an object with "name" and "size"'):
+        with pytest.raises(ControlError, match='an object with "name", "size" and "reconnect"'):
             ask(at, "/resize", {"name": ""})
         with pytest.raises(ControlError, match="size="):
-            ask(at, "/resize", {"name": "", "size": None})
+            ask(at, "/resize", {"name": "", "size": "x", "reconnect": False})
         assert server.end() == 0
     assert "no server answers there" in resize("", "8M", "--control", at).stderr
 
@@ -587,3 +592,109 @@ def test_options_of_a_server_are_not_options_of_resize() -> None:
     done = run(FRONTSWAP, "serve", "--size", "8M", "resize", "", "8M", check=False)
     assert (done.returncode, "size: of a server that starts, not of resize" in done.stderr) == (2, True)
     assert "Missing option '--memory'" in run(FRONTSWAP, "serve", "--size", "8M", check=False).stderr
+
+
+class Qemu:
+    """A QEMU that has the export as the block node `disk`, and no machine."""
+
+    def __init__(self, where: Path, export: Path) -> None:
+        node = f"driver=nbd,node-name=disk,server.type=unix,server.path={export},reconnect-delay=60,discard=unmap"
+        monitor = where / "qmp"
+        monitored = f"unix:{monitor},server=on,wait=off"
+        quiet = ["-machine", "none", "-nodefaults", "-display", "none"]
+        self._process = subprocess.Popen(["qemu-system-x86_64", *quiet, "-blockdev", node, "-qmp", monitored])
+        wait_until(lambda: monitor.exists() or self._process.poll() is not None, "QEMU's monitor")
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(monitor))
+        self._lines = self._socket.makefile("rw")
+        assert "QMP" in self._lines.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, execute: str, **arguments: Any) -> dict[str, Any]:
+        """A command of QMP; its whole answer."""
+        print(json.dumps({"execute": execute, "arguments": arguments}), file=self._lines, flush=True)
+        while True:
+            found: dict[str, Any] = json.loads(self._lines.readline())
+            if "event" not in found:
+                return found
+
+    def io(self, line: str) -> str:
+        """A command of qemu-io, on the node; what it says of a failure."""
+        return str(self.ask("human-monitor-command", **{"command-line": f'qemu-io disk "{line}"'})["return"])
+
+    def size(self) -> int:
+        """What it believes."""
+        (node,) = self.ask("query-named-block-nodes", flat=True)["return"]
+        return int(node["image"]["virtual-size"])
+
+    def resize(self, size: int) -> str:
+        """block_resize; "", or its error."""
+        answer = self.ask("block_resize", **{"node-name": "disk", "size": size})
+        return str(answer["error"]["desc"]) if "error" in answer else ""
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@need("qemu-system-x86_64")
+def test_qemu_sees_another_size_once_it_has_reconnected(where: Path) -> None:
+    """Its NBD node has the size of its last connection, and block_resize takes that over, no other."""
+    at = where / "control"
+    with command(where, "--base", str(where / "base"), "--control", str(at), "--force") as server, ExitStack() as stack:
+        qemu = Qemu(where, server.socket)
+        stack.callback(qemu.close)
+        qemu.io("write -P 7 0 64k")
+        assert resize("", "16M", "--control", at).returncode == 0
+        assert qemu.size() == SIZE
+        assert qemu.resize(LARGE) == "Cannot grow NBD nodes"
+        assert resize("", "16M", "--reconnect", "--control", at).stdout == (
+            "export '' has 16 MiB; 1 connections were ended\n"
+        )
+        assert qemu.resize(LARGE) == "Cannot grow NBD nodes", "it has not noticed yet"
+        qemu.io("read 0 4k")
+        assert qemu.resize(LARGE) == ""
+        assert qemu.size() == LARGE
+        qemu.io("write -P 8 12M 64k")
+        with server.connect() as client:
+            assert client.read(0, 65536) == b"\7" * 65536
+            assert client.read(12 * MiB, 65536) == b"\10" * 65536
+        assert "are in use" in resize("", "8M", "--reconnect", "--control", at).stderr
+        qemu.io("discard 12M 64k")
+        assert "1 connections" in resize("", "8M", "--reconnect", "--control", at).stdout
+        qemu.io("read 0 4k")
+        assert qemu.resize(SIZE) == ""
+        assert qemu.size() == SIZE
+
+
+@pytest.mark.slow
+@need("qemu-io")
+def test_a_client_whose_connection_is_ended_over_and_over_loses_nothing(where: Path) -> None:
+    """What was not acknowledged is asked again: QEMU does that by itself."""
+    at, turns = where / "control", 300
+    disk = f"driver=nbd,server.type=unix,server.path={where / 'socket'},reconnect-delay={int(60 * PATIENCE)}"
+    lines = [f"aio_write -P {turn % 250 + 1} {turn * 16}k 16k" for turn in range(turns)]
+    lines += ["aio_flush", *(f"read -P {turn % 250 + 1} {turn * 16}k 16k" for turn in range(turns)), "quit"]
+    with command(where, "--control", str(at), "--force") as server:
+        with subprocess.Popen(
+            ["qemu-io", "--image-opts", disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as qemu:
+            said = threading.Thread(target=lambda: out.append(qemu.communicate("\n".join(lines))[0]))
+            out: list[str] = []
+            said.start()
+            ended = 0
+            for size in itertools.cycle(["12M", "8M"]):
+                if qemu.poll() is not None:
+                    break
+                ended += ask(at, "/resize", {"name": "", "size": size, "reconnect": True})["ended"]
+            said.join()
+        assert qemu.returncode == 0
+        assert ended > 3
+        assert out[0].count("read 16384/16384") == turns
+        assert "verification failed" not in out[0]
+        assert "rror" not in out[0]
+        with server.connect() as client:
+            for turn in range(turns):
+                assert client.read(turn << 14, 1 << 14) == bytes([turn % 250 + 1]) * (1 << 14)

@@ -222,9 +222,12 @@ def serve(context: click.Context, /, **options: Any) -> None:
 @click.argument("name", metavar="NAME")
 @click.argument("size", metavar="SIZE")
 @click.option(
+    "--reconnect", is_flag=True, help="End its connections: for QEMU with reconnect-delay, which comes back and sees."
+)
+@click.option(
     "--control", metavar="PATH", type=PATH, help="Of the server. Default: the only one that this user has running."
 )
-def resize(name: str, size: str, control: Path | None) -> None:
+def resize(name: str, size: str, reconnect: bool, control: Path | None) -> None:
     """Give an export of a running server another size; "" is the one without a name.
 
     Clients go on meanwhile. It shrinks only if no page is in use behind its new end. docs/serve.md says how which
@@ -232,7 +235,7 @@ def resize(name: str, size: str, control: Path | None) -> None:
     """
     from .nbd.command import resize as resize_export
 
-    resize_export(name, size, control=control)
+    resize_export(name, size, reconnect=reconnect, control=control)
 
 
 @app.command(short_help="Make an export of `frontswap serve` a swap device of this machine.")

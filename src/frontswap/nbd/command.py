@@ -136,7 +136,7 @@ def _administer(server: Server, asked: socket.socket | None, scraped: list[socke
     if asked is not None:
         administration = {
             ("GET", "/statistics"): as_json(lambda _: statistics(server)),
-            ("POST", "/resize"): as_json(lambda body: _resize_here(server.exports, body)),
+            ("POST", "/resize"): as_json(lambda body: _resize_here(server, body)),
         }
         control.listen(asked, administration | scrape)
     for one in scraped:
@@ -178,16 +178,19 @@ def statistics(server: Server) -> dict[str, Any]:
     return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
 
 
-def _resize_here(exports: Exports, body: Any) -> dict[str, object]:
+def _resize_here(server: Server, body: Any) -> dict[str, object]:
     """What `frontswap serve resize` asks for."""
-    if not isinstance(body, dict) or body.keys() != {"name", "size"} or not isinstance(body["name"], str):
-        raise ParameterError("resize", body, 'an object with "name" and "size"')
-    exports.resize(body["name"], parse_size(body["size"], "size"))
-    export = exports[body["name"]]
-    return {"name": export.name, "size": export.size}
+    match body:
+        case {"name": str(name), "size": str(size) | int(size), "reconnect": bool(reconnect), **other} if not other:
+            pass
+        case _:
+            raise ParameterError("resize", body, 'an object with "name", "size" and "reconnect"')
+    server.exports.resize(name, parse_size(size, "size"))
+    export = server.exports[name]
+    return {"name": export.name, "size": export.size, "ended": server.hang_up(export.name) if reconnect else 0}
 
 
-def resize(name: str, size: str, *, control: Path | None) -> None:
+def resize(name: str, size: str, *, reconnect: bool, control: Path | None) -> None:
     """`frontswap serve resize`: give an export of a running server another size.
 
     Raises:
@@ -196,8 +199,10 @@ def resize(name: str, size: str, *, control: Path | None) -> None:
     """
     parse_size(size, "size")
     # A device may have to be filled with zeros: that takes as long as it takes.
-    done = ask(control or only_server(), "/resize", {"name": name, "size": size}, patience=None)
-    print(f"export {done['name']!r} has {format_size(done['size'])}")
+    asked = {"name": name, "size": size, "reconnect": reconnect}
+    done = ask(control or only_server(), "/resize", asked, patience=None)
+    ended = f"; {done['ended']} connections were ended" if reconnect else ""
+    print(f"export {done['name']!r} has {format_size(done['size'])}{ended}")
 
 
 def _finish(exports: Exports, quiet: bool) -> int:

@@ -131,7 +131,7 @@ class Server:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
-        self._transmitting: set[threading.Thread] = set()  # those of them that have an export
+        self._transmitting: dict[threading.Thread, str] = {}  # those of them that have an export, and its name
         self._stopped = False
         self._acceptor = threading.Thread(target=self._accept, name="frontswap-accept", daemon=True)
 
@@ -151,6 +151,18 @@ class Server:
         with self._lock:
             return len(self._transmitting)
 
+    def hang_up(self, name: str) -> int:
+        """End the connections to an export, at whatever they are; how many. What was acknowledged has been done.
+
+        A client that comes back by itself sees what the export is now.
+        """
+        with self._lock:
+            found = [thread for thread, export in self._transmitting.items() if export == name]
+            for thread in found:
+                with contextlib.suppress(OSError):  # the client has done it
+                    self._connections[thread].shutdown(socket.SHUT_RDWR)
+        return len(found)
+
     def stop(self) -> None:
         """Send every client away: what they ask for from now on is ESHUTDOWN, and they have GRACE to hear it.
 
@@ -167,7 +179,7 @@ class Server:
         deadline = time.monotonic() + GRACE
         with self._lock:
             left = dict(self._connections)
-            shaking = set(left) - self._transmitting
+            shaking = left.keys() - self._transmitting
         for thread in sorted(left, key=lambda thread: thread not in shaking):
             if thread not in shaking:
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -239,14 +251,14 @@ class Server:
     def _transmit(self, agreed: Agreement) -> None:
         export = self.exports[agreed.name]
         with self._lock:
-            self._transmitting.add(threading.current_thread())
+            self._transmitting[threading.current_thread()] = export.name
         try:
             end = export.transmission.transmit(
                 agreed.connection.fileno(), self._stop, agreed.structured, agreed.allocation
             )
         finally:
             with self._lock:
-                self._transmitting.discard(threading.current_thread())
+                del self._transmitting[threading.current_thread()]
         if end in {"broken", "magic"}:
             _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
 
