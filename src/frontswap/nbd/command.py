@@ -109,7 +109,9 @@ def serve(
         if not quiet:
             shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
             _say(f"{_names(opened)} at {where}{shown}, {format_size(opened.memory)} of RAM")
+        _notify("READY=1")
         _wait(server, force, signals)
+        _notify("STOPPING=1")
         server.stop()
         return _finish(opened, quiet)
 
@@ -171,6 +173,18 @@ def _wait(server: Server, force: bool, signals: int) -> None:
             f"{signal.Signals(number).name}: {pages} pages are in use and are nowhere else ({server.clients} clients): "
             f"swapoff or disconnect first. The same signal again within {INSIST:g} s drops them."
         )
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it has started us (Type=notify). Source: sd_notify(3)."""
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(state.encode(), "\0" + where[1:] if where.startswith("@") else where)
+    except OSError as error:
+        _say(f"{state}: systemd cannot be told at {where!r}: {error}")
 
 
 def statistics(server: Server) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def servers() -> Iterator[Path]:
             error = probe.connect_ex(str(path))
         if error == 0:
             yield path
-        elif error == errno.ECONNREFUSED and not Path("/proc", path.stem).exists():
+        elif error == errno.ECONNREFUSED and path.stem.isdecimal() and not Path("/proc", path.stem).exists():
             path.unlink(missing_ok=True)
 
 
