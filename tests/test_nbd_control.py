@@ -166,12 +166,10 @@ def test_a_control_socket_that_cannot_be_had_is_an_error_if_it_was_asked_for(whe
 def test_without_its_usual_place_a_server_goes_on_and_says_so(where: Path) -> None:
     """Somebody else may have made the directory before, as in /tmp: it is not used then."""
     where.chmod(0o777)
-    usual = where / "frontswap"
-    usual.mkdir(mode=0o777)
+    usual = where / "usual"
+    usual.mkdir()
     usual.chmod(0o777)
-    before = f"export XDG_RUNTIME_DIR={where}"
-    if ROOT:  # whose place is another one
-        before += "; ulimit -c 0"
+    before = f"export FRONTSWAP_CONTROL={usual}"
     with command(where, ordinary=True, before=before) as server:
         assert "no control socket, for `frontswap stats`" in server.said()
         assert "is not a directory of this user alone" in server.said()
@@ -199,14 +197,9 @@ def test_stats_shows_a_server_with_its_exports_by_name(where: Path) -> None:
 
 
 @pytest.fixture
-def usual(where: Path) -> Iterator[dict[str, str]]:
+def usual(where: Path) -> dict[str, str]:
     """An environment in which no other server of this user is found."""
-    if ROOT:
-        if list(control.servers()):
-            pytest.skip(f"a server of this machine is in {control.control_directory()}")
-        yield {"FRONTSWAP_DEBUGFS": str(where / "none")}
-    else:
-        yield {"FRONTSWAP_DEBUGFS": str(where / "none"), "XDG_RUNTIME_DIR": str(where)}
+    return {"FRONTSWAP_DEBUGFS": str(where / "none"), "FRONTSWAP_CONTROL": str(where / "control")}
 
 
 def test_stats_finds_the_servers_of_this_user(where: Path, usual: dict[str, str]) -> None:
@@ -217,6 +210,7 @@ def test_stats_finds_the_servers_of_this_user(where: Path, usual: dict[str, str]
     (where / "second").mkdir()
     assert "must be a directory" in stats().stderr
     with command(where, before=before) as one:
+        assert (where / "control" / f"{one.process.pid}.control").is_socket()
         assert json.loads(stats("--json").stdout)["pid"] == one.process.pid
         with command(where / "second", before=before) as two:
             shown = stats().stdout
@@ -224,8 +218,10 @@ def test_stats_finds_the_servers_of_this_user(where: Path, usual: dict[str, str]
             assert f"server {two.process.pid}," in shown
             done = stats("--json")
             assert (done.returncode, "DIR=None: must be one of " in done.stderr) == (1, True)
+            assert frontswap("serve", "resize", "", "4M", **usual).stderr.count(".control") == 2
             two.process.kill()  # what it leaves is found by nobody
             two.process.wait()
+        assert frontswap("serve", "resize", "", "4M", **usual).stdout == "export '' has 4 MiB\n"
         assert json.loads(stats("--json").stdout)["pid"] == one.process.pid
     assert "must be a directory" in stats().stderr
 

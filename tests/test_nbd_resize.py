@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from helpers import FRONTSWAP, PATIENCE, MiB, noise, together, wait_until, walk
 from nbd import BASES, SIZE, command, need, run, served, where
-from test_nbd_bases import errno_of, mixed
+from test_nbd_bases import device, errno_of, mixed
 
 import frontswap
 import frontswap.nbd.base
@@ -28,7 +28,8 @@ from frontswap.nbd.control import ask
 from frontswap.nbd.exports import Exports, Wanted
 from frontswap.testing import nbd_client as nbd
 
-assert where  # a fixture
+assert where  # fixtures
+assert device
 
 PAGE = 4096
 LARGE = 2 * SIZE
@@ -415,6 +416,15 @@ def done(file: bytes, what: str, at: int, data: bytes) -> bytes:
     return file[:at].ljust(at, b"\0") + data + file[at + len(data) :]
 
 
+def content(exports: Exports) -> bytes:
+    """All bytes of the only export."""
+    area, into, found = exports[""].area, bytearray(PAGE), b""
+    for number in range(area.pages):
+        area.load(number, into)
+        found += into
+    return found
+
+
 @pytest.mark.parametrize("overcommit", [False, True])
 @pytest.mark.parametrize(("old", "new"), [(4, 9), (9, 4), (4, 5), (5, 4), (1, 2), (2, 1)])
 def test_a_crash_at_any_moment_loses_no_page(
@@ -427,13 +437,6 @@ def test_a_crash_at_any_moment_loses_no_page(
     def opened(pages: int) -> Exports:
         wanted = [Wanted("", pages * PAGE, path)]
         return Exports(wanted, memory=8 * MiB, writethrough=True, overcommit=overcommit)
-
-    def content(exports: Exports) -> bytes:
-        area, into, found = exports[""].area, bytearray(PAGE), b""
-        for number in range(area.pages):
-            area.load(number, into)
-            found += into
-        return found
 
     exports = opened(old)
     try:
@@ -472,6 +475,72 @@ def test_a_crash_at_any_moment_loses_no_page(
             finally:
                 again.close()
         assert accepted >= 1
+
+
+def test_a_block_device(where: Path, device: Path) -> None:
+    """Its old bytes are no pages. It is used as far as it reaches, and further when it has grown itself."""
+    wanted = [Wanted("", SIZE, device)]
+    data = mixed(SIZE, 1)
+    with served(where, "writethrough", wanted=wanted, discard=True) as server, server.connect() as client:
+        client.write(0, data)
+        with pytest.raises(BaseError, match="has 9 MiB; 9 MiB and one block behind it are wanted"):
+            server.exports.resize("", 9 * MiB)
+        server.exports.resize("", 9 * MiB - PAGE)
+        assert client.read(0, 9 * MiB - PAGE) == data + bytes(MiB - PAGE)
+        with (where / "disk").open("ab") as file:
+            file.write(noise(3 * MiB).tobytes())
+        run("losetup", "--set-capacity", str(device))
+        client.write(SIZE, data[:PAGE])
+        server.exports.resize("", 10 * MiB)
+        assert client.read(0, 10 * MiB) == data + data[:PAGE] + bytes(2 * MiB - PAGE)
+    for size in (SIZE, 12 * MiB - PAGE):
+        with pytest.raises(BaseError, match="has the pages of an export of 10 MiB"):
+            Exports([Wanted("", size, device)], memory=8 * MiB, writethrough=True)
+    wanted = [Wanted("", 10 * MiB, device)]
+    with served(where, "writethrough", wanted=wanted) as server, server.connect() as client:
+        assert client.read(0, 10 * MiB) == data + data[:PAGE] + bytes(2 * MiB - PAGE)
+        client.trim(SIZE, 2 * MiB)
+        server.exports.resize("", SIZE)
+    with served(where, "writethrough", wanted=[Wanted("", SIZE, device)]) as server, server.connect() as client:
+        assert client.read(0, SIZE) == data
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 9), (9, 4)])
+def test_a_crash_at_any_moment_on_a_block_device(
+    where: Path, device: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int
+) -> None:
+    data = noise(min(old, new) * PAGE, old).tobytes()
+
+    def opened(pages: int, discard: bool = False) -> Exports:
+        return Exports([Wanted("", pages * PAGE, device)], memory=8 * MiB, writethrough=True, discard=discard)
+
+    exports = opened(old, discard=True)
+    try:
+        for at in range(0, len(data), PAGE):
+            exports[""].area.store(at // PAGE, data[at : at + PAGE])
+        before = device.read_bytes()
+        with monkeypatch.context() as patch:
+            disk = Disk(patch)
+            exports.resize("", new * PAGE)
+    finally:
+        exports.close()
+    assert old > new or noise(SIZE + MiB, 9).tobytes()[old * PAGE : new * PAGE] in before, "its old bytes"
+    images = list(disk.left(before))
+    assert len(images) > 1
+    for image in images:
+        accepted = 0
+        for pages in (old, new):
+            device.write_bytes(image)
+            try:
+                again = opened(pages)
+            except BaseError:
+                continue
+            accepted += 1
+            try:
+                assert content(again) == data.ljust(pages * PAGE, b"\0")
+            finally:
+                again.close()
+        assert accepted == 1
 
 
 class FailingDisk(Disk):

@@ -214,7 +214,10 @@ def ask(path: Path, what: str, body: object = None, *, patience: float | None = 
 
 
 def control_directory() -> Path:
-    """Where the control sockets of this user's servers are, if nobody says another place."""
+    """Where the control sockets of this user's servers are: FRONTSWAP_CONTROL, or what is theirs alone."""
+    named = os.environ.get("FRONTSWAP_CONTROL")
+    if named:
+        return Path(named)
     if os.geteuid() == 0:
         return Path("/run/frontswap")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
