@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             kind, content = found(self.headers, self._body())
-        except (FrontswapError, ValueError) as error:
+        except (FrontswapError, OSError, ValueError) as error:
             self._reply(400 if isinstance(error, ValueError) else 409, *_error(str(error)))
         else:
             self._reply(200, kind, content)

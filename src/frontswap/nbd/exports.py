@@ -190,15 +190,15 @@ class Exports(Mapping[str, Export]):
             if name not in self._exports and (name or not self._exports):
                 raise ParameterError("name", name, f"an export: {', '.join(map(repr, self._exports))}")
             export = self[name]
-            in_ram = isinstance(export.base, RamBase)
-            replace(export.wanted, size=size)  # which checks it
-            if in_ram:
+            wanted = replace(export.wanted, size=size)  # which checks it
+            if isinstance(export.base, RamBase):
                 plain = sum(one.size for one in self.values() if isinstance(one.base, RamBase))
                 _fits(plain - export.size + size, self.memory)
             if size > export.area.most_pages * PAGE:
                 most = format_size(export.area.most_pages * PAGE)
                 raise ParameterError("size", format_size(size), f"at most {most}: so far do its page numbers reach")
             export.resize(size)
+            export.wanted = wanted
 
     def close(self) -> None:
         """Swap off. Nobody may transmit any more."""
