@@ -93,7 +93,7 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/area.py", "            while loadi(cython.address(area.users)) != 1:  # our own\n", "            while False:\n", "storm_while", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "size=size, stray=old // PAGE)", "size=size)", "at_any_moment", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "        self._label(self.fd, self.size, self._worth, stray=self._stray)\n", "        pass\n", "at_any_moment", NBD_RESIZE),
-    Mutation(0, "src/frontswap/nbd/base.py", "            found = _read_label(fd, self.size)\n", "            pass\n", "at_any_moment", NBD_RESIZE),
+    Mutation(0, "src/frontswap/nbd/base.py", "            found = _read_label(fd, self.size)\n", "            found = None\n", "at_any_moment", NBD_RESIZE),
 ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import errno
 import itertools
 import json
 import os
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import FRONTSWAP, PATIENCE, MiB, noise, together, wait_until, walk
-from nbd import BASES, SIZE, command, need, run, served, where
+from nbd import BASES, SIZE, Monitor, command, need, run, served, where
 from test_nbd_bases import device, errno_of, mixed
 
 import frontswap
@@ -663,7 +662,7 @@ def test_options_of_a_server_are_not_options_of_resize() -> None:
     assert "Missing option '--memory'" in run(FRONTSWAP, "serve", "--size", "8M", check=False).stderr
 
 
-class Qemu:
+class Qemu(Monitor):
     """A QEMU that has the export as the block node `disk`, and no machine."""
 
     def __init__(self, where: Path, export: Path) -> None:
@@ -673,37 +672,14 @@ class Qemu:
         quiet = ["-machine", "none", "-nodefaults", "-display", "none"]
         self._process = subprocess.Popen(["qemu-system-x86_64", *quiet, "-blockdev", node, "-qmp", monitored])
         wait_until(lambda: monitor.exists() or self._process.poll() is not None, "QEMU's monitor")
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(monitor))
-        self._lines = self._socket.makefile("rw")
-        assert "QMP" in self._lines.readline()
-        self.ask("qmp_capabilities")
+        super().__init__(monitor)
 
-    def ask(self, execute: str, **arguments: Any) -> dict[str, Any]:
-        """A command of QMP; its whole answer."""
-        print(json.dumps({"execute": execute, "arguments": arguments}), file=self._lines, flush=True)
-        while True:
-            found: dict[str, Any] = json.loads(self._lines.readline())
-            if "event" not in found:
-                return found
-
-    def io(self, line: str) -> str:
-        """A command of qemu-io, on the node; what it says of a failure."""
-        return str(self.ask("human-monitor-command", **{"command-line": f'qemu-io disk "{line}"'})["return"])
-
-    def size(self) -> int:
-        """What it believes."""
-        (node,) = self.ask("query-named-block-nodes", flat=True)["return"]
-        return int(node["image"]["virtual-size"])
-
-    def resize(self, size: int) -> str:
-        """block_resize; "", or its error."""
-        answer = self.ask("block_resize", **{"node-name": "disk", "size": size})
-        return str(answer["error"]["desc"]) if "error" in answer else ""
+    def io(self, line: str) -> None:
+        """A command of qemu-io, on the node."""
+        self.ask("human-monitor-command", **{"command-line": f'qemu-io disk "{line}"'})
 
     def close(self) -> None:
-        self._lines.close()
-        self._socket.close()
+        super().close()
         self._process.kill()
         self._process.wait()
 
@@ -717,15 +693,15 @@ def test_qemu_sees_another_size_once_it_has_reconnected(where: Path) -> None:
         stack.callback(qemu.close)
         qemu.io("write -P 7 0 64k")
         assert resize("", "16M", "--control", at).returncode == 0
-        assert qemu.size() == SIZE
-        assert qemu.resize(LARGE) == "Cannot grow NBD nodes"
+        assert qemu.size("disk") == SIZE
+        assert qemu.resize("disk", LARGE) == "Cannot grow NBD nodes"
         assert resize("", "16M", "--reconnect", "--control", at).stdout == (
             "export '' has 16 MiB; 1 connections were ended\n"
         )
-        assert qemu.resize(LARGE) == "Cannot grow NBD nodes", "it has not noticed yet"
+        assert qemu.resize("disk", LARGE) == "Cannot grow NBD nodes", "it has not noticed yet"
         qemu.io("read 0 4k")
-        assert qemu.resize(LARGE) == ""
-        assert qemu.size() == LARGE
+        assert qemu.resize("disk", LARGE) == ""
+        assert qemu.size("disk") == LARGE
         qemu.io("write -P 8 12M 64k")
         with server.connect() as client:
             assert client.read(0, 65536) == b"\7" * 65536
@@ -734,8 +710,8 @@ def test_qemu_sees_another_size_once_it_has_reconnected(where: Path) -> None:
         qemu.io("discard 12M 64k")
         assert "1 connections" in resize("", "8M", "--reconnect", "--control", at).stdout
         qemu.io("read 0 4k")
-        assert qemu.resize(SIZE) == ""
-        assert qemu.size() == SIZE
+        assert qemu.resize("disk", SIZE) == ""
+        assert qemu.size("disk") == SIZE
 
 
 @pytest.mark.slow

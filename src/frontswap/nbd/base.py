@@ -153,6 +153,8 @@ class Base:
         if found is None and longer and os.pread(fd, PAGE, end - PAGE) == bytes(PAGE):
             # It was to grow, and ended before its new label was there.
             found = _read_label(fd, self.size)
+            if found is not None and found[2] != self.size:
+                found = None  # a page with another base in it
         if found is not None:
             worth, stray, size = found
             if worth == Worth.NOTHING:

@@ -131,7 +131,8 @@ class Server:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
-        self._transmitting: dict[threading.Thread, str] = {}  # those of them that have an export, and its name
+        # Those of them that have an export, and its name; None: hang_up() has been there.
+        self._transmitting: dict[threading.Thread, str | None] = {}
         self._stopped = False
         self._acceptor = threading.Thread(target=self._accept, name="frontswap-accept", daemon=True)
 
@@ -159,6 +160,7 @@ class Server:
         with self._lock:
             found = [thread for thread, export in self._transmitting.items() if export == name]
             for thread in found:
+                self._transmitting[thread] = None
                 with contextlib.suppress(OSError):  # the client has done it
                     self._connections[thread].shutdown(socket.SHUT_RDWR)
         return len(found)
@@ -258,8 +260,8 @@ class Server:
             )
         finally:
             with self._lock:
-                del self._transmitting[threading.current_thread()]
-        if end in {"broken", "magic"}:
+                theirs = self._transmitting.pop(threading.current_thread()) is not None
+        if theirs and end in {"broken", "magic"}:
             _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
 
 
