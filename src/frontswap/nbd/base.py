@@ -149,8 +149,8 @@ class Base:
                 f"has {format_size(end)}; the export and one block behind it need {format_size(self.size + PAGE)}"
             )
         found = _read_label(fd, end - PAGE)
-        longer = not self.device and end > self.size + PAGE
-        if found is None and longer and os.pread(fd, PAGE, end - PAGE) == bytes(PAGE):
+        blank = found is None and not self.device and end > PAGE and os.pread(fd, PAGE, end - PAGE) == bytes(PAGE)
+        if blank and end > self.size + PAGE:
             # It was to grow, and ended before its new label was there.
             found = _read_label(fd, self.size)
             if found is not None and found[2] != self.size:
@@ -175,7 +175,8 @@ class Base:
                 return True
         if discard or (not self.device and next(_data(fd, end + PAGE), None) is None):
             return False
-        raise self._refused("has data that are not frontswap's; --discard drops them")
+        perhaps = ", or a resize has broken off: then it is of the size of before" if blank else ""
+        raise self._refused(f"has data that are not frontswap's{perhaps}; --discard drops them")
 
     def _prepare(self, fd: int) -> None:
         """Label it, and have no page in it that does not count."""
