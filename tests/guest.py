@@ -219,7 +219,8 @@ class Guest:
     timeout: float = 3600
     environment: dict[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()  #: more that are loaded
-    disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on
+    disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on; their nodes are more0 and on
+    monitor: Path | None = None  #: where QEMU's monitor (QMP) listens
 
     def run(self) -> int:
         """The command's exit status; TIMED_OUT when the guest had to be killed."""
@@ -303,6 +304,8 @@ class Guest:
         for number, options in enumerate(self.disks):
             command += ["-blockdev", f"{options},node-name=more{number}"]
             command += ["-device", f"virtio-blk-pci,drive=more{number},romfile="]
+        if self.monitor is not None:
+            command += ["-qmp", f"unix:{self.monitor},server=on,wait=off"]
         for number, place in enumerate(shares()):
             command += ["-fsdev", f"local,id=fs{number},path={place},security_model=none,readonly=on,multidevs=remap"]
             command += ["-device", f"virtio-9p-pci,fsdev=fs{number},mount_tag=share{number}"]
