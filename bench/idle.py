@@ -72,7 +72,7 @@ def in_ram(page: int, slots: Slots, seconds: float) -> Pair:
     try:
         os.ftruncate(fd, BATCHES * BATCH * page)
         # "direct" means here: pwrite and nothing else
-        handle = areas.swapon(BATCHES * BATCH, page, None, fd, True, 0, 0)
+        handle = areas.swapon(BATCHES * BATCH, BATCHES * BATCH, page, None, fd, True, 0, 0)
         type, serial = handle & 255, handle >> 8
         for at in offsets:
             areas.store_many(type, serial, at, order, data.data, results)

@@ -223,8 +223,9 @@ class Guest:
     timeout: float = 3600
     environment: dict[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()  #: more that are loaded
-    disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on
+    disks: tuple[str, ...] = ()  #: options of -blockdev for more disks, /dev/vdb and on; their nodes are more0 and on
     network: bool = False  #: 10.0.2.2 is this machine's loopback
+    monitor: Path | None = None  #: where QEMU's monitor (QMP) listens
 
     def run(self) -> int:
         """The command's exit status; TIMED_OUT when the guest had to be killed."""
@@ -310,6 +311,8 @@ class Guest:
             command += ["-device", f"virtio-blk-pci,drive=more{number},romfile="]
         if self.network:
             command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
+        if self.monitor is not None:
+            command += ["-qmp", f"unix:{self.monitor},server=on,wait=off"]
         for number, place in enumerate(shares()):
             command += ["-fsdev", f"local,id=fs{number},path={place},security_model=none,readonly=on,multidevs=remap"]
             command += ["-device", f"virtio-9p-pci,fsdev=fs{number},mount_tag=share{number}"]

@@ -21,6 +21,7 @@ REGISTRATION = "tests/test_registration.py"
 RECOMPRESS = "tests/test_recompress.py"
 NBD_BASES = "tests/test_nbd_bases.py"
 NBD_STORM = "tests/test_nbd_storm.py"
+NBD_RESIZE = "tests/test_nbd_resize.py"
 CORE = "src/frontswap/core"
 
 
@@ -41,7 +42,7 @@ MUTATIONS = [
     Mutation(1, f"{CORE}/frontswap.py", "    if now < 0:\n        return slot_store", "    if now < -1:\n        return slot_store", "rule_1"),
     Mutation(1, f"{CORE}/adapter.py", "        if answer is False:\n            return REFUSED_OTHER", "        if answer is False:\n            return ACCEPTED", "rule_1"),
     # 2: space is reserved before it is needed; a page that nobody took is lost loudly
-    Mutation(2, "src/frontswap/area.py", "            if overcommit:\n", "            if True:\n", "rule_2"),
+    Mutation(2, "src/frontswap/area.py", "            if self._overcommit:\n", "            if True:\n", "rule_2"),
     Mutation(2, f"{CORE}/areapages.py", "        page_poison(pg, page)\n    if result < 0:", "        store32(cython.address(pg.pages[page].state), NONE)\n    if result < 0:", "rule_2"),
     # 3: no older copy is left
     Mutation(3, f"{CORE}/frontswap.py", "        if (old & KIND) == RECORD_BACKEND and had != now:\n            forget", "        if False:\n            forget", "rule_3"),
@@ -88,6 +89,11 @@ MUTATIONS = [
     # the block device door
     Mutation(0, f"{CORE}/areapages.py", "    if data == cython.NULL:\n        memset(ctx.plain + within", "    store32(cython.address(pg.pages[page].state), state)\n    for error in range(20000):\n        load32(cython.address(pg.pages[page].state))\n    error = 0\n    state = page_own(pg, page)\n    if data == cython.NULL:\n        memset(ctx.plain + within", "no_other_one", NBD_STORM),
     Mutation(0, f"{CORE}/areapages.py", "    if state != NONE and area.zeroing and", "    if False and area.zeroing and", "after_a_restart", NBD_BASES),
+    Mutation(0, f"{CORE}/nbd.py", "    error = beyond(x, what, offset, length)\n    while", "    while", "began_before", NBD_RESIZE),
+    Mutation(0, f"{CORE}/area.py", "            while loadi(cython.address(area.users)) != 1:  # our own\n", "            while False:\n", "storm_while", NBD_RESIZE),
+    Mutation(0, "src/frontswap/nbd/base.py", "size=size, stray=old // PAGE)", "size=size)", "at_any_moment", NBD_RESIZE),
+    Mutation(0, "src/frontswap/nbd/base.py", "        self._label(self.fd, self.size, self._worth, stray=self._stray)\n", "        pass\n", "at_any_moment", NBD_RESIZE),
+    Mutation(0, "src/frontswap/nbd/base.py", "            found = _read_label(fd, self.size)\n", "            found = None\n", "at_any_moment", NBD_RESIZE),
 ]  # fmt: skip
 
 

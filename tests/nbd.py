@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -117,22 +118,56 @@ def command(
     listen: str = "",
 ) -> Iterator[Command]:
     """The command, once it listens: on `listen`, or on a Unix socket. `before`: shell commands that come first."""
-    socket, log = where / "socket", where / "log"
-    socket.unlink(missing_ok=True)
+    at, log = where / "socket", where / "log"
+    at.unlink(missing_ok=True)
     arguments = [FRONTSWAP, "serve", "--size", str(size), "--memory", memory, *options]
-    arguments += ["--listen", listen] if listen else ["--socket", str(socket)]
+    arguments += ["--listen", listen] if listen else ["--socket", str(at)]
     if ordinary and ROOT:
         arguments = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *arguments]
     if before:
         arguments = ["bash", "-c", before + '; exec "$@"', "-", *arguments]
     with log.open("wb") as out, subprocess.Popen(arguments, stderr=out, stdout=out, cwd="/") as process:
         try:
-            made = Command(process, socket, log)
+            made = Command(process, at, log)
             wait_until(lambda: " of RAM\n" in made.said() or process.poll() is not None, "the server listens")
             assert process.poll() is None, made.said()
             yield made
         finally:
             process.kill()
+
+
+class Monitor:
+    """QEMU's, by QMP."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile("rw")
+        assert "QMP" in self._lines.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, execute: str, **arguments: Any) -> dict[str, Any]:
+        """A command; its whole answer."""
+        print(json.dumps({"execute": execute, "arguments": arguments}), file=self._lines, flush=True)
+        while True:
+            found: dict[str, Any] = json.loads(self._lines.readline())
+            if "event" not in found:
+                return found
+
+    def size(self, node: str) -> int:
+        """Bytes of a block node, as QEMU believes."""
+        nodes = self.ask("query-named-block-nodes", flat=True)["return"]
+        (found,) = [int(one["image"]["virtual-size"]) for one in nodes if one["node-name"] == node]
+        return found
+
+    def resize(self, node: str, size: int) -> str:
+        """block_resize; "", or its error."""
+        answer = self.ask("block_resize", **{"node-name": node, "size": size})
+        return str(answer["error"]["desc"]) if "error" in answer else ""
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
 
 
 @pytest.fixture

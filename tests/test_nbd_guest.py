@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import guest
 import pytest
 from helpers import ROOT, MiB
-from nbd import Command, command, need, where
+from nbd import Command, Monitor, command, need, where
+
+from frontswap.nbd.control import ask
 
 assert where  # a fixture
 
@@ -202,6 +207,66 @@ def test_by_the_kernels_own_client_on_a_server_of_another_machine(
         )
         agrees(found, server.counters()["exports"][0])
         assert found.said.splitlines()[-1] == "0", "the device is free again"
+        assert server.end() == 0
+
+
+# Its disk grows while it swaps on it, and is used as it is then.
+GROWS = """
+set -e
+/usr/sbin/mkswap /dev/vdb
+/usr/sbin/swapon --discard /dev/vdb
+until [ $(/usr/sbin/blockdev --getsize64 /dev/vdb) = $3 ]; do
+    python -c "$1" $2
+done
+cat /proc/swaps
+/usr/sbin/swapoff /dev/vdb
+/usr/sbin/mkswap /dev/vdb
+/usr/sbin/swapon --discard /dev/vdb
+cat /proc/swaps
+python -c "$1" $2
+/usr/sbin/swapoff /dev/vdb
+"""
+
+
+@pytest.mark.slow
+def test_a_guests_disk_grows_while_it_swaps_on_it(where: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its connection is ended in the middle of that, QEMU connects again, and its block_resize reaches the guest."""
+    if reason := guest.why_not():
+        pytest.skip(reason)
+    small, large = 512 * MiB, 768 * MiB
+    at, qmp = where / "control", where / "qmp"
+    with command(
+        where, "--force", "--base", str(where / "base"), "--control", str(at), size=small, memory="256M"
+    ) as server:
+        machine = guest.Guest(
+            ["sh", "-c", GROWS, "sh", FILL, str(5 * RAM // 4), str(large)],
+            memory=RAM * MiB,
+            memory_max=8192 * MiB,
+            root=True,
+            timeout=1500,
+            disks=(f"driver=nbd,server.type=unix,server.path={server.socket},discard=unmap,reconnect-delay=300",),
+            monitor=qmp,
+        )
+        status: list[int] = []
+        runs = threading.Thread(target=lambda: status.append(machine.run()))
+        runs.start()
+        while runs.is_alive() and ask(at, "/statistics")["exports"][0]["written_bytes"] < 32 * MiB:
+            time.sleep(0.2)
+        if runs.is_alive():
+            assert ask(at, "/resize", {"name": "", "size": large, "reconnect": True})["ended"] == 1
+            with closing(Monitor(qmp)) as monitor:
+                # Until it has connected again.
+                while runs.is_alive() and monitor.resize("more0", large):
+                    time.sleep(0.2)
+                assert monitor.size("more0") == large
+        runs.join()
+        said = capfd.readouterr().out
+        assert status == [0], said
+        assert said.count("all bytes are right") >= 2
+        sizes = [int(line.split()[2]) for line in said.splitlines() if line.startswith("/dev/vdb")]
+        assert sizes == [(small >> 10) - 4, (large >> 10) - 4], "swap has the size that mkswap has seen"
+        found = server.counters()["exports"][0]
+        assert (found["errors"], found["poisoned"]) == (0, 0)
         assert server.end() == 0
 
 

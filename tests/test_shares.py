@@ -757,6 +757,37 @@ def test_areas_come_and_go_while_their_pages_are_asked_to_leave() -> None:
         assert calm(hooks).pool_live_bytes == 0
 
 
+def test_an_area_is_resized_while_its_pages_leave() -> None:
+    """Who loses pages waits for all who are in the area, and those have others leave it, and other areas."""
+    content = Content(4096)
+    with Frontswap(POOL) as hooks:
+        areas = [hooks.swapon(400, most_pages=900, quota="300K", weight=1), hooks.swapon(4000, weight=2)]
+        done = threading.Event()
+
+        def work(thread: int) -> None:
+            if thread == 0:
+                try:
+                    for turn in range(150):
+                        areas[0].resize(400 + turn % 3 * 250)
+                finally:
+                    done.set()
+                return
+            found = np.empty(512, np.uint64)
+            for turn in itertools.count(1):
+                area = areas[turn % 2]
+                offset = turn * 7 % (area.pages // 4 if turn % 2 else 100) * 4 + thread
+                if offset < 400 or turn % 2:
+                    area.store(offset, content.page(offset, turn % 10_000))
+                    area.load(offset, found)
+                    assert content.generation(offset, found) == turn % 10_000
+                if done.is_set():
+                    return
+
+        together(4, work)
+        calm(hooks)
+        assert areas[0].statistics().pool_bytes <= 300 << 10
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -120,6 +120,7 @@ class Frontswap:
         swap: str | os.PathLike[str] | Slots | None = "auto",
         overcommit: bool = False,
         dtype: npt.DTypeLike | None = None,
+        most_pages: int | None = None,
         quota: int | str | None = None,
         weight: int | None = None,
     ) -> SwapArea:
@@ -132,6 +133,7 @@ class Frontswap:
             swap=swap,
             overcommit=overcommit,
             dtype=dtype,
+            most_pages=most_pages,
             quota=quota,
             weight=weight,
         )
@@ -320,6 +322,7 @@ class SwapArea:
         swap: str | os.PathLike[str] | Slots | None = "auto",
         overcommit: bool = False,
         dtype: npt.DTypeLike | None = None,
+        most_pages: int | None = None,
         quota: int | str | None = None,
         weight: int | None = None,
     ) -> None:
@@ -335,6 +338,8 @@ class SwapArea:
                 with room for all pages: the area closes them.
             overcommit: do not reserve the disk space of the slots.
             dtype: of what is in the pages, if it is known: the codec need not find out.
+            most_pages: pages that it may be resized to. None: as many as it has. They cost nothing until they are used,
+                but all areas behind these hooks have 2**28 together.
             quota: bytes of zcache's pool that its pages may take at most; what is coldest of them goes to its slot
                 before others come, and what does not fit is refused. None: no quota.
             weight: 0 to 10000, of its share when the pool is full. None: 1, and unless another area is given one the
@@ -348,6 +353,10 @@ class SwapArea:
         """
         self.page = parse_page(page)  #: bytes of a page
         self.pages = _pages(pages, size, self.page)  #: pages, of which offsets count
+        self.most_pages = self.pages if most_pages is None else _pages(most_pages, None, self.page)
+        if self.most_pages < self.pages:
+            raise ParameterError("most_pages", most_pages, f"at least the pages that it has, {self.pages}")
+        self._overcommit = overcommit
         self.quota = None if quota is None else parse_size(quota, "quota")  #: bytes, or None
         self.weight = parse_weight(weight)  #: of its share, or None
         typesize = 0 if dtype is None else np.dtype(dtype).itemsize
@@ -357,11 +366,12 @@ class SwapArea:
         self._swap: Slots | None = SwapFile(swap, 0) if isinstance(swap, str | os.PathLike) else swap
         try:
             if isinstance(self._swap, SwapFile):
-                self._reserve(self._swap, overcommit)
+                self._reserve(self._swap, 0, self.pages)
             with hooks.backends.lock:
                 hooks._check_open()
                 handle = hooks._core.swapon(
                     self.pages,
+                    self.most_pages,
                     self.page,
                     self._swap,
                     -1 if self._swap is None else self._swap.fd,
@@ -388,17 +398,47 @@ class SwapArea:
                 self._swap.close()
             raise
 
-    def _reserve(self, swap: SwapFile, overcommit: bool) -> None:
+    def _reserve(self, swap: SwapFile, old: int, pages: int) -> None:
+        """Room for the slots from `old` pages on."""
         try:
-            if overcommit:
-                os.ftruncate(swap.fd, self.pages * self.page)
+            if self._overcommit:
+                os.ftruncate(swap.fd, pages * self.page)
             else:
-                os.posix_fallocate(swap.fd, 0, self.pages * self.page)
+                os.posix_fallocate(swap.fd, old * self.page, (pages - old) * self.page)
         except OSError as error:
+            os.ftruncate(swap.fd, old * self.page)
             raise OutOfMemoryError(
-                f"swapon: the slots need {format_size(self.pages * self.page)}: "
+                f"{'resize' if old else 'swapon'}: the slots need {format_size(pages * self.page)}: "
                 f"{swap.cannot_grow(error.errno or 0, 'or overcommit=True')}"
             ) from error
+
+    def resize(self, pages: int) -> None:
+        """Give it another number of pages; those that it has stay, and new ones read as zeros.
+
+        Operations go on meanwhile; when it loses pages they wait for a moment. Slots that were given have room for
+        `pages` before, and may lose it afterwards: that is their owner's affair.
+
+        Raises:
+            ParameterError: more than `most_pages`.
+            InUseError: pages that it would lose are in use. Nothing has changed.
+            OutOfMemoryError: the disk cannot back the slots. Nothing has changed.
+        """
+        wanted = _pages(pages, None, self.page)
+        if wanted > self.most_pages:
+            raise ParameterError("pages", pages, f"at most {self.most_pages}, for which there is room since swapon")
+        hooks = self._hooks
+        with hooks.backends.lock:
+            if hooks._areas.get(self.type) is not self:
+                raise ClosedError("this swap area is off")
+            ours = self._swap if isinstance(self._swap, SwapFile) else None
+            if ours is not None and wanted > self.pages:
+                self._reserve(ours, self.pages, wanted)
+            used = hooks._core.resize(self.type, self._serial, wanted)
+            if used:
+                raise InUseError(f"resize: {used} pages from page {wanted} on are in use")
+            if ours is not None and wanted < self.pages:
+                os.ftruncate(ours.fd, wanted * self.page)
+            self.pages = wanted
 
     @property
     def has_slots(self) -> bool:

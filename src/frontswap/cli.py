@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from . import __version__
 from .errors import FrontswapError
@@ -162,14 +163,18 @@ def run(
     )
 
 
-@app.command(short_help="A block device in front of a disk, compressed in RAM (NBD).")
+@app.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND ...]",
+    short_help="A block device in front of a disk, compressed in RAM (NBD).",
+)
 @click.option("--size", metavar="SIZE", help="Bytes of the export without a name.")
 @click.option("--base", metavar="FILE", type=PATH, help="Its base: a file or block device. Default: RAM.")
 @click.option(
     "--export", "exports", metavar="NAME:SIZE[:BASE]", multiple=True, help="An export with a name. Several times."
 )
 @click.option(
-    "--memory", metavar="SIZE", required=True, help="RAM for pages, compressed; exports without a base fit in it."
+    "--memory", metavar="SIZE", help="RAM for pages, compressed; exports without a base fit in it.  [required]"
 )
 @click.option(
     "--quota", "quotas", metavar="NAME=SIZE", multiple=True, help="Of it for one export, at most. Several times."
@@ -191,6 +196,13 @@ def run(
 @BACKENDS
 @click.option("--socket", "socket_path", metavar="PATH", type=PATH, help="Listen on a Unix socket, for this user.")
 @click.option("--listen", metavar="HOST:PORT", help="Listen on TCP. Port: 10809 if it is not said, 0 for a free one.")
+@click.option(
+    "--control",
+    metavar="PATH",
+    type=PATH,
+    help="A Unix socket for administration. Default: in /run/frontswap (root) or XDG_RUNTIME_DIR.",
+)
+@click.option("--metrics", "metrics_at", metavar="HOST:PORT", help="Answer Prometheus at http://HOST:PORT/metrics.")
 @click.option("--tls-cert", metavar="FILE", type=PATH, help="Speak TLS only: the server's certificate, in PEM.")
 @click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
 @click.option("--tls-ca", metavar="FILE", type=PATH, help="Let in who has a certificate of this authority only.")
@@ -203,15 +215,44 @@ def run(
 @click.option("--lock", is_flag=True, help="All memory is taken now, and locked: none of it is swapped out.")
 @click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
 @click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
-def serve(**options: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, **options: Any) -> None:
     """Serve block devices by NBD, with compressed RAM in front of a file, a disk, or nothing.
 
     For nbd-client (mkswap, swapon), QEMU's -blockdev driver=nbd, nbdcopy, fio. SIGUSR1 prints all counters.
     docs/serve.md says what is promised of what is written, and in which order to shut down.
     """
+    if context.invoked_subcommand is not None:
+        given = [name for name in options if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise click.UsageError(f"{', '.join(given)}: of a server that starts, not of {context.invoked_subcommand}")
+        return
+    if options["memory"] is None:
+        raise click.UsageError("Missing option '--memory'.")
+
     from .nbd.command import serve as serve_exports
 
     sys.exit(serve_exports(**options))
+
+
+@serve.command(short_help="Give an export of a running server another size.")
+@click.argument("name", metavar="NAME")
+@click.argument("size", metavar="SIZE")
+@click.option(
+    "--reconnect", is_flag=True, help="End its connections: for QEMU with reconnect-delay, which comes back and sees."
+)
+@click.option(
+    "--control", metavar="PATH", type=PATH, help="Of the server. Default: the only one that this user has running."
+)
+def resize(name: str, size: str, reconnect: bool, control: Path | None) -> None:
+    """Give an export of a running server another size; "" is the one without a name.
+
+    Clients go on meanwhile. It shrinks only if no page is in use behind its new end. docs/serve.md says how which
+    client gets to know of it.
+    """
+    from .nbd.command import resize as resize_export
+
+    resize_export(name, size, reconnect=reconnect, control=control)
 
 
 @app.command(short_help="Make an export of `frontswap serve` a swap device of this machine.")
@@ -246,17 +287,18 @@ def detach(device: str, only_print: bool) -> None:
 
 
 @app.command(short_help="Show the counters of a process.")
-@click.argument("directory", metavar="[DIR]", type=PATH, required=False)
+@click.argument("where", metavar="[DIR|SOCKET]", type=PATH, required=False)
 @click.option("--debugfs", is_flag=True, help="The names and numbers of /sys/kernel/debug/frontswap alone.")
 @click.option("--json", is_flag=True, help="Everything, as JSON.")
-def stats(directory: Path | None, debugfs: bool, json: bool) -> None:
+def stats(where: Path | None, debugfs: bool, json: bool) -> None:
     """Show the counters of a process: what it stored and loaded, and what its backends did.
 
-    DIR is what `frontswap run --debugfs DIR` keeps. Default: FRONTSWAP_DEBUGFS.
+    DIR is what `frontswap run --debugfs DIR` keeps, SOCKET is of a server (`frontswap serve --control SOCKET`).
+    Default: FRONTSWAP_DEBUGFS, and all servers of this user.
     """
     from .observe.stats import show
 
-    show(directory, debugfs=debugfs, as_json=json)
+    show(where, debugfs=debugfs, as_json=json)
 
 
 @app.command(short_help="Say what this machine allows, and what would help.")

@@ -18,6 +18,7 @@
     ├── SwapDirectoryError(OSError)        the swap file cannot be where it was asked to be
     ├── BaseError(OSError)                 the base of an export cannot be used, or has what must not be lost
     ├── ListenError(OSError)               a server cannot listen where it was asked to
+    ├── ControlError(OSError)              a running server does not answer, or refuses what it is asked for
     ├── AttachError(OSError)               an export cannot become a swap device of this machine, or be taken from it
     ├── LockError(OSError)                 a server's memory cannot be locked
     ├── MissingPackageError(ImportError)   a package is not installed that only a part of this one needs
@@ -127,6 +128,10 @@ class BaseError(FrontswapError, OSError):
 
 class ListenError(FrontswapError, OSError):
     """A server cannot listen where it was asked to: in use, or not allowed."""
+
+
+class ControlError(FrontswapError, OSError):
+    """A running server does not answer, or refuses what it is asked for."""
 
 
 class LockError(FrontswapError, OSError):

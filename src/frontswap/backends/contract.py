@@ -62,7 +62,8 @@ class Backend(ABC):
     def init(self, type: int, area: SwapArea) -> None:  # noqa: B027  # allowed to do nothing
         """Area number `type` is on, empty: `area.page` bytes a page, `area.pages` of them. What it raises stops it.
 
-        `area` is a weak proxy: a backend that keeps it does not keep the area.
+        `area` is a weak proxy: a backend that keeps it does not keep the area. It may be resized, up to
+        `area.most_pages`: offsets are less than the `area.pages` of the moment.
         """
 
     @abstractmethod

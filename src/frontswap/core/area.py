@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.areapages import (
     area_load,
     area_store,
     area_store_many,
+    area_used,
 )
 from cython.cimports.frontswap.core.arena import extent_give, extent_take
 from cython.cimports.frontswap.core.codec import codec_choice_init
@@ -61,7 +62,6 @@ from cython.cimports.frontswap.core.uapi import (
     clock_ns,
     int32_t,
     int64_t,
-    load32,
     load64,
     loadi,
     lock,
@@ -113,6 +113,7 @@ class Areas(Hooks):
     def swapon(
         self,
         pages: int,
+        room: int,
         page: int,
         slots: object,
         fd: int,
@@ -124,8 +125,9 @@ class Areas(Hooks):
     ) -> int:
         """A new area, empty; its type | serial << 8, or -1: no type, -2: no room for so many pages.
 
-        `slots` owns `fd`, and lives until nothing can be written to it any more. `zeroing`, `quota` and `weight`: see
-        area_t; no weight (-1) counts as 1, and weights are asked for as soon as some area has been given one.
+        `room`: pages that it may be resized to; they cost nothing until they are used. `slots` owns `fd`, and lives
+        until nothing can be written to it any more. `zeroing`, `quota` and `weight`: see area_t; no weight (-1) counts
+        as 1, and weights are asked for as soon as some area has been given one.
         """
         pg: pager_p = self.pager()
         number: uint32_t = 1
@@ -143,7 +145,7 @@ class Areas(Hooks):
             shift += 1
         contexts_for(pg, page)
         lock(cython.address(pg.arena_lock))
-        first = extent_take(cython.address(pg.ids), pages, 32)
+        first = extent_take(cython.address(pg.ids), room, 32)
         unlock(cython.address(pg.arena_lock))
         if first == NOWHERE:
             return -2
@@ -151,7 +153,8 @@ class Areas(Hooks):
         area = cython.address(pg.areas[number])
         memset(block, 0, cython.sizeof(block[0]))
         memset(cython.address(area.counters[0]), 0, cython.sizeof(area.counters))
-        area.stopped = 0
+        area.stopped = area.closed = 0
+        area.most = pages
         area.fd = fd
         area.direct = direct
         area.zeroing = zeroing
@@ -163,6 +166,7 @@ class Areas(Hooks):
         self.kept[number] = cython.cast(cython.pointer(PyObject), slots)
         block.first = cython.cast(uint32_t, first)
         block.pages = pages
+        block.room = room
         block.bytes = cython.cast(uint64_t, pages) << shift
         block.shift = cython.cast(uint8_t, shift)
         codec_choice_init(cython.address(block.choice), typesize, pg.codec_kind)
@@ -217,12 +221,43 @@ class Areas(Hooks):
                     layer.forget_area(layer, pg, number)
                 layer = layer.lower
         lock(cython.address(pg.arena_lock))
-        extent_give(cython.address(pg.ids), block.first, block.pages)
+        extent_give(cython.address(pg.ids), block.first, block.room)
         unlock(cython.address(pg.arena_lock))
         block.pages = 0
         self.share(number, -1, -1)
         area.fd = -1
         Py_CLEAR(self.kept[number])
+
+    def resize(self, type: object, serial: object, pages: int) -> int:
+        """Give an area another number of pages, `room` at most; 0, or how many that it would lose are in use: it stays.
+
+        Losing pages needs a moment in which no operation is on its way, so that none finds a page of the area where
+        there is none any more: area_enter() waits, and so do we, for those that are in. enter() needs the GIL, which we
+        have from the last look at `users` on.
+        """
+        number: uint32_t = self.enter(type, serial, 0)
+        pg: pager_p = self.pg
+        block: block_p = cython.address(pg.blocks[number])
+        area: area_p = cython.address(pg.areas[number])
+        wanted: uint32_t = pages
+        turn: cython.int = 0
+        used: int64_t = 0
+        if wanted < block.pages:
+            storei(cython.address(area.closed), 1)
+            while loadi(cython.address(area.users)) != 1:  # our own
+                with cython.nogil:
+                    while loadi(cython.address(area.users)) != 1:
+                        backoff(turn)
+                        turn += 1
+            used = area_used(pg, number, wanted)
+        if used == 0:
+            block.bytes = cython.cast(uint64_t, wanted) << block.shift
+            store32(cython.address(block.pages), wanted)
+            if wanted > area.most:
+                area.most = wanted
+        storei(cython.address(area.closed), 0)
+        area_leave(pg, number)
+        return used
 
     # --- the hooks -----------------------------------------------------------------------------------------------
 
@@ -455,12 +490,9 @@ class Areas(Hooks):
         """Pages of an area that do not read as zeros because nothing was ever stored: in a backend, a slot, or lost."""
         number: uint32_t = self.enter(type, serial, 0)
         pg: pager_p = self.pg
-        page: uint32_t
-        found: int64_t = 0
+        found: int64_t
         with cython.nogil:
-            for page in range(pg.blocks[number].first, pg.blocks[number].first + pg.blocks[number].pages):
-                if load32(cython.address(pg.pages[page].state)) != NONE:
-                    found += 1
+            found = area_used(pg, number, 0)
         area_leave(pg, number)
         return found
 

@@ -202,6 +202,17 @@ def area_discard(pg, ctx, number, offset):
     return 0
 
 
+def area_used(pg, number, first):
+    """Pages of an area, from `first` on, that do not read as zeros because nothing was ever stored."""
+    block: block_p = cython.address(pg.blocks[number])
+    found: int64_t = 0
+    offset: uint32_t
+    for offset in range(first, block.pages):
+        if load32(cython.address(pg.pages[block.first + offset].state)) != NONE:
+            found += 1
+    return found
+
+
 def area_empty(pg, number):
     """Invalidate every page that is not NONE."""
     block: block_p = cython.address(pg.blocks[number])

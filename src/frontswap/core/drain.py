@@ -52,6 +52,22 @@ def pages_in_backends(pg):
     return total
 
 
+def spans(pg):
+    """How many stretches of pages there are to look at: areas are far apart, each with room to grow; arrays are not."""
+    return 1 if pg.areas == cython.NULL else pg.used_blocks
+
+
+def span(pg, i, end):
+    """The first page of a stretch, i from 1 on, and one more than its last."""
+    if pg.areas == cython.NULL:
+        end[0] = last_page(pg)
+        return 1
+    end[0] = pg.blocks[i].first
+    if load32(cython.address(pg.blocks[i].live)) == 1:
+        end[0] += load32(cython.address(pg.blocks[i].pages))
+    return pg.blocks[i].first
+
+
 def last_page(pg):
     """One more than the highest page in use."""
     last: uint32_t = 0
@@ -122,18 +138,23 @@ def drain_pass(pg, number, until):
     """
     ctx: context_p
     page: uint32_t
+    first: uint32_t
+    end: uint32_t = 0
+    i: uint32_t
     done: int64_t = 0
     got: cython.int
-    for page in range(1, last_page(pg)):
-        ctx = work_enter(pg)
-        got = drain_page(pg, ctx, page, number)
-        work_leave(pg, ctx)
-        if (got != 0 or page % 64 == 0) and clock_ns() > until:
-            break
-        if got > 0:
-            done += got
-        if got and load64(cython.address(pg.stack_pages[number])) == 0:
-            break
+    for i in range(1, spans(pg) + 1):
+        first = span(pg, i, cython.address(end))
+        for page in range(first, end):
+            ctx = work_enter(pg)
+            got = drain_page(pg, ctx, page, number)
+            work_leave(pg, ctx)
+            if (got != 0 or page % 64 == 0) and clock_ns() > until:
+                return done
+            if got > 0:
+                done += got
+            if got and load64(cython.address(pg.stack_pages[number])) == 0:
+                return done
     return done
 
 
@@ -163,24 +184,29 @@ def shrink_to(pg, target, until):
     """Reduce the pages in backends to `target`, as far as there is room for them elsewhere; how many have left."""
     ctx: context_p
     page: uint32_t
+    first: uint32_t
+    end: uint32_t = 0
+    i: uint32_t
     done: int64_t = 0
     got: cython.int = 0
     state: uint32_t
     number: cython.int
-    for page in range(1, last_page(pg)):
-        if pages_in_backends(pg) <= target or ((got != 0 or page % 64 == 0) and clock_ns() > until):
-            break
-        state = load32(cython.address(pg.pages[page].state))
-        if (state & STATE) != OUT or (state & RECORD) == 0:
-            continue
-        number = holder(pg, page, state)
-        if number < 0 or number >= MAX_STACKS:
-            continue
-        ctx = work_enter(pg)
-        got = pull_back(pg, ctx, page) if pg.areas == cython.NULL else drain_page(pg, ctx, page, number)
-        work_leave(pg, ctx)
-        if got < 0 and pg.areas == cython.NULL:
-            break  # RAM is full: for the others too
-        if got > 0:
-            done += got
+    for i in range(1, spans(pg) + 1):
+        first = span(pg, i, cython.address(end))
+        for page in range(first, end):
+            if pages_in_backends(pg) <= target or ((got != 0 or page % 64 == 0) and clock_ns() > until):
+                return done
+            state = load32(cython.address(pg.pages[page].state))
+            if (state & STATE) != OUT or (state & RECORD) == 0:
+                continue
+            number = holder(pg, page, state)
+            if number < 0 or number >= MAX_STACKS:
+                continue
+            ctx = work_enter(pg)
+            got = pull_back(pg, ctx, page) if pg.areas == cython.NULL else drain_page(pg, ctx, page, number)
+            work_leave(pg, ctx)
+            if got < 0 and pg.areas == cython.NULL:
+                return done  # RAM is full: for the others too
+            if got > 0:
+                done += got
     return done

@@ -175,7 +175,7 @@ def active_refault(b, pg, page, state):
 
 def active_forget_area(b, pg, type):
     """Its pages may be another area's next: what they have lived through is not that area's."""
-    memset(cython.address(b.table[pg.blocks[type].first]), 0, cython.cast(cython.size_t, pg.blocks[type].pages) * 4)
+    memset(cython.address(b.table[pg.blocks[type].first]), 0, cython.cast(cython.size_t, pg.areas[type].most) * 4)
 
 
 def active_load(b, pg, ctx, page, state, more):

@@ -448,6 +448,8 @@ ctypedef struct area_t:       # a swap area: pages without addresses, each with 
     int zeroing               # mode of fallocate(2) that makes zeros of a slot that no page needs; 0: nobody cares
     int32_t stopped           # stop(): nothing is sent to the backends
     int32_t users             # operations on their way; swapoff waits for them
+    int32_t closed            # 1: area_enter() waits: it loses pages
+    uint32_t most             # pages that it had at most: what tables of pages may know of
     int32_t weight            # of its share in the pool; 0: it has none, and gives way last. See shares.py
     bint weighted             # it has been given one, which may be 1, as is that of the others
     int64_t quota             # bytes that it may have in the pool; -1: no quota

@@ -71,7 +71,6 @@ cdef enum:                    # counters of an export
 ctypedef struct export_t:
     pager_t *pg
     uint32_t number           # of its area, as layout.pxd counts them
-    uint64_t size
     bint written_through      # each write is in the slots before its reply
     int32_t ending            # 1: every request is answered with ESHUTDOWN
     int32_t sync_failed       # 1: a sync has failed, so what it was for may be lost: no later one can promise it
@@ -116,6 +115,7 @@ cdef void chunk_header(uint8_t *at, uint16_t flags, uint16_t type, uint64_t cook
 cdef int chunk_error(export_t *x, wire_t *w, uint64_t cookie, int error, int64_t at) noexcept nogil
 cdef int error_reply(export_t *x, wire_t *w, uint64_t cookie, int error, int64_t at) noexcept nogil
 
+cdef int beyond(export_t *x, int what, uint64_t offset, uint64_t length) noexcept nogil
 cdef int page_do(
     export_t *x, context_t *ctx, int what, uint32_t page, uint32_t within, uint32_t n, int more,
     uint8_t *at) noexcept nogil

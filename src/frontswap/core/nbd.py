@@ -259,6 +259,14 @@ def stored(result):
     return result - IN_BACKEND_STILL if result > IN_BACKEND_STILL else result
 
 
+def beyond(x, what, offset, length):
+    """Is not all of that in the export? 0 or an errno. Which may be resized: only after area_enter() it stays true."""
+    size: uint64_t = cython.cast(uint64_t, load32(cython.address(x.pg.blocks[x.number].pages))) * PAGE
+    if offset <= size and length <= size - offset:
+        return 0
+    return ENOSPC if what == WRITE or what == WRITE_ZEROES else EINVAL
+
+
 def page_do(x, ctx, what, page, within, n, more, at):
     """READ, WRITE, TRIM or WRITE_ZEROES of the bytes [within, within + n) of a page, to or from `at`; 0 or an errno.
 
@@ -296,6 +304,8 @@ def pages_do(x, what, offset, length, at, failed):
     error: cython.int = 0
     if not area_enter(x.pg, x.number):
         return ESHUTDOWN
+    failed[0] = offset
+    error = beyond(x, what, offset, length)
     while length and error == 0:
         # Given back now and then: there are few, and a large request is long.
         ctx = context_take(x.pg)
@@ -360,9 +370,7 @@ def check(x, w, r):
         return EINVAL
     if (r.type == READ or r.type == WRITE) and r.length > MOST_BYTES:
         return EINVAL
-    if r.offset > x.size or r.length > x.size - r.offset:
-        return ENOSPC if r.type == WRITE or r.type == WRITE_ZEROES else EINVAL
-    return 0
+    return beyond(x, r.type, r.offset, r.length)
 
 
 def answer_read(x, w, r, error):
@@ -438,6 +446,10 @@ def answer_status(x, w, r, error):
         return end
     if not area_enter(x.pg, x.number):
         return error_reply(x, w, r.cookie, ESHUTDOWN, -1)
+    error = beyond(x, BLOCK_STATUS, r.offset, r.length)
+    if error:
+        area_leave(x.pg, x.number)
+        return error_reply(x, w, r.cookie, error, -1)
     at = w.output + w.output_n + 24
     while offset < stop:
         n = PAGE - offset % PAGE
@@ -519,13 +531,12 @@ def transmission(x, w):
 class Export:
     """A swap area as NBD clients see it. It must be on, and its hooks open, as long as anybody transmits."""
 
-    def __cinit__(self, areas: Areas, *, type: int, size: int, written_through: bool):
-        """`type`: of the area, with pages of 4096 bytes. `size`: bytes. `written_through`: see docs/serve.md."""
+    def __cinit__(self, areas: Areas, *, type: int, written_through: bool):
+        """`type`: of the area, with pages of 4096 bytes. Its size is the export's. `written_through`: docs/serve.md."""
         memset(cython.address(self.x), 0, cython.sizeof(self.x))
         self.areas = areas
         self.x.pg = areas.pg
         self.x.number = type + 1
-        self.x.size = size
         self.x.written_through = written_through
 
     def transmit(self, fd: int, stop_fd: int, structured: bool, allocation: bool) -> str:

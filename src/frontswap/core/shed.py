@@ -11,7 +11,7 @@ entered the area, so that it does not go, and another one come in its place, in 
 """
 
 import cython
-from cython.cimports.frontswap.core.areapages import area_enter, area_leave
+from cython.cimports.frontswap.core.areapages import area_leave, area_try_enter
 from cython.cimports.frontswap.core.cleaner import clean_ram
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.frontswap import (
@@ -153,12 +153,13 @@ def hand_next(pg, number, state):
 def shed_of(pg, ctx, number, inside):
     """A page of an area leaves for its slot; the bytes of its record, 0: it has nothing in the pool, -1: it stays.
 
-    `inside`: the area that the caller is in, 0: none. That one is not entered a second time.
+    `inside`: the area that the caller is in, 0: none. That one is not entered a second time, and nobody waits for
+    another one that is closed: who is in it may wait for the context that we have.
     """
     page: uint32_t
     state: uint32_t = 0
     got: int64_t = -1
-    if number == 0 or pool_held(pg, number) <= 0 or (number != inside and not area_enter(pg, number)):
+    if number == 0 or pool_held(pg, number) <= 0 or (number != inside and not area_try_enter(pg, number)):
         return 0
     page = hand_next(pg, number, cython.address(state))
     if page:

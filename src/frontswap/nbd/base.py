@@ -2,10 +2,14 @@
 
 A base has the export's pages at their offsets, and in its last 4096 bytes a block that says what they are worth. A
 server that does not write through leaves old and new pages beside each other, so what it has left counts for nothing.
+
+When a base is resized the label of a file moves, and wherever it was, or will be, is a page of the larger size. At each
+moment one label counts, and it names that page, which is no page yet: `stray`. Whoever comes next makes zeros of it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -27,6 +31,7 @@ _MAGIC = b"frontswap base\x00\x01"
 _LABEL = struct.Struct("<16sIIQ")
 _PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, KEEP_SIZE
 _ZERO_RANGE = 0x10 | 0x01
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Worth(IntEnum):
@@ -48,6 +53,10 @@ class RamBase:
         os.ftruncate(fd, size)
         self.fd = guard_descriptor(fd)
         self._closer = weakref.finalize(self, release_descriptor, self.fd)
+
+    def resize(self, size: int) -> None:
+        """Have room for `size` bytes; nothing beyond may be in use."""
+        os.ftruncate(self.fd, size)
 
     def close(self) -> None:
         """Give it back."""
@@ -80,12 +89,18 @@ class Base:
         """
         self.path = path
         self.size = size
+        self._worth = Worth.WRITTEN_THROUGH if writethrough else Worth.NOTHING
+        self._overcommit = overcommit
+        self._stray = 0  # a page where a label is, or may be; 0: none
         try:
             self._open(writethrough, overcommit, discard)
         except OSError as error:
-            if isinstance(error, BaseError):
-                raise
-            raise BaseError(error.errno, f"base {str(path)!r}: {error.strerror or error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> BaseError:
+        if isinstance(error, BaseError):
+            return error
+        return BaseError(error.errno, f"base {str(self.path)!r}: {error.strerror or error}")
 
     def _open(self, writethrough: bool, overcommit: bool, discard: bool) -> None:
         fd = self._descriptor()
@@ -97,14 +112,16 @@ class Base:
                 raise self._refused("another server has it") from None
             #: pages that were written through before are there
             self.kept = self._look(fd, writethrough, discard)
-            self._prepare(fd, Worth.WRITTEN_THROUGH if writethrough else Worth.NOTHING, overcommit)
+            self.zeroing = (
+                (_PUNCH_HOLE if overcommit or self.device else _ZERO_RANGE)
+                if writethrough
+                else _PUNCH_HOLE * overcommit
+            )
+            self._prepare(fd)
             self.direct = _set_direct(fd, self._end(fd) - PAGE)
         except BaseException:
             os.close(fd)
             raise
-        self.zeroing = (
-            (_PUNCH_HOLE if overcommit or self.device else _ZERO_RANGE) if writethrough else _PUNCH_HOLE * overcommit
-        )
         self.fd = guard_descriptor(fd)
         self._closer = weakref.finalize(self, release_descriptor, self.fd)
 
@@ -131,14 +148,18 @@ class Base:
             raise self._refused(
                 f"has {format_size(end)}; the export and one block behind it need {format_size(self.size + PAGE)}"
             )
-        label = os.pread(fd, _LABEL.size + 4, end - PAGE) if end >= PAGE else b""
-        if len(label) == _LABEL.size + 4 and struct.unpack_from("<I", label, _LABEL.size)[0] == zlib.crc32(
-            label[: _LABEL.size]
-        ):
-            magic, worth, _, size = _LABEL.unpack_from(label)
-            if magic == _MAGIC and worth == Worth.NOTHING:
+        found = _read_label(fd, end - PAGE)
+        blank = found is None and not self.device and end > PAGE and os.pread(fd, PAGE, end - PAGE) == bytes(PAGE)
+        if blank and end > self.size + PAGE:
+            # It was to grow, and ended before its new label was there.
+            found = _read_label(fd, self.size)
+            if found is not None and found[2] != self.size:
+                found = None  # a page with another base in it
+        if found is not None:
+            worth, stray, size = found
+            if worth == Worth.NOTHING:
                 return False
-            if magic == _MAGIC and worth == Worth.WRITTEN_THROUGH:
+            if worth == Worth.WRITTEN_THROUGH:
                 if discard:
                     return False
                 if not writethrough:
@@ -150,41 +171,129 @@ class Base:
                         f"has the pages of an export of {format_size(size)}, not of {format_size(self.size)}; "
                         "--discard drops them"
                     )
+                self._stray = stray
                 return True
         if discard or (not self.device and next(_data(fd, end + PAGE), None) is None):
             return False
-        raise self._refused("has data that are not frontswap's; --discard drops them")
+        perhaps = ", or a resize has broken off: then it is of the size of before" if blank else ""
+        raise self._refused(f"has data that are not frontswap's{perhaps}; --discard drops them")
 
-    def _prepare(self, fd: int, worth: Worth, overcommit: bool) -> None:
+    def _prepare(self, fd: int) -> None:
         """Label it, and have no page in it that does not count."""
-        if not self.kept:
+        at = self._end(fd) - PAGE if self.device else self.size
+        if self.kept:
+            if not self.device:
+                os.ftruncate(fd, self.size + PAGE)
+            self._settle(fd, at)
+        else:
             # First of all nothing counts any more: this may end half-way.
             if not self.device:
                 os.ftruncate(fd, 0)
                 os.ftruncate(fd, self.size + PAGE)
-            self._label(fd, Worth.NOTHING)
-            if self.device and worth == Worth.WRITTEN_THROUGH:
-                _zero(fd, self.size)
-        if not overcommit and not self.device:
+            self._label(fd, at, Worth.NOTHING)
+            if self.device and self._worth == Worth.WRITTEN_THROUGH:
+                _zero(fd, 0, self.size)
+        if not self._overcommit and not self.device:
             try:
                 os.posix_fallocate(fd, 0, self.size + PAGE)
             except OSError as error:
                 if not self.kept:
                     os.ftruncate(fd, 0)
-                raise BaseError(
-                    error.errno,
-                    f"base {str(self.path)!r}: no room for {format_size(self.size)}: {error.strerror}; "
-                    "another place, or --overcommit",
-                ) from error
-        self._label(fd, worth)
+                raise self._no_room(self.size, error) from error
+        self._label(fd, at, self._worth)
 
-    def _label(self, fd: int, worth: Worth) -> None:
-        label = _LABEL.pack(_MAGIC, worth, 0, self.size)
-        block = (label + struct.pack("<I", zlib.crc32(label))).ljust(PAGE, b"\0")
-        at = self._end(fd) - PAGE
-        if os.pwrite(fd, block, at) != PAGE:
-            raise self._refused("its label cannot be written")
+    def _no_room(self, size: int, error: OSError) -> BaseError:
+        return BaseError(
+            error.errno,
+            f"base {str(self.path)!r}: no room for {format_size(size)}: {error.strerror}; "
+            "another place, or --overcommit",
+        )
+
+    def _label(self, fd: int, at: int, worth: Worth, *, size: int | None = None, stray: int = 0) -> None:
+        """Have a label at `at`, on the disk."""
+        label = _LABEL.pack(_MAGIC, worth, stray, self.size if size is None else size)
+        _write(fd, at, label + struct.pack("<I", zlib.crc32(label)))
         os.fsync(fd)
+
+    # --- another size ----------------------------------------------------------------------------
+
+    def resize(self, size: int) -> None:
+        """Be the base of an export of `size` bytes: when it grows, before it does; when it shrinks, afterwards.
+
+        Whenever this ends, by an error or a crash, the base is of the one size or the other, with all pages that it had
+        and zeros for others; it may be called again.
+
+        Raises:
+            BaseError: it cannot be. What it says of itself may be the new size already.
+        """
+        try:
+            if self.device:
+                self._resize_device(size)
+                return
+            self._settle(self.fd, self.size)
+            if size > self.size:
+                self._grow(size)
+            elif size < self.size:
+                self._shrink(size)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _resize_device(self, size: int) -> None:
+        end = self._end(self.fd)
+        if size + PAGE > end:
+            raise self._refused(f"has {format_size(end)}; {format_size(size)} and one block behind it are wanted")
+        # A device that has grown itself has its label in the middle.
+        self._label(self.fd, end - PAGE, self._worth)
+        if size > self.size and self._worth == Worth.WRITTEN_THROUGH:
+            _zero(self.fd, self.size, size)
+        # It stays where it is, and a sector has its old or its new bytes.
+        self._label(self.fd, end - PAGE, self._worth, size=size)
+        self.size = size
+
+    def _grow(self, size: int) -> None:
+        old = self.size
+        try:
+            try:
+                if self._overcommit:
+                    os.ftruncate(self.fd, size + PAGE)
+                else:
+                    self._reserve(old + PAGE, size + PAGE)
+            except OSError as error:
+                raise self._no_room(size, error) from error
+            # Nobody believes a file that ends with zeros but who looks for the old size: there is the old label still.
+            self._label(self.fd, size, self._worth, size=size, stray=old // PAGE)
+        except OSError:
+            os.ftruncate(self.fd, old + PAGE)
+            raise
+        self.size, self._stray = size, old // PAGE
+        self._settle(self.fd, size)
+
+    def _reserve(self, start: int, end: int) -> None:
+        # posix_fallocate() takes all that there is before it says that it was not enough: who writes meanwhile would
+        # find a full disk.
+        disk = os.fstatvfs(self.fd)
+        if disk.f_blocks and end - start > disk.f_bavail * disk.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.posix_fallocate(self.fd, start, end - start)
+
+    def _shrink(self, size: int) -> None:
+        self._stray = size // PAGE
+        self._label(self.fd, self.size, self._worth, stray=self._stray)
+        self._label(self.fd, size, self._worth, size=size)
+        os.ftruncate(self.fd, size + PAGE)
+        os.fsync(self.fd)
+        self.size, self._stray = size, 0
+
+    def _settle(self, fd: int, at: int) -> None:
+        """Have no label in a page, and say so in the one that counts, at `at`."""
+        if self._stray:
+            place = self._stray * PAGE
+            # Rather no data than zeros, if it can be: who starts with this base takes data for a page in use.
+            if not self.zeroing or _libc.fallocate(fd, self.zeroing, ctypes.c_long(place), ctypes.c_long(PAGE)) != 0:
+                _zero(fd, place, place + PAGE)
+            os.fsync(fd)
+            self._label(fd, at, self._worth)
+            self._stray = 0
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """Pages that may have been written: the first of each stretch, and how many."""
@@ -213,12 +322,31 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def _zero(fd: int, size: int) -> None:
+def _read_label(fd: int, at: int) -> tuple[int, int, int] | None:
+    """Worth, stray page and size of a label; None: there is none."""
+    label = os.pread(fd, _LABEL.size + 4, at) if at >= 0 else b""
+    if len(label) < _LABEL.size + 4:
+        return None
+    body, sum_ = label[: _LABEL.size], struct.unpack_from("<I", label, _LABEL.size)[0]
+    magic, worth, stray, size = _LABEL.unpack(body)
+    return (worth, stray, size) if magic == _MAGIC and sum_ == zlib.crc32(body) else None
+
+
+def _write(fd: int, at: int, data: bytes) -> None:
+    """Write a block that begins with `data`, with O_DIRECT too. OSError: not all of it."""
+    with mmap.mmap(-1, PAGE) as block:  # aligned
+        block[: len(data)] = data
+        if os.pwritev(fd, [block], at) != PAGE:
+            raise OSError(errno.EIO, "its label cannot be written")
+
+
+def _zero(fd: int, start: int, end: int) -> None:
     """Write zeros: a device may say that it has discarded what it still gives back."""
-    zeros = bytes(1 << 20)
-    at = 0
-    while at < size:
-        at += os.pwrite(fd, zeros[: min(len(zeros), size - at)], at)
+    with mmap.mmap(-1, min(1 << 20, end - start)) as zeros, memoryview(zeros) as view:  # aligned
+        at = start
+        while at < end:
+            with view[: min(len(view), end - at)] as part:
+                at += os.pwritev(fd, [part], at)
     os.fsync(fd)
 
 

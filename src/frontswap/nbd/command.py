@@ -11,14 +11,17 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from ..times import parse_duration
+from .control import Control, as_json, ask, default_control, only_server
 from .exports import Exports, Wanted, parse_export, with_shares
 from .idle import Idle
 from .locked import lock_memory, take_pool
-from .server import Server, listen_tcp, listen_unix
+from .metrics import check_metrics, metrics
+from .server import Server, listen_metrics, listen_tcp, listen_unix
 from .tls import Tls, tls_context
 
 #: seconds in which a second signal means "all the same"
@@ -40,6 +43,8 @@ def serve(
     backends: str,
     socket_path: Path | None,
     listen: str | None,
+    control: Path | None,
+    metrics_at: str | None,
     writethrough: bool,
     overcommit: bool,
     discard: bool,
@@ -58,6 +63,7 @@ def serve(
         BaseError: a base cannot be used.
         ListenError: nobody can be listened to.
         LockError: memory cannot be locked.
+        MissingPackageError: there are no metrics.
     """
     if (socket_path is None) == (listen is None):
         given = None if socket_path is None else str(socket_path)
@@ -66,6 +72,8 @@ def serve(
         raise ParameterError("base", str(base), "with --size; --export has it as NAME:SIZE:BASE")
     if tls_cert is None and (tls_key is not None or tls_ca is not None):
         raise ParameterError("tls_cert", None, "given, with --tls-key or --tls-ca")
+    if metrics_at is not None:
+        check_metrics()
     tls = None if tls_cert is None else Tls(tls_context(tls_cert, tls_key or tls_cert, tls_ca))
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
@@ -87,6 +95,10 @@ def serve(
             listeners = listen_tcp(listen, insecure=insecure or tls is not None)
         for one in listeners:
             stack.callback(one.close)
+        asked = _listen_control(control, stack)
+        scraped = [] if metrics_at is None else listen_metrics(metrics_at, insecure=insecure)
+        for one in scraped:
+            stack.callback(one.close)
         opened = Exports(
             wanted,
             memory=memory,
@@ -106,11 +118,46 @@ def serve(
             idle_exports = Idle(opened, idle)
             idle_exports.start()
             stack.callback(idle_exports.stop)
+        _administer(server, asked, scraped, stack)
         if not quiet:
-            _say(f"{_names(opened)} at {where}, {format_size(opened.memory)} of RAM")
+            shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
+            _say(f"{_names(opened)} at {where}{shown}, {format_size(opened.memory)} of RAM")
+        _notify("READY=1")
         _wait(server, force, signals)
+        _notify("STOPPING=1")
         server.stop()
         return _finish(opened, quiet)
+
+
+def _listen_control(path: Path | None, stack: ExitStack) -> socket.socket | None:
+    """The control socket. None: nobody has said where, and the usual place cannot be had: it goes without."""
+    try:
+        at = path or default_control()
+        made = listen_unix(at)
+    except OSError as error:
+        if path is not None:
+            raise
+        _say(f"no control socket, for `frontswap stats`: {error}; --control PATH says another place")
+        return None
+    stack.callback(at.unlink, missing_ok=True)
+    stack.callback(made.close)
+    return made
+
+
+def _administer(server: Server, asked: socket.socket | None, scraped: list[socket.socket], stack: ExitStack) -> None:
+    """Answer on the control socket, and to Prometheus."""
+    control = Control()
+    scrape = {("GET", "/metrics"): metrics(lambda: statistics(server))}
+    if asked is not None:
+        administration = {
+            ("GET", "/statistics"): as_json(lambda _: statistics(server)),
+            ("POST", "/resize"): as_json(lambda body: _resize_here(server, body)),
+        }
+        control.listen(asked, administration | scrape)
+    for one in scraped:
+        control.listen(one, scrape)
+    control.start()
+    stack.callback(control.stop)
 
 
 def _hear_signals() -> int:
@@ -141,9 +188,48 @@ def _wait(server: Server, force: bool, signals: int) -> None:
         )
 
 
-def statistics(server: Server) -> dict[str, object]:
-    """All counters of this moment."""
-    return {"clients": server.clients, **server.exports.statistics()}
+def _notify(state: str) -> None:
+    """Tell systemd, if it has started us (Type=notify). Source: sd_notify(3)."""
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(state.encode(), "\0" + where[1:] if where.startswith("@") else where)
+    except OSError as error:
+        _say(f"{state}: systemd cannot be told at {where!r}: {error}")
+
+
+def statistics(server: Server) -> dict[str, Any]:
+    """All counters of this moment: for the control socket, SIGUSR1, and `frontswap stats`."""
+    return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
+
+
+def _resize_here(server: Server, body: Any) -> dict[str, object]:
+    """What `frontswap serve resize` asks for."""
+    match body:
+        case {"name": str(name), "size": str(size) | int(size), "reconnect": bool(reconnect), **other} if not other:
+            pass
+        case _:
+            raise ParameterError("resize", body, 'an object with "name", "size" and "reconnect"')
+    server.exports.resize(name, parse_size(size, "size"))
+    export = server.exports[name]
+    return {"name": export.name, "size": export.size, "ended": server.hang_up(export.name) if reconnect else 0}
+
+
+def resize(name: str, size: str, *, reconnect: bool, control: Path | None) -> None:
+    """`frontswap serve resize`: give an export of a running server another size.
+
+    Raises:
+        ParameterError: no size, or it is not clear which server is meant.
+        ControlError: no server answers, or it refuses.
+    """
+    parse_size(size, "size")
+    # A device may have to be filled with zeros: that takes as long as it takes.
+    asked = {"name": name, "size": size, "reconnect": reconnect}
+    done = ask(control or only_server(), "/resize", asked, patience=None)
+    ended = f"; {done['ended']} connections were ended" if reconnect else ""
+    print(f"export {done['name']!r} has {format_size(done['size'])}{ended}")
 
 
 def _finish(exports: Exports, quiet: bool) -> int:

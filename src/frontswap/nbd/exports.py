@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..area import MOST_WEIGHT, Frontswap, parse_weight
+from ..area import MOST_PAGES, MOST_WEIGHT, Frontswap, parse_weight
 from ..backends.stack import Spec, Stack, stacks_of
 from ..backends.zcache import SMALLEST, Zcache
 from ..core.nbd import Export as Transmission
@@ -93,22 +94,35 @@ class Export:
     """A swap area under a name."""
 
     def __init__(
-        self, hooks: Frontswap, wanted: Wanted, base: Base | RamBase, written_through: bool, weight: int | None = None
+        self,
+        hooks: Frontswap,
+        wanted: Wanted,
+        base: Base | RamBase,
+        written_through: bool,
+        *,
+        spare: int,
+        weight: int | None,
     ) -> None:
-        """Swap on; `base` is the area's from now on."""
+        """Swap on; `base` is the area's from now on. `spare`: pages by which it may grow. `weight`: the area's."""
+        self.wanted = wanted
         self.name = wanted.name
         self.size = wanted.size
         self.base = base
         self.written_through = written_through
         self.clients = 0  #: connections that have it now
         self.left = time.monotonic()  #: when the last one went
-        self.area = hooks.swapon(size=wanted.size, page=PAGE, swap=base, quota=wanted.quota, weight=weight)
+        self.area = hooks.swapon(
+            size=wanted.size,
+            page=PAGE,
+            swap=base,
+            most_pages=wanted.size // PAGE + spare,
+            quota=wanted.quota,
+            weight=weight,
+        )
         if isinstance(base, Base) and base.kept:
             for first, pages in base.extents():
                 self.area.slots_have(first, pages)
-        self.transmission = Transmission(
-            hooks._core, type=self.area.type, size=self.size, written_through=written_through
-        )
+        self.transmission = Transmission(hooks._core, type=self.area.type, written_through=written_through)
 
     @property
     def idle_for(self) -> float:
@@ -121,6 +135,17 @@ class Export:
         if isinstance(self.base, RamBase):
             return "frontswap: RAM"
         return f"frontswap: {'written through to' if self.written_through else 'in front of'} {self.base.path}"
+
+    def resize(self, size: int) -> None:
+        """Have another size: who connects from now on sees it, and every request is held against it."""
+        if size >= self.area.pages * PAGE:
+            self.base.resize(size)
+            self.area.resize(size // PAGE)
+        else:
+            self.area.resize(size // PAGE)
+            self.size = size
+            self.base.resize(size)
+        self.size = size
 
     def statistics(self) -> dict[str, Any]:
         """Counters of this moment: what clients asked for, and what became of the pages."""
@@ -168,6 +193,9 @@ class Exports(Mapping[str, Export]):
         stacks = [_within(stack, most) for stack in stacks_of(backends)]
         self.memory = most
         self._exports: dict[str, Export] = {}
+        self._resizing = threading.Lock()
+        # Page numbers that nobody needs cost nothing; each area begins at a multiple of 32.
+        spare = (MOST_PAGES - sum(one.size // PAGE + 64 for one in wanted)) // len(wanted) // 32 * 32
         self.hooks = Frontswap(stacks)
         try:
             self.hooks.writethrough(writethrough)
@@ -179,7 +207,9 @@ class Exports(Mapping[str, Export]):
                 )
                 # Where weights count, RAM in the place of a base is not what the others' pages make way for.
                 weight = 0 if one.base is None and any(other.weight is not None for other in wanted) else one.weight
-                self._exports[one.name] = Export(self.hooks, one, base, writethrough, weight)
+                self._exports[one.name] = Export(
+                    self.hooks, one, base, writethrough, spare=max(0, spare), weight=weight
+                )
         except BaseException:
             self.close()
             raise
@@ -206,9 +236,32 @@ class Exports(Mapping[str, Export]):
         del hooks["areas"]  # they are the exports'
         return {"exports": [export.statistics() for export in self.values()], "hooks": hooks}
 
+    def resize(self, name: str, size: int) -> None:
+        """Give an export another size in bytes, while clients use it. It shrinks only if nothing is lost by that.
+
+        Raises:
+            ParameterError: no export of that name, a size that it cannot have, or more RAM than there is for it.
+            InUseError: pages that it would lose are in use. Nothing has changed.
+            BaseError: its base cannot follow. Pages that are there are safe; it may have lost those that were not used.
+        """
+        with self._resizing:
+            if name not in self._exports and (name or not self._exports):
+                raise ParameterError("name", name, f"an export: {', '.join(map(repr, self._exports))}")
+            export = self[name]
+            wanted = replace(export.wanted, size=size)  # which checks it
+            if isinstance(export.base, RamBase):
+                plain = sum(one.size for one in self.values() if isinstance(one.base, RamBase))
+                _fits(plain - export.size + size, self.memory)
+            if size > export.area.most_pages * PAGE:
+                most = format_size(export.area.most_pages * PAGE)
+                raise ParameterError("size", format_size(size), f"at most {most}: so far do its page numbers reach")
+            export.resize(size)
+            export.wanted = wanted
+
     def close(self) -> None:
         """Swap off. Nobody may transmit any more."""
-        self.hooks.close(force=True)
+        with self._resizing:
+            self.hooks.close(force=True)
 
 
 def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
@@ -225,14 +278,7 @@ def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
     bases = [os.path.realpath(one.base) for one in wanted if one.base]
     if len(set(bases)) < len(bases):
         raise ParameterError("base", bases[0], "of one export only")
-    plain = sum(one.size for one in wanted if one.base is None)
-    if plain > most:
-        raise ParameterError(
-            "size",
-            format_size(plain),
-            f"at most --memory, {format_size(most)}, where there is no base: pages that do not compress have no other "
-            "place (--base FILE gives them one)",
-        )
+    _fits(sum(one.size for one in wanted if one.base is None), most)
     for one in wanted:
         if one.base is None and (one.quota is not None or one.weight is not None):
             raise ParameterError(
@@ -247,6 +293,17 @@ def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
             )
     if writethrough and any(one.base is None for one in wanted):
         raise ParameterError("writethrough", True, "for exports with a base: there is nothing to write through to")
+
+
+def _fits(plain: int, most: int) -> None:
+    """Exports without a base, of so many bytes, must fit in --memory."""
+    if plain > most:
+        raise ParameterError(
+            "size",
+            format_size(plain),
+            f"at most --memory, {format_size(most)}, where there is no base: pages that do not compress have no other "
+            "place (--base FILE gives them one)",
+        )
 
 
 def _within(stack: Stack, most: int) -> Stack:

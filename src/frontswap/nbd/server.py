@@ -65,20 +65,33 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
         ParameterError: not an address, or one that others can reach, and not `insecure`.
         ListenError: it cannot be had.
     """
-    host, port = tcp_address(where, "listen")
+    return _listen(
+        where,
+        "listen",
+        PORT,
+        None if insecure else ("a loopback address, or with --tls-cert", "reads and writes all pages"),
+    )
+
+
+def listen_metrics(where: str, *, insecure: bool = False) -> list[socket.socket]:
+    """listen_tcp() for ``--metrics``: there is no TLS, and no port that everybody takes."""
+    return _listen(where, "metrics", None, None if insecure else ("a loopback address", "sees who does how much"))
+
+
+def _listen(where: str, parameter: str, port: int | None, refusal: tuple[str, str] | None) -> list[socket.socket]:
+    """`refusal`: what is allowed, and why: other machines must not reach it; None: they may."""
+    host, port = tcp_address(where, parameter, port)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:  # the latter: no name that DNS could have
-        raise ParameterError("listen", where, f"HOST:PORT ({getattr(error, 'strerror', None) or error})") from None
+        raise ParameterError(parameter, where, f"HOST:PORT ({getattr(error, 'strerror', None) or error})") from None
     open_to_all = [
         str(one[4][0]) for one in found if not ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_loopback
     ]
-    if open_to_all and not insecure:
+    if open_to_all and refusal is not None:
+        allowed, why = refusal
         raise ParameterError(
-            "listen",
-            where,
-            f"a loopback address, or with --tls-cert: whoever reaches {open_to_all[0]} reads and writes all pages "
-            "(--insecure if that is meant)",
+            parameter, where, f"{allowed}: whoever reaches {open_to_all[0]} {why} (--insecure if that is meant)"
         )
     made: list[socket.socket] = []
     try:
@@ -93,18 +106,18 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
     except OSError as error:
         for one in made:
             one.close()
-        raise ListenError(error.errno, f"listen {where!r}: {error.strerror or error}") from error
+        raise ListenError(error.errno, f"{parameter} {where!r}: {error.strerror or error}") from error
     return made
 
 
-def tcp_address(where: str, parameter: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT, HOST or :PORT. ParameterError: it is none of them."""
-    host, colon, port = where.rpartition(":")
-    if not colon or "]" in port:
-        host, port = where, str(PORT)
-    if not port.isdecimal() or int(port) > 65535:
-        raise ParameterError(parameter, where, f"HOST:PORT, as localhost:{PORT} or [::1]:{PORT}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def tcp_address(where: str, parameter: str, port: int | None = PORT) -> tuple[str, int]:
+    """Host and port of HOST:PORT, HOST (if there is a usual `port`) or :PORT. ParameterError: it is none of them."""
+    host, colon, said = where.rpartition(":")
+    if (not colon or "]" in said) and port is not None:
+        host, said = where, str(port)
+    if not said.isdecimal() or int(said) > 65535:
+        raise ParameterError(parameter, where, f"HOST:PORT, as localhost:{port or 9090} or [::1]:{port or 9090}")
+    return host.removeprefix("[").removesuffix("]"), int(said)
 
 
 class Server:
@@ -118,7 +131,8 @@ class Server:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
-        self._transmitting: set[threading.Thread] = set()  # those of them that have an export
+        # Those of them that have an export, and its name; None: hang_up() has been there.
+        self._transmitting: dict[threading.Thread, str | None] = {}
         self._stopped = False
         self._acceptor = threading.Thread(target=self._accept, name="frontswap-accept", daemon=True)
 
@@ -138,6 +152,19 @@ class Server:
         with self._lock:
             return len(self._transmitting)
 
+    def hang_up(self, name: str) -> int:
+        """End the connections to an export, at whatever they are; how many. What was acknowledged has been done.
+
+        A client that comes back by itself sees what the export is now.
+        """
+        with self._lock:
+            found = [thread for thread, export in self._transmitting.items() if export == name]
+            for thread in found:
+                self._transmitting[thread] = None
+                with contextlib.suppress(OSError):  # the client has done it
+                    self._connections[thread].shutdown(socket.SHUT_RDWR)
+        return len(found)
+
     def stop(self) -> None:
         """Send every client away: what they ask for from now on is ESHUTDOWN, and they have GRACE to hear it.
 
@@ -154,7 +181,7 @@ class Server:
         deadline = time.monotonic() + GRACE
         with self._lock:
             left = dict(self._connections)
-            shaking = set(left) - self._transmitting
+            shaking = left.keys() - self._transmitting
         for thread in sorted(left, key=lambda thread: thread not in shaking):
             if thread not in shaking:
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -226,7 +253,7 @@ class Server:
     def _transmit(self, agreed: Agreement) -> None:
         export = self.exports[agreed.name]
         with self._lock:
-            self._transmitting.add(threading.current_thread())
+            self._transmitting[threading.current_thread()] = export.name
             export.clients += 1
         try:
             end = export.transmission.transmit(
@@ -234,10 +261,10 @@ class Server:
             )
         finally:
             with self._lock:
-                self._transmitting.discard(threading.current_thread())
+                theirs = self._transmitting.pop(threading.current_thread()) is not None
                 export.clients -= 1
                 export.left = time.monotonic()
-        if end in {"broken", "magic"}:
+        if theirs and end in {"broken", "magic"}:
             _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
 
 

@@ -1,7 +1,8 @@
 """Any sequence of what may happen to hooks leaves the bytes that a dict has: a stateful hypothesis machine.
 
-Areas come and go, backends come and go while pages are in them, pages are stored, loaded and invalidated, alone and in
-batches, while writethrough, exclusive loads, pressure, shrink and stop() change what happens to them. Needs hypothesis.
+Areas come and go, and change their size; backends come and go while pages are in them; pages are stored, loaded and
+invalidated, alone and in batches, while writethrough, exclusive loads, pressure, shrink and stop() change what happens
+to them. Needs hypothesis.
 """
 
 from __future__ import annotations
@@ -160,6 +161,20 @@ class HooksMachine(RuleBasedStateMachine):
         """Nothing is sent, or again."""
         area = self.twins[pick % len(self.twins)].area
         area.stop("a rule") if stop else area.resume()
+
+    @precondition(lambda self: self.twins)
+    @rule(pick=picks, pages=st.integers(1, PAGES))
+    def resize(self, pick: int, pages: int) -> None:
+        """It loses its last pages if none of them is in use, and gets them again, empty."""
+        twin = self.twins[pick % len(self.twins)]
+        used = any(offset >= pages for known in (twin.pages, twin.lost, twin.taken) for offset in known)
+        try:
+            twin.area.resize(pages)
+            refused = False
+        except InUseError:
+            refused = True
+        assert refused == used
+        twin.area.resize(PAGES)
 
     # --- pages ---------------------------------------------------------------------------------------
 
