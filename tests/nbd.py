@@ -126,7 +126,12 @@ def command(
         arguments = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *arguments]
     if before:
         arguments = ["bash", "-c", before + '; exec "$@"', "-", *arguments]
-    with log.open("wb") as out, subprocess.Popen(arguments, stderr=out, stdout=out, cwd="/") as process:
+    # Killed as they are, they would leave their control sockets in /run.
+    environment = {**os.environ, "FRONTSWAP_CONTROL": str(where / "controls")}
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(arguments, stderr=out, stdout=out, cwd="/", env=environment) as process,
+    ):
         try:
             made = Command(process, at, log)
             wait_until(lambda: " of RAM\n" in made.said() or process.poll() is not None, "the server listens")

@@ -341,6 +341,27 @@ def test_what_it_refuses(where: Path) -> None:
             assert client.read(2 * MiB - PAGE, 2 * PAGE) == noise(PAGE).tobytes() + bytes(PAGE)
 
 
+@pytest.mark.parametrize("overcommit", [False, True])
+def test_a_disk_that_is_too_small(where: Path, small_disk: Path, overcommit: bool) -> None:
+    """Its room is reserved before the export has it, or a write says ENOSPC; what is there stays."""
+    base, data = small_disk / "base", noise(SIZE).tobytes()
+    wanted = [Wanted("", SIZE, base)]
+    with served(where, "writethrough", wanted=wanted, overcommit=overcommit) as server, server.connect() as client:
+        client.write(0, data)
+        if not overcommit:
+            with pytest.raises(BaseError, match="no room for 80 MiB: No space left on device; another place, or"):
+                server.exports.resize("", 80 * MiB)
+            assert base.stat().st_size == SIZE + PAGE
+            server.exports.resize("", 32 * MiB)
+            assert base.stat().st_blocks * 512 >= 32 * MiB
+        else:
+            server.exports.resize("", 80 * MiB)
+            many = noise(4 * MiB, 1).tobytes()
+            errors = {errno_of(client, nbd.WRITE, at, len(many), data=many) for at in range(SIZE, 80 * MiB, 4 * MiB)}
+            assert errors == {0, errno.ENOSPC}
+        assert client.read(0, SIZE) == data
+
+
 def test_ram_behind_the_end_goes_back(where: Path) -> None:
     with served(where, size=SIZE) as server, server.connect() as client:
         fd = server.exports[""].base.fd
