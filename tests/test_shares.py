@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from numpy.typing import NDArray
 
 from frontswap import Frontswap, SwapArea
-from frontswap.area import AreaStatistics, HooksStatistics
+from frontswap.counters import AreaStatistics, HooksStatistics
 from frontswap.errors import FrontswapError, ParameterError, SlotError
 from frontswap.testing.content import Content
 

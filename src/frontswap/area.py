@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,9 @@ import numpy.typing as npt
 from .backends.contract import Pressure
 from .backends.stack import Spec, stacks_of
 from .core.area import Areas
+from .counters import AreaStatistics, HooksStatistics
 from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
-from .hooks import Backends, Registered, Relief, StackStatistics
+from .hooks import Backends, Registered, Relief
 from .sizes import format_size, parse_page, parse_size
 from .swap import Slots, SwapFile
 from .times import parse_duration
@@ -33,50 +34,6 @@ _LARGEST = 2**63 - 1
 _living: weakref.WeakSet[Frontswap] = weakref.WeakSet()
 
 Results = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class AreaStatistics:
-    """What has happened to one area. Counters count pages and mean what they mean in mm/frontswap.c."""
-
-    type: int
-    page: int  #: bytes
-    pages: int
-    curr_pages: int  #: pages that backends have: bits of the map
-    loads: int  #: pages that backends gave
-    succ_stores: int
-    failed_stores: int  #: stores that every backend refused
-    invalidates: int
-    slot_stores: int
-    slot_loads: int
-    poisoned: int  #: pages lost
-    written_back_pages: int  #: pages that zcache had taken and has written to their slots since, to make room
-    pool_bytes: int  #: of zcache's pool that its pages take: their records, with headers
-    quota_bytes: int  #: of it that they may take at most; -1: there is no quota
-    weight: int  #: of its share when the pool is full
-
-
-@dataclass(frozen=True, slots=True)
-class HooksStatistics:
-    """All areas and all backends behind one set of hooks, at one moment."""
-
-    loads: int
-    succ_stores: int
-    failed_stores: int
-    invalidates: int
-    curr_pages: int
-    slot_stores: int
-    slot_loads: int
-    slot_errors: int
-    poisoned: int
-    refusals: dict[str, int]  #: pages refused, by reason; one page may be refused by several backends
-    pool_bytes: int  #: RAM that zcache takes
-    pool_live_bytes: int  #: of it what pages take; the rest is dead until the cleaner moves what is beside it
-    pool_limit_bytes: int
-    recompressed_pages: int  #: cold records of zcache that were packed anew by zstd
-    recompressed_saved_bytes: int  #: by how much they became smaller
-    areas: tuple[AreaStatistics, ...]
-    backends: tuple[StackStatistics, ...]
 
 
 class Frontswap:
