@@ -383,7 +383,7 @@ def cheapest(c: cython.pointer[codec_choice], but: cython.int) -> cython.int:
         # as fast as they come: LZ4 where it rushes; shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
         weight: uint32_t = 66 if i >= BITSHUFFLES else 64
         if i == 0:
-            weight = 59 if c.rushes else 68 if size > SAMPLE_UNIT // 4 else 64
+            weight = 56 if c.rushes else 68 if size > SAMPLE_UNIT // 4 else 64
         cost: uint32_t = size * weight
         if cost < least:
             least = cost
