@@ -27,6 +27,7 @@ from frontswap.errors import BaseError, ClosedError, ControlError, InUseError, O
 from frontswap.nbd.control import ask
 from frontswap.nbd.exports import Exports, Wanted
 from frontswap.testing import nbd_client as nbd
+from frontswap.testing.model import Model
 
 assert where  # fixtures
 assert device
@@ -36,6 +37,60 @@ LARGE = 2 * SIZE
 
 
 # --- a swap area ---------------------------------------------------------------------------------
+
+
+def test_an_area_shrinks_while_threads_are_always_in_it() -> None:
+    """Who stores without a pause, and who reclaims, lets it in: it waits for a moment in which nobody is there."""
+    with frontswap.Frontswap("zcache:size=8M") as hooks:
+        area = hooks.swapon(4096, page=65536, swap=None, most_pages=4096)
+        data, stop = bytes(8 * 65536), threading.Event()
+
+        def store(seed: int) -> None:
+            while not stop.is_set():
+                area.store_many(range(8 * seed, 8 * seed + 8), data)
+
+        def reclaim(_: int) -> None:
+            while not stop.is_set():
+                area.reclaim(0, deadline=60)
+
+        workers = [threading.Thread(target=work, args=(i,)) for i, work in enumerate([store, store, store, reclaim])]
+        for worker in workers:
+            worker.start()
+        try:
+            for turn in range(20):
+                area.resize(2048 + turn % 2)
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
+
+
+def test_a_backend_that_asks_about_its_area_while_it_shrinks() -> None:
+    """From inside of an operation that the resize waits for: neither waits for the other without end."""
+
+    class Asking(Model):
+        name = "asking"
+
+        def store(self, area: int, offset: int, page: memoryview) -> bool:
+            areas[0].statistics()
+            return super().store(area, offset, page)
+
+    with frontswap.Frontswap(Asking()) as hooks:
+        areas = [hooks.swapon(64, swap=None, most_pages=64)]
+        stop = threading.Event()
+
+        def store() -> None:
+            while not stop.is_set():
+                areas[0].store(0, bytes(PAGE))
+
+        worker = threading.Thread(target=store)
+        worker.start()
+        try:
+            for turn in range(5):
+                areas[0].resize(32 + turn % 2)
+        finally:
+            stop.set()
+            worker.join()
 
 
 @pytest.mark.parametrize("backends", ["zcache", "model", "checksum / zcache", ""])

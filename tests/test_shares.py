@@ -538,7 +538,7 @@ def test_reclaim_beside_stores_and_loads() -> None:
 
         def work(thread: int) -> None:
             if thread == 3:
-                while not done.is_set():
+                while not done.wait(0.0001):  # and lets others have the lock of the interpreter
                     assert area.reclaim(to=thread * 1000, deadline=1) <= 600 << 10
                 return
             try:
@@ -642,7 +642,7 @@ def storm(spec: str, seconds_of_work: int, *, quota: bool, weight: bool) -> None
 
         def watch() -> None:
             turn = 0
-            while not done.is_set():
+            while not done.wait(0.001):  # and lets others have the interpreter's lock
                 for area, most in zip(areas, quotas, strict=True):
                     assert most is None or area.statistics().pool_bytes <= most
                     assert area.statistics().pool_bytes >= 0

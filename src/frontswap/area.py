@@ -377,7 +377,8 @@ class SwapArea:
 
         Raises:
             ParameterError: more than `most_pages`.
-            InUseError: pages that it would lose are in use. Nothing has changed.
+            InUseError: pages that it would lose are in use, or operations on the area left it no moment in ten
+                seconds. Nothing has changed.
             OutOfMemoryError: the disk cannot back the slots. Nothing has changed.
         """
         wanted = _pages(pages, None, self.page)
@@ -391,6 +392,8 @@ class SwapArea:
             if ours is not None and wanted > self.pages:
                 self._reserve(ours, self.pages, wanted)
             used = hooks._core.resize(self.type, self._serial, wanted)
+            if used < 0:
+                raise InUseError("resize: operations on the area that do not end are in its way")
             if used:
                 raise InUseError(f"resize: {used} pages from page {wanted} on are in use")
             if ours is not None and wanted < self.pages:

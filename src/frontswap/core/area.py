@@ -90,6 +90,8 @@ AREA_COUNTERS = (
     "pool_bytes",
 )
 NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+CLOSED_TURNS = cython.declare(cython.int, 2000)  # of backoff(): 0.1 s at least
+CLOSED_MOST = cython.declare(int64_t, 10_000_000_000)  # nanoseconds
 RECLAIM_STEP = cython.declare(int64_t, 50_000_000)  # nanoseconds
 
 
@@ -232,8 +234,8 @@ class Areas(Hooks):
         """Give an area another number of pages, `room` at most; 0, or how many that it would lose are in use: it stays.
 
         Losing pages needs a moment in which no operation is on its way, so that none finds a page of the area where
-        there is none any more: area_enter() waits, and so do we, for those that are in. enter() needs the GIL, which we
-        have from the last look at `users` on.
+        there is none any more: who enters waits, and so do we, for those that are in; -1: they do not end. enter()
+        needs the GIL, which we have from the last look at `users` on.
         """
         number: uint32_t = self.enter(type, serial, 0)
         pg: pager_p = self.pg
@@ -242,14 +244,18 @@ class Areas(Hooks):
         wanted: uint32_t = pages
         turn: cython.int = 0
         used: int64_t = 0
+        until: int64_t
+        alone: cython.bint = False
         if wanted < block.pages:
+            until = clock_ns() + CLOSED_MOST
             storei(cython.address(area.closed), 1)
-            while loadi(cython.address(area.users)) != 1:  # our own
+            while not alone and clock_ns() < until:
                 with cython.nogil:
-                    while loadi(cython.address(area.users)) != 1:
+                    while loadi(cython.address(area.users)) != 1 and clock_ns() < until:  # our own
                         backoff(turn)
                         turn += 1
-            used = area_used(pg, number, wanted)
+                alone = loadi(cython.address(area.users)) == 1
+            used = area_used(pg, number, wanted) if alone else -1
         if used == 0:
             block.bytes = cython.cast(uint64_t, wanted) << block.shift
             store32(cython.address(block.pages), wanted)
@@ -268,6 +274,14 @@ class Areas(Hooks):
         or larger pages, cannot come meanwhile. `serial`: of the area that is meant, 0: whatever has this type now.
         """
         pg: pager_p = self.pager()
+        turn: cython.int = 0
+        # Or resize() would wait for ever, as some thread is always in. Not for ever either: a backend in Python may ask
+        # from inside of an operation that it waits for. (With the GIL each time: all of it may have been closed.)
+        while turn < CLOSED_TURNS and 0 <= type < MAX_AREAS - 1 and loadi(cython.address(pg.areas[type + 1].closed)):
+            with cython.nogil:
+                backoff(turn)
+            turn += 1
+            pg = self.pager()
         if not 0 <= type < MAX_AREAS - 1 or not pg.blocks[type + 1].live:
             raise ParameterError("type", type, "the type of a swap area that is on")
         if serial != 0 and pg.blocks[type + 1].serial != serial:

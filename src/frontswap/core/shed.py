@@ -178,7 +178,8 @@ def area_reclaim(pg, number, target, until):
     # Twice round for those that have been loaded, and then as many as may be in somebody's hands.
     left: uint32_t = 2 * (pg.blocks[number].pages // LOOK + 1) + cython.cast(uint32_t, STAY)
     while left > 0 and pool_held(pg, number) > target:
-        if clock_ns() > until:
+        # Others wait for a resize that waits for us.
+        if clock_ns() > until or loadi(cython.address(pg.areas[number].closed)):
             return True
         ctx = work_enter(pg)
         got = shed_of(pg, ctx, number, number)

@@ -121,16 +121,17 @@ def pool_relieve(pg):
         ctx = work_enter(pg)
         error = pool_lighten(pg, ctx)
         work_leave(pg, ctx)
-        if error < 0:
-            # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most.
+        if error > 0 and pg.areas == cython.NULL:
+            break
+        if error != 0:
+            # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most. Or, of areas,
+            # what could not leave just now: the next one may.
             if turn > 4000:
                 break
             backoff(turn)
-            turn += 1
+            turn += 1 if error < 0 else 4
             continue
         left -= 1
-        if error > 0 and pg.areas == cython.NULL:
-            break
     return over if over > 0 else 0
 
 

@@ -15,6 +15,7 @@ import select
 import socket
 import socketserver
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -119,7 +120,10 @@ class _Listening(socketserver.ThreadingMixIn, HTTPServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        _log.warning("a request of administration has failed", exc_info=True)
+        if isinstance(sys.exception(), OSError):  # who asked has gone
+            _log.info("an answer was not taken: %s", sys.exception())
+        else:
+            _log.warning("a request of administration has failed", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -152,7 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal() or int(length) > MOST_BODY:
             raise ValueError(f"Content-Length: {length[:100]}: must be a number, at most {MOST_BODY}")
-        return json.loads(self.rfile.read(int(length))) if int(length) else None
+        try:
+            return json.loads(self.rfile.read(int(length))) if int(length) else None
+        except RecursionError:
+            raise ValueError("JSON that is nested too deeply") from None
 
     def _reply(self, status: int, kind: str, content: bytes) -> None:
         try:
