@@ -124,8 +124,8 @@ def pool_relieve(pg):
         if error > 0 and pg.areas == cython.NULL:
             break
         if error != 0:
-            # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most. Or, of areas,
-            # what could not leave just now: the next one may.
+            # None is left to take: the last ones are in the hands of the writeback thread, 200 ms at most. Of areas:
+            # these could not leave just now; others may.
             if turn > 4000:
                 break
             backoff(turn)
