@@ -90,7 +90,7 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/areapages.py", "    if data == cython.NULL:\n        memset(ctx.plain + within", "    store32(cython.address(pg.pages[page].state), state)\n    for error in range(20000):\n        load32(cython.address(pg.pages[page].state))\n    error = 0\n    state = page_own(pg, page)\n    if data == cython.NULL:\n        memset(ctx.plain + within", "no_other_one", NBD_STORM),
     Mutation(0, f"{CORE}/areapages.py", "    if state != NONE and area.zeroing and", "    if False and area.zeroing and", "after_a_restart", NBD_BASES),
     Mutation(0, f"{CORE}/nbd.py", "    error = beyond(x, what, offset, length)\n    while", "    while", "began_before", NBD_RESIZE),
-    Mutation(0, f"{CORE}/area.py", "            while loadi(cython.address(area.users)) != 1:  # our own\n", "            while False:\n", "storm_while", NBD_RESIZE),
+    Mutation(0, f"{CORE}/area.py", "            while not alone and clock_ns() < until:\n", "            alone = True\n            while False:\n", "storm_while", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "size=size, stray=old // PAGE)", "size=size)", "at_any_moment", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "        self._label(self.fd, self.size, self._worth, stray=self._stray)\n", "        pass\n", "at_any_moment", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "            found = _read_label(fd, self.size)\n", "            found = None\n", "at_any_moment", NBD_RESIZE),
