@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def check(area: SwapArea, offsets: range, first: int = 0) -> None:
 def fill(area: SwapArea, offsets: range, first: int = 0) -> int:
     """Store; how many the pool has taken."""
     return sum(area.store(offset, page(first + offset)) for offset in offsets)
+
+
+def beside(write: Callable[[int], None], watch: Callable[[threading.Event], None]) -> None:
+    """write(0) to write(2) in threads at once; watch() in one more, until they have ended."""
+    ended: list[int] = []
+    done = threading.Event()
+
+    def work(thread: int) -> None:
+        if thread == 3:
+            watch(done)
+            return
+        try:
+            write(thread)
+        finally:
+            ended.append(thread)
+            if len(ended) == 3:
+                done.set()
+
+    together(4, work)
 
 
 def agree(hooks: Frontswap) -> HooksStatistics:
@@ -534,19 +554,10 @@ def test_reclaim_beside_stores_and_loads() -> None:
     content = Content(4096)
     with Frontswap(POOL) as hooks:
         area = hooks.swapon(600, quota="600K")
-        done = threading.Event()
 
-        def work(thread: int) -> None:
-            if thread == 3:
-                while not done.wait(0.0001):  # and lets others have the lock of the interpreter
-                    assert area.reclaim(to=thread * 1000, deadline=1) <= 600 << 10
-                return
-            try:
-                write(thread)
-            finally:
-                ended.append(thread)
-                if len(ended) == 3:
-                    done.set()
+        def watch(done: threading.Event) -> None:
+            while not done.wait(0.0001):  # and lets others have the lock of the interpreter
+                assert area.reclaim(to=3000, deadline=1) <= 600 << 10
 
         def write(thread: int) -> None:
             found = np.empty(512, np.uint64)
@@ -556,8 +567,7 @@ def test_reclaim_beside_stores_and_loads() -> None:
                 area.load(offset, found)
                 assert content.generation(offset, found) == turn
 
-        ended: list[int] = []
-        together(4, work)
+        beside(write, watch)
         agree(hooks)
 
 
@@ -624,23 +634,11 @@ def storm(spec: str, seconds_of_work: int, *, quota: bool, weight: bool) -> None
     quotas: list[int | None] = [500 << 10, 2 << 20, None] if quota else [None] * 3
     weights = [1, 4, None] if weight else [None] * 3
     content = Content(16384)
-    done = threading.Event()
     with Frontswap(spec) as hooks:
         areas = [hooks.swapon(600, page="16K", quota=q, weight=w) for q, w in zip(quotas, weights, strict=True)]
         generations = [[0] * 600 for _ in areas]
 
-        def work(thread: int) -> None:
-            if thread == 3:
-                watch()
-                return
-            try:
-                write(thread)
-            finally:
-                ended.append(thread)
-                if len(ended) == 3:
-                    done.set()
-
-        def watch() -> None:
+        def watch(done: threading.Event) -> None:
             turn = 0
             while not done.wait(0.001):  # and lets others have the interpreter's lock
                 for area, most in zip(areas, quotas, strict=True):
@@ -684,8 +682,7 @@ def storm(spec: str, seconds_of_work: int, *, quota: bool, weight: bool) -> None
                     else:
                         assert not found.any()
 
-        ended: list[int] = []
-        together(4, work)
+        beside(write, watch)
         agree(hooks)
         found = np.empty(content.words, np.uint64)
         for area, known in zip(areas, generations, strict=True):

@@ -20,6 +20,7 @@ cdef int record_make(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *
 cdef void record_plain(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
 cdef int record_load(
     pager_t *pg, context_t *ctx, uint32_t page, const record_t *record, uint64_t where) noexcept nogil
+cdef void fetch_ahead(pager_t *pg, uint32_t number, uint32_t at, uint32_t n) noexcept nogil
 cdef void record_ahead(pager_t *pg, uint32_t page) noexcept nogil
 cdef void room_ahead(pager_t *pg) noexcept nogil
 cdef int log_load(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, int more) noexcept nogil

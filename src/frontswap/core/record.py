@@ -108,26 +108,15 @@ def record_load(pg, ctx, page, record, where):
     return 0
 
 
-def record_ahead(pg, page):
-    """A page will be loaded soon: have the processor fetch its record.
-
-    The caller owns one whose record is in the log, so the log stays. Who owns this one may be changing all that is
-    looked at: it is a hint, and only a hint is made of it.
+def fetch_ahead(pg, number, at, n):
+    """Have the processor fetch `n` bytes of a segment, if it is in RAM and has them. What is asked for may be wrong: it
+    is a hint, and only a hint is made of it. Somebody keeps the log where it is.
     """
-    p: page_p = cython.address(pg.pages[page])
-    where: uint64_t
-    at: uint32_t
-    end: uint32_t
     ram: bytes_p
-    if page >= pg.max_pages or (load32(cython.address(p.state)) & KIND) != RECORD_LOG:
+    end: uint32_t = at + n
+    if number >= pg.max_segments or end > pg.segment_bytes:
         return
-    where = load64(cython.cast(cython.pointer(int64_t), cython.address(p.where)))
-    at = offset_of(where)
-    end = at + (length_of(where) if length_of(where) < FETCHED else FETCHED)
-    # By now it may be a page of one word, which is any word.
-    if segment_of(where) >= pg.max_segments or end > pg.segment_bytes:
-        return
-    ram = loadp(cython.address(pg.segments[segment_of(where)].ram))
+    ram = loadp(cython.address(pg.segments[number].ram))
     if ram == cython.NULL:
         return
     while at < end:
@@ -135,20 +124,28 @@ def record_ahead(pg, page):
         at += CACHE_LINE
 
 
+def record_ahead(pg, page):
+    """A page will be loaded soon: have the processor fetch its record.
+
+    The caller owns one whose record is in the log, so the log stays. Who owns this one may be changing all that is
+    looked at; by now it may be a page of one word, which is any word.
+    """
+    p: page_p = cython.address(pg.pages[page])
+    where: uint64_t
+    if page >= pg.max_pages or (load32(cython.address(p.state)) & KIND) != RECORD_LOG:
+        return
+    where = load64(cython.cast(cython.pointer(int64_t), cython.address(p.where)))
+    fetch_ahead(pg, segment_of(where), offset_of(where), length_of(where) if length_of(where) < FETCHED else FETCHED)
+
+
 def room_ahead(pg):
-    """A record is about to be made: have the processor fetch where it will lie. A hint, too.
+    """A record is about to be made: have the processor fetch where it will lie.
 
     The caller is the backend's store, so the log stays.
     """
     number: uint32_t = pg.open_segment[STREAM_POOL]
-    ram: bytes_p = loadp(cython.address(pg.segments[number].ram))
-    at: uint32_t = pg.segments[number].fill
-    end: uint32_t = at + FETCHED // 2
-    if number == 0 or ram == cython.NULL or end > pg.segment_bytes:
-        return
-    while at < end:
-        prefetch(ram + at)
-        at += CACHE_LINE
+    if number != 0:
+        fetch_ahead(pg, number, pg.segments[number].fill, FETCHED // 2)
 
 
 def log_load(pg, ctx, page, state, more):

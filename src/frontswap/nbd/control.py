@@ -11,7 +11,6 @@ import http.client
 import json
 import logging
 import os
-import select
 import socket
 import socketserver
 import stat
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ControlError, FrontswapError, ParameterError
+from .arrivals import arrivals
 
 #: seconds that the other side may take for a part of a request, or for a reply that needs no work
 PATIENCE = 10.0
@@ -70,17 +70,8 @@ class Control:
             one.socket.close()
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        by_number = {one.fileno(): one for one in self._listening}
-        for number in by_number:
-            poll.register(number, select.POLLIN)
-        while True:
-            ready = [number for number, _ in poll.poll()]
-            if self._stop in ready:
-                return
-            for number in ready:
-                by_number[number].handle_request()
+        for one in arrivals(self._listening, self._stop):
+            one.handle_request()
 
 
 class _Listening(socketserver.ThreadingMixIn, HTTPServer):

@@ -37,10 +37,12 @@ class Wanted:
     def __post_init__(self) -> None:
         if len(self.name.encode(errors="replace")) > MOST_NAME or "\0" in self.name or not _is_text(self.name):
             raise ParameterError("export", self.name, f"a name in UTF-8 of at most {MOST_NAME} bytes, without NUL")
-        if not 0 < self.size <= MOST_SIZE or self.size % PAGE:
-            raise ParameterError(
-                "size", self.size, f"a multiple of {PAGE} bytes, more than 0, at most {format_size(MOST_SIZE)}"
-            )
+        _check_size(self.size)
+
+
+def _check_size(size: int) -> None:
+    if not 0 < size <= MOST_SIZE or size % PAGE:
+        raise ParameterError("size", size, f"a multiple of {PAGE} bytes, more than 0, at most {format_size(MOST_SIZE)}")
 
 
 def _is_text(name: str) -> bool:
@@ -104,7 +106,6 @@ class Export:
         weight: int | None,
     ) -> None:
         """Swap on; `base` is the area's from now on. `spare`: pages by which it may grow. `weight`: the area's."""
-        self.wanted = wanted
         self.name = wanted.name
         self.size = wanted.size
         self.base = base
@@ -248,7 +249,7 @@ class Exports(Mapping[str, Export]):
             if name not in self._exports and (name or not self._exports):
                 raise ParameterError("name", name, f"an export: {', '.join(map(repr, self._exports))}")
             export = self[name]
-            wanted = replace(export.wanted, size=size)  # which checks it
+            _check_size(size)
             if isinstance(export.base, RamBase):
                 plain = sum(one.size for one in self.values() if isinstance(one.base, RamBase))
                 _fits(plain - export.size + size, self.memory)
@@ -256,7 +257,6 @@ class Exports(Mapping[str, Export]):
                 most = format_size(export.area.most_pages * PAGE)
                 raise ParameterError("size", format_size(size), f"at most {most}: so far do its page numbers reach")
             export.resize(size)
-            export.wanted = wanted
 
     def close(self) -> None:
         """Swap off. Nobody may transmit any more."""

@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import logging
 import os
-import select
 import socket
 import stat
 import threading
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..errors import ListenError, ParameterError
+from .arrivals import arrivals
 from .exports import Exports
 from .negotiation import Agreement, negotiate
 from .protocol import PORT, HangUpError
@@ -193,21 +193,12 @@ class Server:
         os.close(self._stop)
 
     def _accept(self) -> None:
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        by_number = {one.fileno(): one for one in self._listeners}
-        for number in by_number:
-            poll.register(number, select.POLLIN)
-        while True:
-            ready = [number for number, _ in poll.poll()]
-            if self._stop in ready:
-                break
-            for number in ready:
-                try:
-                    self._admit(by_number[number].accept()[0])
-                except OSError as error:  # out of descriptors, or the client is gone already
-                    _log.warning("accept: %s", error)
-                    time.sleep(0.1)
+        for listener in arrivals(self._listeners, self._stop):
+            try:
+                self._admit(listener.accept()[0])
+            except OSError as error:  # out of descriptors, or the client is gone already
+                _log.warning("accept: %s", error)
+                time.sleep(0.1)
         for one in self._listeners:
             one.close()
 
