@@ -24,6 +24,8 @@ cdef int fetch(backend_t *b, pager_t *pg, context_t *ctx, uint32_t page, uint32_
 cdef void forget(backend_t *b, pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
 cdef void refaulted(pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
 
+cdef int zcache_enter(pager_t *pg) noexcept nogil
+cdef void zcache_leave(pager_t *pg, int number) noexcept nogil
 cdef void freed(pager_t *pg, uint32_t page) noexcept nogil
 cdef int offer_all(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil
 cdef int slot_store(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil

@@ -268,15 +268,36 @@ def frontswap_invalidate_page(pg, page, state):
     return False
 
 
+def zcache_enter(pg):
+    """As a store: zcache, and its policy, are not unregistered before zcache_leave(). Its stack; -1: there is none that
+    accepts pages.
+    """
+    number: cython.int = loadi(cython.address(pg.zcache_number))
+    if number < 0:
+        return -1
+    addi(cython.address(pg.stack_users[number]), 1)
+    # It may have gone before we were counted, and another one have come to its number.
+    if loadi(cython.address(pg.stack_state[number])) == STACK_ACTIVE and (
+        loadi(cython.address(pg.zcache_number)) == number
+    ):
+        return number
+    zcache_leave(pg, number)
+    return -1
+
+
+def zcache_leave(pg, number):
+    """Done with what zcache_enter() has kept."""
+    addi(cython.address(pg.stack_users[number]), -1)
+
+
 def freed(pg, page):
     """A page of an area is freed that the pool does not have: its policy may remember that it once did."""
-    number: cython.int = pg.zcache_number
+    number: cython.int = zcache_enter(pg)
     if number < 0:
         return
-    addi(cython.address(pg.stack_users[number]), 1)
-    if loadi(cython.address(pg.stack_state[number])) == STACK_ACTIVE and pg.policy.of != cython.NULL:
+    if pg.policy.of != cython.NULL:
         policy_gone(pg, page)
-    addi(cython.address(pg.stack_users[number]), -1)
+    zcache_leave(pg, number)
 
 
 def frontswap_evacuate(pg, ctx, page, state, kind):

@@ -558,7 +558,7 @@ cdef struct pager_t:
     int64_t stack_pages[MAX_STACKS]     # pages that it has
     int64_t stack_bytes[MAX_STACKS]     # the same, uncompressed
     int64_t order             # numbers + 1 of the active stacks, a byte each, the first lowest; 0: not used
-    int zcache_number         # of the stack above zcache: the holder of records that are SAME or LOG; -1: none
+    int32_t zcache_number     # of the stack above zcache: the holder of records that are SAME or LOG; -1: none
     int32_t writethrough
     int32_t exclusive
     int32_t refaults_wanted   # some filter has a `refault`

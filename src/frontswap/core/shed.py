@@ -19,6 +19,8 @@ from cython.cimports.frontswap.core.frontswap import (
     frontswap_evacuate,
     frontswap_invalidate_page,
     page_poison,
+    zcache_enter,
+    zcache_leave,
 )
 from cython.cimports.frontswap.core.layout import (
     A_WRITTEN_BACK,
@@ -28,7 +30,6 @@ from cython.cimports.frontswap.core.layout import (
     OUT,
     RECORD_LOG,
     REF,
-    STACK_ACTIVE,
     STATE,
     STREAM_DENSE,
     STREAM_POOL,
@@ -45,7 +46,6 @@ from cython.cimports.frontswap.core.shares import pool_held, pool_live, share_be
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
     add64,
-    addi,
     backoff,
     cas32,
     clock_ns,
@@ -264,24 +264,17 @@ def pool_make_room(pg, ctx, number, coming, pages):
     As in the simulator, who leaves is asked before who comes is inserted. How large its record will be is not known
     yet: to a policy it is one of the mean, else it counts whole.
     """
-    stack: cython.int = pg.zcache_number
+    stack: cython.int = zcache_enter(pg)
     need: int64_t
     most: int64_t
-    active: cython.bint
     left: int64_t = pages + MORE
     got: int64_t
     stay: cython.int = 0
     if stack < 0:
         return
-    # As a store: unregistering waits for it, and the policy is there until then.
-    addi(cython.address(pg.stack_users[stack]), 1)
-    active = loadi(cython.address(pg.stack_state[stack])) == STACK_ACTIVE
-    if active:
-        quota_make_room(pg, ctx, number, pages)
-    if (
-        active
-        and (pg.policy.of != cython.NULL or pg.weights)
-        and not (coming != 0 and pg.policy.of != cython.NULL and policy_has(pg, coming))
+    quota_make_room(pg, ctx, number, pages)
+    if (pg.policy.of != cython.NULL or pg.weights) and not (
+        coming != 0 and pg.policy.of != cython.NULL and policy_has(pg, coming)
     ):
         most = policy_room(pool_limit(pg, pg.pool_hard))
         need = cython.cast(int64_t, 1) << pg.blocks[number].shift
@@ -298,4 +291,4 @@ def pool_make_room(pg, ctx, number, coming, pages):
         while load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_soft):
             if clean_ram(pg) <= 0:
                 break
-    addi(cython.address(pg.stack_users[stack]), -1)
+    zcache_leave(pg, stack)
