@@ -1,7 +1,8 @@
 """Swap areas and the hooks in front of them: the frontswap interface for who brings pages himself.
 
 A block device, a host's daemon or a test stores pages here by (type, offset); the memory door has the same hooks under
-its page faults. The path of a page is in ``frontswap.core``; see docs/frontswap.md.
+its page faults. The path of a page is in ``frontswap.core``; see docs/frontswap.md. NumPy is imported when it is asked
+for: a server of block devices does without, and is smaller by 8 MiB.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import os
 import weakref
 from dataclasses import fields
+from numbers import Integral
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from .backends.contract import Pressure
 from .backends.stack import Spec, stacks_of
@@ -25,6 +24,10 @@ from .swap import Slots, SwapFile
 from .times import parse_duration
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from .batches import Results
     from .core.area import ReadableBuffer, WriteableBuffer
 
 #: pages of all areas behind one set of hooks
@@ -32,8 +35,6 @@ MOST_PAGES = 1 << 28
 MOST_WEIGHT = 10000
 _LARGEST = 2**63 - 1
 _living: weakref.WeakSet[Frontswap] = weakref.WeakSet()
-
-Results = npt.NDArray[np.int32]
 
 
 class Frontswap:
@@ -156,7 +157,9 @@ class Frontswap:
         unless a backend has it (writethrough) it is lost. From the moment of the call a load of any of them waits
         for these bytes, and never sees those of before.
         """
-        return _store_many(self._core, type, 0, offsets, pages)
+        from . import batches  # with NumPy
+
+        return batches.store_many(self._core, type, 0, offsets, pages)
 
     def load_many(self, type: int, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
         """Load pages one after the other into `into`.
@@ -164,11 +167,15 @@ class Frontswap:
         For each: 1 from a backend, 0 from its slot or never stored, or -errno: -EIO lost, -ENOENT taken by an
         exclusive load; its part of `into` is undefined then.
         """
-        return _load_many(self._core, type, 0, offsets, into)
+        from . import batches  # with NumPy
+
+        return batches.load_many(self._core, type, 0, offsets, into)
 
     def invalidate_many(self, type: int, offsets: npt.ArrayLike) -> Results:
         """Invalidate pages. For each: 1 a backend had it, else 0."""
-        return _invalidate_many(self._core, type, 0, offsets)
+        from . import batches  # with NumPy
+
+        return batches.invalidate_many(self._core, type, 0, offsets)
 
     # --- modes, shrink ---------------------------------------------------------------------------
 
@@ -316,7 +323,7 @@ class SwapArea:
         self._overcommit = overcommit
         self.quota = None if quota is None else parse_size(quota, "quota")  #: bytes, or None
         self.weight = parse_weight(weight)  #: of its share, or None
-        typesize = 0 if dtype is None else np.dtype(dtype).itemsize
+        typesize = 0 if dtype is None else _typesize(dtype)
         self._hooks = hooks
         self._stopped = ""
         hooks._check_open()
@@ -428,22 +435,28 @@ class SwapArea:
 
     def store_many(self, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
         """See :meth:`Frontswap.store_many`."""
-        return _store_many(self._hooks._core, self.type, self._serial, offsets, pages)
+        from . import batches  # with NumPy
+
+        return batches.store_many(self._hooks._core, self.type, self._serial, offsets, pages)
 
     def load_many(self, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
         """See :meth:`Frontswap.load_many`."""
-        return _load_many(self._hooks._core, self.type, self._serial, offsets, into)
+        from . import batches  # with NumPy
+
+        return batches.load_many(self._hooks._core, self.type, self._serial, offsets, into)
 
     def invalidate_many(self, offsets: npt.ArrayLike) -> Results:
         """See :meth:`Frontswap.invalidate_many`."""
-        return _invalidate_many(self._hooks._core, self.type, self._serial, offsets)
+        from . import batches  # with NumPy
+
+        return batches.invalidate_many(self._hooks._core, self.type, self._serial, offsets)
 
     @property
     def frontswap_map(self) -> npt.NDArray[np.bool_]:
         """See :meth:`Frontswap.frontswap_map`."""
-        bits = np.frombuffer(self._hooks._core.map_bits(self.type, self._serial), np.uint8)
-        found: npt.NDArray[np.bool_] = np.unpackbits(bits, count=self.pages, bitorder="little").view(np.bool_)
-        return found
+        from . import batches  # with NumPy
+
+        return batches.map_of(self._hooks._core, self.type, self._serial, self.pages)
 
     def curr_pages(self) -> int:
         """Pages of this area that backends have."""
@@ -547,39 +560,10 @@ class SwapArea:
         return f"<frontswap area {self.type}: {self.pages} pages of {format_size(self.page)}>"
 
 
-def _offsets(offsets: npt.ArrayLike) -> npt.NDArray[np.uint32]:
-    """A copy of our own: what the caller does to his array meanwhile must not move a page."""
-    at = np.atleast_1d(np.asarray(offsets))
-    if at.ndim != 1 or (at.size and at.dtype.kind not in "iu"):
-        raise ParameterError("offsets", f"{at.dtype} of shape {at.shape}", "a sequence of whole numbers")
-    if at.size and (at.min() < 0 or at.max() >= MOST_PAGES):
-        raise ParameterError("offsets", int(at.min() if at.min() < 0 else at.max()), "pages of the area")
-    return np.array(at, np.uint32, copy=True, order="C")
+def _typesize(dtype: npt.DTypeLike) -> int:
+    import numpy as np
 
-
-def _store_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike, pages: ReadableBuffer) -> Results:
-    at = _offsets(offsets)
-    order = np.argsort(at, kind="stable")
-    ascending = at[order]
-    if len(at) and (ascending[1:] == ascending[:-1]).any():
-        raise ParameterError("offsets", "one of them twice", "different: the last of two stores would be a guess")
-    results = np.zeros(len(at), np.int32)
-    core.store_many(type, serial, at, order, pages, results)
-    return results
-
-
-def _load_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike, into: WriteableBuffer) -> Results:
-    at = _offsets(offsets)
-    results = np.zeros(len(at), np.int32)
-    core.load_many(type, serial, at, into, results)
-    return results
-
-
-def _invalidate_many(core: Areas, type: int, serial: int, offsets: npt.ArrayLike) -> Results:
-    at = _offsets(offsets)
-    results = np.zeros(len(at), np.int32)
-    core.invalidate_many(type, serial, at, results)
-    return results
+    return np.dtype(dtype).itemsize
 
 
 def _pages(pages: int | None, size: int | str | None, page: int) -> int:
@@ -590,7 +574,7 @@ def _pages(pages: int | None, size: int | str | None, page: int) -> int:
         if found == 0 or found % page:
             raise ParameterError("size", size, f"a multiple of the page size, {format_size(page)}")
         pages = found // page
-    if not isinstance(pages, int | np.integer) or isinstance(pages, bool) or not 0 < pages <= MOST_PAGES:
+    if not isinstance(pages, Integral) or isinstance(pages, bool) or not 0 < pages <= MOST_PAGES:
         raise ParameterError("pages" if size is None else "size", pages, f"1 to {MOST_PAGES} pages")
     return int(pages)
 
@@ -602,7 +586,7 @@ def parse_weight(weight: int | None, parameter: str = "weight") -> int | None:
         ParameterError: it is not a number from 0 to 10000.
     """
     if weight is not None and (
-        not isinstance(weight, int | np.integer) or isinstance(weight, bool) or not 0 <= weight <= MOST_WEIGHT
+        not isinstance(weight, Integral) or isinstance(weight, bool) or not 0 <= weight <= MOST_WEIGHT
     ):
         raise ParameterError(parameter, weight, f"0 to {MOST_WEIGHT}")
     return None if weight is None else int(weight)
