@@ -22,6 +22,7 @@ from cython.cimports.frontswap.core.arena import (
     extent_take,
     page_for,
 )
+from cython.cimports.frontswap.core.gate import gate_is_mine
 from cython.cimports.frontswap.core.got import got_add, got_patch_all
 from cython.cimports.frontswap.core.large import (
     MOST_SHIFT,
@@ -49,11 +50,17 @@ AUTO = cython.declare(cython.int, -1)
 
 
 def heap_take(n, zeroed, growing, elsewhere):
-    """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, libc may have."""
+    """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, or is being registered by
+    this thread; libc may have some.
+    """
     error: cython.int = 0
     how: cython.int = SPARE | ZEROS if zeroed else SPARE
     more: cython.int = GROWING if growing else 0
-    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
+    address: uint64_t
+    if gate_is_mine(heap):
+        elsewhere[0] = True
+        return cython.NULL
+    address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
     if address == 0 and growing and error == NO_ADDRESSES:
         address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
