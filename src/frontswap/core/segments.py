@@ -187,6 +187,7 @@ def segment_open(pg, stream):
     s.stream = owner_of(stream)
     s.hits = 0
     s.dense = stream == STREAM_DENSE
+    s.staged = 0
     s.older = s.newer = 0
     s.state = SEG_OPEN
     storep(cython.address(s.ram), pg.pool + cython.cast(uint64_t, s.ram_slot) * pg.segment_bytes)
