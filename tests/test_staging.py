@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import MiB, noise, together, wait_until
-from test_recompress import Hand, step, twice
+from test_recompress import Hand, step, text, twice
 from test_shares import agree
 
 import frontswap
@@ -109,6 +109,26 @@ def test_what_does_not_get_smaller_stays_and_is_looked_at_once() -> None:
     # They have been moved together, and nobody looks at them again.
     assert not stage.is_left()
     assert found.pool_bytes < found.pool_live_bytes + 2 * SEGMENT
+    stage.hooks.close(force=True)
+
+
+def test_what_was_packed_in_haste_gets_the_codec_that_suits_it() -> None:
+    """An area's codec is chosen by a sample now and then; its pages differ."""
+    stage = Stage("zcache:size=16M,recompress=off,staging=off", 2400, swap="auto")
+    rng = np.random.default_rng(1)
+    walk = np.round(rng.normal(size=800 * 512).cumsum(), 3).view("u1").reshape(-1, PAGE)
+    counts = np.arange(800 * 1024, dtype="i4").view("u1").reshape(-1, PAGE)
+    some = text(800 * PAGE).reshape(-1, PAGE)
+    stage.store(range(2400), np.concatenate([x[i : i + 16] for i in range(0, 800, 16) for x in (walk, counts, some)]))
+    before = stage.check()
+    assert before.staged_bytes == 0
+    stage.pack()
+    found = stage.check()
+    assert found.pool_live_bytes < before.pool_live_bytes * 0.95
+    assert before.pool_live_bytes - found.pool_live_bytes == found.recompressed_saved_bytes
+    assert found.pool_bytes < before.pool_bytes
+    stage.pack()
+    assert stage.check().recompressed_pages == found.recompressed_pages
     stage.hooks.close(force=True)
 
 
@@ -257,8 +277,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_by_itself(eager: None) -> None:
     with frontswap.Frontswap("zcache:size=64M,codec=lz4") as hooks:
         area = hooks.swapon(8000, swap=None)
-        wait_until(lambda: area.store(0, twice(1, 0)) and hooks.statistics().staged_bytes > 0, "the first one")
-        expected = twice(8000, 1).reshape(-1, PAGE)
+        wait_until(lambda: area.store(0, text(PAGE)) and hooks.statistics().staged_bytes > 0, "the first one")
+        expected = text(8000 * PAGE).reshape(-1, PAGE)
         for offset, page in enumerate(expected):
             area.store(offset, page)
         # But for the open end.
@@ -277,9 +297,9 @@ def test_by_itself(eager: None) -> None:
 def test_threads_against_a_model(eager: None, spec: str) -> None:
     """Each has a part of the pages, and knows what they are; others come and go beside them."""
     pages, threads = 1500, 3
-    kinds = [twice(64, 1), noise(64 * PAGE), twice(64, 2), np.zeros(64 * PAGE, "u1")]
+    kinds = [text(64 * PAGE), noise(64 * PAGE), twice(64, 2), np.zeros(64 * PAGE, "u1")]
     pool = np.concatenate(kinds).reshape(-1, PAGE)
-    with frontswap.Frontswap("zcache:size=16M,codec=lz4,staging=8M" + spec) as hooks:
+    with frontswap.Frontswap("zcache:size=16M,staging=8M" + spec) as hooks:
         area = hooks.swapon(pages * threads)
         ended = threading.Event()
         staged_once: list[bool] = []

@@ -47,7 +47,7 @@ class HooksStatistics:
     pool_limit_bytes: int
     staged_bytes: int  #: of what pages take, those that zcache has as they are: it packs them later, or could not
     packed_later_pages: int  #: pages that it took so, and has packed since
-    recompressed_pages: int  #: cold records of zcache that were packed anew by zstd
+    recompressed_pages: int  #: records of zcache that were packed anew: by zstd, or by a codec that suits them
     recompressed_saved_bytes: int  #: by how much they became smaller
     areas: tuple[AreaStatistics, ...]
     backends: tuple[StackStatistics, ...]

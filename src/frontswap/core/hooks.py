@@ -236,6 +236,7 @@ class Hooks:
         pg.dense_charged = 0
         pg.dense_turn = DENSE_EMPTY
         pg.dense_staged = pg.dense_runs = 0
+        pg.dense_length = 0
         pg.staged = 0
         pg.pool_closing = 0
         self.pool_mappings = self.pg.mappings

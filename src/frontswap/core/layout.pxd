@@ -129,6 +129,10 @@ cdef enum:                    # zcache:recompress=
     DENSE_IO = 64 << 10       # bytes of a batch, unless one record is larger
     STAGED_IO = 256 << 10     # the same in front of areas, where the buffers are in nobody's limit
 
+cdef enum:                    # segment_t.staged
+    HASTY = 1                 # packed by the codec that was at hand
+    PLAIN = 2                 # some are pages as they are
+
 cdef enum:                    # pager_t.dense_turn: whose the batch is
     DENSE_EMPTY = 0           # the writeback thread's
     DENSE_FULL = 1            # the recompression thread's
@@ -197,7 +201,7 @@ ctypedef struct record_t:     # the header of a record in a segment
     uint32_t length
     uint8_t codec
     uint8_t shift
-    uint16_t unused
+    uint16_t settled          # 1: recompress.py has made it; it would make the same again
     uint32_t check
 
 ctypedef struct stream_t:     # one sequence of faults in an array; written racily, only ever a hint
@@ -254,7 +258,7 @@ ctypedef struct segment_t:
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
     int64_t hits              # bytes of pages loaded from it lately: see balance.py
     uint32_t dense            # 1: recompressed, or found not to be worth it
-    uint32_t staged           # 1: some of its records are pages as they are, and nobody has tried to pack them
+    uint32_t staged           # areas: PLAIN, HASTY, or 0: there are records as their store has left them. Else looked at
     uint32_t sealed           # pager_t.seals of then: its age
     uint32_t older            # age list of sealed segments (0 ends it)
     uint32_t newer
@@ -640,6 +644,9 @@ cdef struct pager_t:
     uint8_t *dense_out
     uint8_t *dense_encoder
     uint8_t *dense_state      # of the codec, in front of areas
+    uint8_t *dense_plain      # a page, there
+    codec_choice dense_choice # what the last page has shown, and how long its record was; 0: none
+    uint32_t dense_length
     int32_t writeback_event
     int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)
     int32_t cleaning          # 1: somebody is at clean_disk(), with clean_buffer and STREAM_CLEAN

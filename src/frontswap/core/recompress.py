@@ -4,8 +4,9 @@ As zram's `recompress`, but by itself: the coldest segments first, each once, wh
 what it may, and with processor time that nobody else wants. What comes out of it stays among the coldest (age_insert()
 in ages), and leaves for the disk before all else, as it would have. A page that comes back is stored by LZ4 again.
 
-In front of swap areas the same two threads pack what was staged (zcache.py), before all else and as soon as its segment
-is full, the oldest first: by LZ4, as it would have been when it was stored, for it may be asked for soon.
+In front of swap areas the same two threads settle what stores have left, before all else and as soon as its segment is
+full: what was staged (zcache.py) first, then what was packed in haste, by the codec that suited other pages. Each page
+gets the one of the quick codecs (LZ4 behind a shuffle, or alone) that suits it: it may be asked for soon.
 
 Two threads share the work, because a thread that runs only when a processor has nothing else to do (SCHED_IDLE) must
 hold nothing that others wait for: it may get no time for seconds. So it has no page, no lock and no segment, is not
@@ -39,8 +40,11 @@ from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
 from cython.cimports.frontswap.core.codec import (
     CODEC_RAW,
     CODEC_ZSTD,
+    MISSES_MANY,
+    codec_choice,
     codec_compress,
     codec_decoder_bytes,
+    codec_decompress,
     codec_state_bytes,
 )
 from cython.cimports.frontswap.core.contexts import populate
@@ -111,13 +115,14 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.libc.string import memcpy
+from cython.cimports.libc.string import memcpy, memset
 
 LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
 SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is little to win
 FEW = cython.declare(int64_t, 1024 // 8)  # bytes loaded per KiB of pages
 GAIN = cython.declare(uint32_t, 20)  # a record that shrinks by less than this part of it stays
 SHARE = cython.declare(int64_t, 64)  # of the limit, a part that all buffers may take
+ALIKE = cython.declare(uint32_t, 8)  # records that differ by less than this part of them
 SHARE_AREAS = cython.declare(int64_t, 16)  # and of a pool in front of areas, beside which they are
 
 
@@ -134,14 +139,15 @@ def batch_bytes(pg):
     return DENSE_IO if pg.areas == cython.NULL else STAGED_IO
 
 
-def codec_bytes(pg):
-    """What the codec needs to pack what was staged."""
-    return 0 if pg.areas == cython.NULL else (codec_state_bytes() - codec_decoder_bytes() + 63) // 64 * 64
+def codec_bytes(pg, page):
+    """What settle_record() needs: the quick codecs' state, and a page."""
+    state: int64_t = (codec_state_bytes() - codec_decoder_bytes() + 63) // 64 * 64
+    return 0 if pg.areas == cython.NULL else room_of(page) + state
 
 
 def dense_bytes(pg, page):
     """Bytes that recompression needs for pages up to this size."""
-    return 3 * room_of(page) + batch_bytes(pg) + codec_bytes(pg) + dense_encoder_bytes(page)
+    return 3 * room_of(page) + batch_bytes(pg) + codec_bytes(pg, page) + dense_encoder_bytes(page)
 
 
 def dense_layout(pg, at):
@@ -150,8 +156,9 @@ def dense_layout(pg, at):
     pg.dense_io = at
     pg.dense_tmp = pg.dense_io + room + batch_bytes(pg)
     pg.dense_out = pg.dense_tmp + room
-    pg.dense_state = pg.dense_out + room
-    pg.dense_encoder = pg.dense_state + codec_bytes(pg)
+    pg.dense_plain = pg.dense_out + room
+    pg.dense_state = pg.dense_plain + room
+    pg.dense_encoder = pg.dense_out + room + codec_bytes(pg, pg.max_page)
 
 
 def dense_back(pg):
@@ -162,7 +169,8 @@ def dense_back(pg):
     populate(pg.dense_out, room)
     populate(pg.dense_encoder, dense_encoder_bytes(pg.dense_page))
     if pg.areas != cython.NULL:
-        populate(pg.dense_state, codec_bytes(pg))
+        populate(pg.dense_plain, room)
+        populate(pg.dense_state, codec_bytes(pg, pg.dense_page) - room)
 
 
 def buffers_there(pg):
@@ -214,13 +222,11 @@ def recompress_step(pg):
     if not has_room(pg):
         return False
     if not is_full(pg):
-        if pg.dense_segment != 0 and not pg.dense_staged and pg.areas != cython.NULL:
-            pg.dense_segment = 0  # what is staged does not wait for what is cold
-        if load64(cython.address(pg.staged)) <= 0:
+        if pg.areas == cython.NULL:
             return False
+        if not pg.dense_staged:
+            pg.dense_segment = 0  # what was staged does not wait for what is cold
     if (pg.dense_segment == 0 and not segment_begin(pg)) or not buffers_there(pg):
-        return False
-    if not pg.dense_staged and not is_full(pg):
         return False
     if batch_take(pg):
         storei(cython.address(pg.dense_turn), DENSE_FULL)
@@ -281,20 +287,25 @@ def next_segment(pg):
 
 
 def next_staged(pg):
-    """The oldest segment that has staged records, or 0. Looked for without log_lock: it may be another one by now."""
+    """The oldest segment that is to be settled, or 0; those with pages as they are first.
+
+    Looked for without log_lock: it may be another one by now.
+    """
     best: uint32_t = 0
+    most: uint32_t = 1
     oldest: uint32_t = 0
     age: uint32_t
     i: uint32_t
     s: segment_p
-    if load64(cython.address(pg.staged)) <= 0:
+    if pg.areas == cython.NULL:
         return 0
     for i in range(1, pg.next_segment):
         s = cython.address(pg.segments[i])
-        if s.staged and s.state == SEG_SEALED:
+        if s.staged >= most and s.state == SEG_SEALED:
             age = pg.seals - s.sealed
-            if best == 0 or age > oldest:
+            if s.staged > most or age >= oldest:
                 best = i
+                most = s.staged
                 oldest = age
     return best
 
@@ -306,7 +317,7 @@ def segment_begin(pg):
     if number and (pg.segments[number].state != SEG_SEALED or not pg.segments[number].staged):
         number = 0
     pg.dense_staged = number != 0
-    if number == 0:
+    if number == 0 and (pg.areas == cython.NULL or is_full(pg)):
         number = next_segment(pg)
     if number:
         pg.dense_serial = pg.segments[number].serial
@@ -366,7 +377,7 @@ def batch_copy(pg, data, fill):
             header.codec & CODEC_ZSTD
             or length < SMALLEST
             or (cython.cast(uint32_t, 1) << header.shift) > pg.dense_page
-            or (pg.dense_staged and not is_plain(p.where, cython.cast(uint32_t, 1) << header.shift))
+            or (pg.dense_staged and header.codec != CODEC_RAW and (header.settled or pg.codec_kind >= 0))
             or header.check != p.check
         ):
             store32(cython.address(p.state), state)
@@ -453,23 +464,68 @@ def record_install(pg, number):
 # --- the other thread's part -------------------------------------------------------------------------------------
 
 
+def quick_pack(pg, block, data, page, made):
+    """Pack a page into `dense_out` by the quick codec that suits it best; the record's length, or 0.
+
+    Neighbours are often alike: the one that was best for the last page is taken if the record is about as long; else
+    all are compared.
+    """
+    choice: cython.pointer(codec_choice) = cython.address(pg.blocks[block].choice)
+    own: cython.pointer(codec_choice) = cython.address(pg.dense_choice)
+    most: uint32_t = page - page // 16
+    length: uint32_t = 0
+    best: uint32_t = pg.dense_length
+    if own.candidates != choice.candidates:
+        best = 0
+    if best:
+        own.pages = 3  # it takes no samples
+        own.misses = 0
+        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
+    if best == 0 or length > best + best // ALIKE or length + best // ALIKE < best:
+        own[0] = choice[0]
+        own.pages = own.misses = 0
+        memset(own.size, 0, cython.sizeof(own.size))
+        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
+    pg.dense_length = length
+    return length
+
+
+def settle_record(pg, one, header, made):
+    """record_pack() of a record that was packed in haste."""
+    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    length: uint32_t
+    if codec_decompress(
+        header.codec,
+        pg.dense_state,
+        cython.cast(bytes_p, header) + HEADER,
+        header.length,
+        pg.dense_tmp,
+        pg.dense_plain,
+        page,
+    ):
+        return 0
+    length = quick_pack(pg, one.block, pg.dense_plain, page, made)
+    return length if length <= header.length - header.length // GAIN else 0
+
+
 def record_pack(pg, one, header, encoder, made):
-    """A record made anew in `dense_out`: what was staged as when it is stored, others by zstd; its length, or 0."""
+    """A record made anew in `dense_out`: what is settled by a quick codec, others by zstd; its length, or 0."""
     data: bytes_p = cython.cast(bytes_p, header) + HEADER
     page: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    length: uint32_t
+    choice: cython.pointer(codec_choice)
     if header.codec == CODEC_RAW:
         if pg.areas == cython.NULL:
             return 0
-        return codec_compress(
-            cython.address(pg.blocks[one.block].choice),
-            pg.dense_state,
-            data,
-            page,
-            pg.dense_tmp,
-            pg.dense_out,
-            page - page // 16,
-            made,
-        )
+        length = quick_pack(pg, one.block, data, page, made)
+        choice = cython.address(pg.blocks[one.block].choice)
+        if length:
+            choice.misses = 0
+        elif choice.misses < MISSES_MANY:
+            choice.misses += 1
+        return length
+    if pg.dense_staged:
+        return settle_record(pg, one, header, made)
     return densify_record(
         header.codec,
         encoder,
@@ -508,6 +564,7 @@ def batch_work(pg, encoder):
         memcpy(data, pg.dense_out, length)
         header.length = length
         header.codec = made
+        header.settled = 1
         header.check = check_of(header.page, header.length, header.codec, data)
         one.length = (HEADER + length + UNIT - 1) // UNIT * UNIT
 

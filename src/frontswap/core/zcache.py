@@ -15,8 +15,10 @@ from cython.cimports.frontswap.core.codec import MISSES_MANY, codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     C_SAME_FILLED,
+    HASTY,
     HEADER,
     KIND,
+    PLAIN,
     PRESSURE_CRITICAL,
     PRESSURE_LOW,
     PRESSURE_NONE,
@@ -65,6 +67,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     need: int64_t
     tries: cython.int
     staged: cython.bint
+    s: segment_p
     if pressure_of(pg) == PRESSURE_CRITICAL and pool_has_slots(pg):
         return REFUSED_PRESSURE
     if codec_same_filled(data, cython.cast(uint32_t, 1) << pg.blocks[p.block].shift, cython.address(value)):
@@ -106,9 +109,11 @@ def zcache_store(b, pg, ctx, page, data, kind):
     p.where = where
     p.check = ctx.header.check
     kind[0] = RECORD_LOG
+    # The page is owned, so its segment is there.
+    s = cython.address(pg.segments[segment_of(where)])
+    if s.staged < cython.cast(uint32_t, PLAIN if staged else HASTY):
+        s.staged = PLAIN if staged else HASTY
     if staged:
-        # The page is owned, so its segment is there.
-        pg.segments[segment_of(where)].staged = 1
         add64(cython.address(pg.staged), need)
     if pg.policy.of != cython.NULL:
         policy_stored(pg, page)
@@ -120,7 +125,8 @@ def may_stage(pg, page):
 
     There is somebody who packs it later, with buffers for it; what is staged has a bound, and an area with a quota has
     less than half of that; the pool has less than half of what it may have, and memory is not short. And the area's
-    pages have been getting smaller: of others most would not be packed now either, but refused.
+    pages have been getting smaller: of others most would not be packed now either, but refused. Nor where LZ4 rushes,
+    and takes no longer than the copy of what it leaves out.
     """
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     need: int64_t = HEADER + (cython.cast(int64_t, 1) << block.shift)
@@ -131,6 +137,7 @@ def may_stage(pg, page):
         and load64(cython.address(pg.staged)) + need <= pg.staging
         and load64(cython.address(pg.pool_bytes)) + need <= pool_limit(pg, pool_wanted(pg)) // 2
         and block.choice.misses < MISSES_MANY
+        and not (block.choice.best == 0 and block.choice.rushes)
         and (quota < 0 or pool_held(pg, pg.pages[page].block) + need <= quota // 2)
     )
 

@@ -43,7 +43,7 @@ _EXPORT_GAUGES = {
 _HOOKS_COUNTERS = {
     "slot_errors": "reads and writes of bases that failed",
     "packed_later_pages": "pages that zcache took as they are, and has compressed since",
-    "recompressed_pages": "cold pages that were compressed anew by zstd",
+    "recompressed_pages": "pages that were compressed anew, by zstd or by a codec that suits them",
     "recompressed_saved_bytes": "bytes by which they became smaller",
 }
 _HOOKS_GAUGES = {
