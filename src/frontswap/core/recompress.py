@@ -60,10 +60,12 @@ from cython.cimports.frontswap.core.layout import (
     DENSE_EMPTY,
     DENSE_FULL,
     DENSE_IO,
+    HASTY,
     HEADER,
     KIND,
     MIN_PAGE,
     OUT,
+    PLAIN,
     PRESSURE_CRITICAL,
     RECOMPRESS_EAGER,
     RECOMPRESS_OFF,
@@ -289,10 +291,11 @@ def next_segment(pg):
 def next_staged(pg):
     """The oldest segment that is to be settled, or 0; those with pages as they are first.
 
-    Looked for without log_lock: it may be another one by now.
+    What is settled becomes the youngest: where pages are about to leave by age, only those that had to be are. Looked
+    for without log_lock: it may be another one by now.
     """
     best: uint32_t = 0
-    most: uint32_t = 1
+    most: uint32_t = HASTY if load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 8 * 7 else PLAIN
     oldest: uint32_t = 0
     age: uint32_t
     i: uint32_t
