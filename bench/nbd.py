@@ -40,6 +40,8 @@ KINDS = {
 }
 #: what each round has come to, by server, of each cell: way, block, depth, connections
 Rounds = dict[tuple[str, int, int, int], dict[str, list[float]]]
+#: seconds in which a server that nobody asks may make what it has smaller
+SETTLE = 10.0
 #: seconds to wait for a server that begins or ends
 PATIENCE = 30.0
 SPEED_NOTES = """\
@@ -51,7 +53,8 @@ that each server has had for a request, all its threads: it depends less on what
 BY_COPY = ", writes by nbdcopy in order (fio writes no data of others), {size} MiB a round"
 MEMORY_NOTES = """\
 MiB of RAM that the server's process has (PSS), all of it, when so much has been written once; "to zstd": frontswap to
-nbdkit's zstd, goal below 1. With nothing written it is what the process takes for itself: Python, and its buffers."""
+nbdkit's zstd, goal below 1. "settled": 10 s later, in which nobody asked for anything. With nothing written it is what
+the process takes for itself: Python, and its buffers."""
 
 
 def servers(folder: Path, bytes_: int) -> dict[str, list[str]]:
@@ -190,20 +193,25 @@ def memory(console: Console, folder: Path, data: Path, sizes: list[int]) -> Shee
     for kind, bytes_ in sorted(cells, key=lambda cell: -cell[1]):
         os.truncate(data, bytes_)  # the largest first: a file that is cut stays so
         found: dict[str, int] = {}
+        settled: dict[str, int] = {}
         for name, line in servers(folder, bytes_).items():
             console.print(f"memory: {name}, {kind}, {bytes_ // MIB} MiB", markup=False, highlight=False)
             with serving(line, socket(folder, name)) as server:
                 if kind in KINDS:
                     fill(kind, data, socket(folder, name), bytes_)
                 found[name] = held(server)
+                if kind in KINDS:
+                    time.sleep(SETTLE)
+                    settled[name] = held(server)
             socket(folder, name).unlink(missing_ok=True)  # nbdkit leaves it
-        ratio = found[OURS] / found[ZSTD]
         written = f"{bytes_ // MIB} MiB of {kind}" if kind in KINDS else kind
-        judged = f" {'met' if ratio < 1 else 'missed'}" if kind in KINDS else ""
-        rows.append(
-            (written, *(number(found[name] / MIB) for name in (OURS, ZSTD, MALLOC)), f"{number(ratio)}{judged}")
-        )
-        records.append({"kind": kind, "bytes": bytes_, **found})
+        for what, bytes_held in (("", found), (", settled", settled)):
+            if bytes_held:
+                ratio = bytes_held[OURS] / bytes_held[ZSTD]
+                judged = f" {'met' if ratio < 1 else 'missed'}" if kind in KINDS else ""
+                values = (number(bytes_held[name] / MIB) for name in (OURS, ZSTD, MALLOC))
+                rows.append((written + what, *values, f"{number(ratio)}{judged}"))
+                records.append({"kind": kind, "bytes": bytes_, "settled": bool(what), **bytes_held})
     return Sheet("Memory", ("written", OURS, ZSTD, MALLOC, "to zstd"), rows, MEMORY_NOTES, records)
 
 

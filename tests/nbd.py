@@ -42,6 +42,10 @@ class Served:
         return Client(self.socket).go(name, **how)
 
 
+#: what stands in front of bases where nothing else is said: what does not get smaller goes to its base at once
+AT_ONCE = "zcache:staging=off"
+
+
 @contextmanager
 def served(
     where: Path,
@@ -55,6 +59,7 @@ def served(
     """A server with one export, or those wanted; its base is `where / "base"`."""
     if wanted is None:
         wanted = [Wanted("", size, None if base == "ram" else where / "base")]
+    settings.setdefault("backends", AT_ONCE)
     exports = Exports(wanted, memory=memory, writethrough=base == "writethrough", **settings)
     try:
         path = where / "socket"
@@ -121,6 +126,8 @@ def command(
     at, log = where / "socket", where / "log"
     at.unlink(missing_ok=True)
     arguments = [FRONTSWAP, "serve", "--size", str(size), "--memory", memory, *options]
+    if "--backends" not in options:
+        arguments += ["--backends", AT_ONCE]
     arguments += ["--listen", listen] if listen else ["--socket", str(at)]
     if ordinary and ROOT:
         arguments = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *arguments]

@@ -220,11 +220,11 @@ def step(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
 
 
 class Hand:
-    """Takes the place of both threads, which leave a Memory alone that has recompress=off."""
+    """Takes the place of both threads, which leave alone what has recompress=off: a plane, or the core of areas."""
 
-    def __init__(self, memory: frontswap.Memory, page: int = PAGE) -> None:
+    def __init__(self, core: object, page: int = PAGE) -> None:
         # The first of Hooks' own fields, behind the object's head and its table of methods.
-        self.pager = ctypes.c_void_p.from_address(id(memory._plane) + 24).value
+        self.pager = ctypes.c_void_p.from_address(id(core) + 24).value
         self.page = page
         size = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, ctypes.c_uint32)(page)
         self.room = np.zeros(size + 64, "u1")
@@ -267,7 +267,7 @@ class Story:
         self.array = self.memory.array(self.expected)
         cold(self.memory, self.array)
         self.others = [self.filler(2)]
-        self.hand = Hand(self.memory)
+        self.hand = Hand(self.memory._plane)
 
     def filler(self, seed: int) -> Array:
         """Another segment."""
@@ -417,7 +417,7 @@ def test_records_for_which_there_is_no_room_stay_as_they_are(new_memory: NewMemo
     cold(memory, array)
     before = memory.statistics()
     assert before.reject_pool_full > 0
-    hand = Hand(memory)
+    hand = Hand(memory._plane)
     hand.take()
     hand.finish()
     # Each segment is tried once: the threads would make the same records for ever.

@@ -79,7 +79,7 @@ def test_rule_2_what_was_reserved_can_be_written_when_the_disk_is_full(
 
 
 def test_rule_2_without_slots_a_refused_page_is_lost_loudly(hooks: frontswap.Frontswap) -> None:
-    hooks.register("zcache:size=8M")
+    hooks.register("zcache:size=8M,staging=off")
     area = hooks.swapon(N, swap=None)
     area.store(1, page(1))
     with pytest.raises(frontswap.SlotError, match="no slots"):
@@ -535,7 +535,7 @@ def test_rule_12_without_backends_nothing_is_counted_or_asked(hooks: frontswap.F
     assert (now.succ_stores, now.failed_stores, now.loads) == (before.succ_stores, before.failed_stores, before.loads)
     assert (now.slot_stores, now.slot_loads) == (N, N)
     assert not any(now.refusals.values())
-    assert hooks._core.pool() == (0, 0)
+    assert hooks._core.pool() == (0, 0, 0)
 
 
 def test_rule_12_hooks_without_use_cost_no_memory() -> None:

@@ -221,7 +221,7 @@ class Frontswap:
         with self.backends.lock:
             self._check_open()
             counted = self._core.hook_counters()
-            pool, limit = self._core.pool()
+            pool, limit, staged = self._core.pool()
             return HooksStatistics(
                 **{field.name: counted[field.name] for field in fields(HooksStatistics) if field.name in counted},
                 curr_pages=self._core.curr_pages(),
@@ -229,6 +229,7 @@ class Frontswap:
                 pool_bytes=pool,
                 pool_live_bytes=self._core.pool_live(),
                 pool_limit_bytes=limit,
+                staged_bytes=staged,
                 areas=tuple(area.statistics() for area in self._areas.values()),
                 backends=self.backends.statistics(),
             )

@@ -45,7 +45,9 @@ class HooksStatistics:
     pool_bytes: int  #: RAM that zcache takes
     pool_live_bytes: int  #: of it what pages take; the rest is dead until the cleaner moves what is beside it
     pool_limit_bytes: int
-    recompressed_pages: int  #: cold records of zcache that were packed anew by zstd
+    staged_bytes: int  #: of what pages take, those that zcache has as they are: it packs them later, or could not
+    packed_later_pages: int  #: pages that it took so, and has packed since
+    recompressed_pages: int  #: records of zcache that were packed anew: by zstd, or by a codec that suits them
     recompressed_saved_bytes: int  #: by how much they became smaller
     areas: tuple[AreaStatistics, ...]
     backends: tuple[StackStatistics, ...]

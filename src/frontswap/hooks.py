@@ -199,7 +199,13 @@ class Backends:
             if isinstance(backend, Zcache):
                 size = int(backend.size) if self._areas is None else backend.area_size
                 number = self._core.register(
-                    native, size, backend.segment, backend.codec_kind, backend.recompress_how, backend.make_policy
+                    native,
+                    size,
+                    backend.segment,
+                    backend.codec_kind,
+                    backend.recompress_how,
+                    backend.staging_bytes,
+                    backend.make_policy,
                 )
                 if number >= 0 and self._areas is None:
                     self._core.set_write_budget(int(backend.write_budget), int(backend.write_period))

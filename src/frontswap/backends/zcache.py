@@ -44,6 +44,10 @@ def _size(value: int | str, parameter: str) -> int:
     return found
 
 
+def _staging(value: int | str, parameter: str) -> int | str:
+    return value if value == "auto" else 0 if value in ("off", 0) else size(value, parameter)
+
+
 def _policy(value: str, parameter: str) -> str:
     if value == AGE:
         return value
@@ -75,6 +79,9 @@ class Zcache(Layer):
             limit, in front of swap areas a fifth of the machine's memory, as zswap's default.
         recompress: "zstd" packs what has been cold for long anew, more densely, when a processor is idle and the pool
             is more than half full; "off" does not.
+        staging: in front of swap areas, bytes of the pool that pages may take as they are: while it is less than half
+            full, pages are taken without compressing them, and packed when a processor is idle. "auto": a quarter of
+            `size`; "off": each page is compressed when it is stored. Not without `recompress`.
         write_budget: bytes that a Memory may write to its swap file in each `write_period`; "off": as many as it takes.
             When it has been spent, compressed pages may take nearly all of the limit; what does not fit then is written
             all the same.
@@ -88,6 +95,7 @@ class Zcache(Layer):
     codec: str = setting("auto", choice(*_KINDS))
     size: Bytes = setting("auto", _size)
     recompress: str = setting("zstd", choice("zstd", "off"))
+    staging: Bytes = setting("auto", _staging)
     write_budget: Bytes = setting("off", _budget)
     write_period: Duration = setting("24h", _period)
     policy: str = setting(AGE, _policy)
@@ -109,6 +117,11 @@ class Zcache(Layer):
     def area_size(self) -> int:
         """Bytes of the pool in front of swap areas."""
         return int(self.size) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 5
+
+    @property
+    def staging_bytes(self) -> int:
+        """Bytes that pages may take as they are, in front of swap areas."""
+        return self.area_size // 4 if self.staging == "auto" else int(self.staging)
 
     @property
     def make_policy(self) -> Callable[[int], Policy] | None:

@@ -535,12 +535,12 @@ class Areas(Hooks):
         area_leave(self.pg, number)
         return found
 
-    def pool(self) -> tuple[int, int]:
-        """(bytes that zcache takes, bytes that it may take); (0, 0) without one."""
+    def pool(self) -> tuple[int, int, int]:
+        """(bytes that zcache takes, bytes that it may take, bytes of pages as they are); zeros without one."""
         pg: pager_p = self.pager()
         if pg.zcache_number < 0:
-            return 0, 0
-        return load64(cython.address(pg.pool_bytes)), pg.limit
+            return 0, 0, 0
+        return load64(cython.address(pg.pool_bytes)), pg.limit, load64(cython.address(pg.staged))
 
     def reclaim(self, type: object, serial: object, target: int, seconds: float) -> int:
         """Have an area's coldest pages leave zcache until it has `target` bytes there; what it has then."""

@@ -109,6 +109,8 @@ def records_move(pg, number, data, stream):
             return moved
         p.where = place
         store32(cython.address(p.state), state)
+        if s.staged > pg.segments[segment_of(place)].staged:
+            pg.segments[segment_of(place)].staged = s.staged
         if stream == STREAM_DENSE:
             note_move(pg, s, segment_of(place), header.shift)
         add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))

@@ -301,7 +301,7 @@ def child_one(pg):
     pg.requests_out = pg.requests_in
     pg.thread_count = pg.readahead_threads = pg.handlers = pg.writers_back = 0
     # Its thread may have been in the middle of a batch: it is the parent's, and these records stay as they are.
-    storei(cython.address(pg.dense_state), DENSE_EMPTY)
+    storei(cython.address(pg.dense_turn), DENSE_EMPTY)
     loose_forked(pg)
     brake_forked(pg)
     storep(cython.address(pg.trace), cython.NULL)

@@ -91,6 +91,7 @@ COUNTER_NAMES = (
     "cleaned_bytes",
     "recompressed_pages",
     "recompressed_saved_bytes",
+    "packed_later_pages",
     "readaheads",
     "overshoots",
     "busy_pages",
@@ -159,7 +160,7 @@ class Hooks:
         pg.free_ram = cython.cast(cython.pointer(uint32_t), self.map(pg.ram_slots * 4))
         pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
         pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
-        dense_layout(pg, cython.cast(bytes_p, self.map(dense_bytes(pg.max_page))))
+        dense_layout(pg, cython.cast(bytes_p, self.map(dense_bytes(pg, pg.max_page))))
         pg.next_segment = 1
         pg.free_ram_n = pg.fresh_ram = 0
         return 0
@@ -233,7 +234,10 @@ class Hooks:
         pg.pool_bytes = pg.used = 0
         pg.dense_end = pg.dense_segment = pg.dense_page = 0
         pg.dense_charged = 0
-        pg.dense_state = DENSE_EMPTY
+        pg.dense_turn = DENSE_EMPTY
+        pg.dense_staged = pg.dense_runs = 0
+        pg.dense_length = 0
+        pg.staged = 0
         pg.pool_closing = 0
         self.pool_mappings = self.pg.mappings
         try:
@@ -291,13 +295,14 @@ class Hooks:
         segment: int = 0,
         codec: int = -1,
         recompress: int = 0,
+        staging: int = 0,
         make_policy: object = None,
     ) -> int:
         """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
 
         For a zcache: `size` of its pool (0: the Memory's share), `segment` of the pool in front of swap areas, `codec`
-        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*; `make_policy(pages)`, in front of swap
-        areas: a Policy that knows so many, None: the oldest segment leaves.
+        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*. In front of swap areas: `staging` bytes of
+        pages as they are, at most; `make_policy(pages)`, a Policy that knows so many, None: the oldest segment leaves.
         """
         pg: pager_p = self.pager()
         number: cython.int = 0
@@ -318,6 +323,7 @@ class Hooks:
             native.attach(pg, number)
             if bottom.is_zcache:
                 pg.recompress = recompress  # its thread goes by it
+                pg.staging = staging if pg.areas != cython.NULL else 0
             if bottom.is_zcache and pg.areas != cython.NULL:
                 self.policy_set(make_policy)
                 self.pool_open(size, segment)
@@ -444,6 +450,7 @@ class Hooks:
         if pg.zcache_number == number:
             pg.zcache_number = -1
             pg.recompress = RECOMPRESS_OFF
+            pg.staging = 0
             if pg.areas != cython.NULL:
                 self.pool_close()
                 self.policy_clear()

@@ -13,6 +13,7 @@ class Hooks:
         segment: int = 0,
         codec: int = -1,
         recompress: int = 0,
+        staging: int = 0,
         make_policy: Callable[[int], Policy] | None = None,
     ) -> int: ...
     def has(self, native: Native) -> bool: ...

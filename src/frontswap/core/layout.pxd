@@ -127,8 +127,13 @@ cdef enum:                    # zcache:recompress=
     RECOMPRESS_EAGER = 2      # for tests: at once, everything, with the priority of the others
     DENSE_BATCH = 64          # records
     DENSE_IO = 64 << 10       # bytes of a batch, unless one record is larger
+    STAGED_IO = 256 << 10     # the same in front of areas, where the buffers are in nobody's limit
 
-cdef enum:                    # pager_t.dense_state: whose the batch is
+cdef enum:                    # segment_t.staged
+    HASTY = 1                 # packed by the codec that was at hand
+    PLAIN = 2                 # some are pages as they are
+
+cdef enum:                    # pager_t.dense_turn: whose the batch is
     DENSE_EMPTY = 0           # the writeback thread's
     DENSE_FULL = 1            # the recompression thread's
     DENSE_DONE = 2            # the writeback thread's
@@ -177,6 +182,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_CLEANED_BYTES
     C_RECOMPRESSED
     C_RECOMPRESSED_BYTES
+    C_PACKED_LATER
     C_READAHEADS
     C_OVERSHOOTS
     C_BUSY_PAGES
@@ -195,7 +201,7 @@ ctypedef struct record_t:     # the header of a record in a segment
     uint32_t length
     uint8_t codec
     uint8_t shift
-    uint16_t unused
+    uint16_t settled          # 1: recompress.py has made it; it would make the same again
     uint32_t check
 
 ctypedef struct stream_t:     # one sequence of faults in an array; written racily, only ever a hint
@@ -253,6 +259,7 @@ ctypedef struct segment_t:
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
     int64_t hits              # bytes of pages loaded from it lately: see balance.py
     uint32_t dense            # 1: recompressed, or found not to be worth it
+    uint32_t staged           # areas: PLAIN, HASTY, or 0: there are records as their store has left them. Else looked at
     uint32_t sealed           # pager_t.seals of then: its age
     uint32_t older            # age list of sealed segments (0 ends it)
     uint32_t newer
@@ -285,6 +292,7 @@ ctypedef struct dense_t:      # a record of a batch that is recompressed
     uint32_t at               # in dense_io
     uint32_t check            # as it was
     uint32_t length           # of the new one, in the log; 0: it stays as it is
+    uint32_t block            # of its page, for what its area has learnt of its codecs
 
 ctypedef struct extents_t:    # free ranges, sorted, first fit
     uint64_t *start
@@ -620,13 +628,17 @@ cdef struct pager_t:
     int recompress            # zcache:recompress=, RECOMPRESS_*
     uint32_t seals            # segments of the pool that have been sealed, ever
     uint32_t dense_end        # youngest of the coldest that are all dense, 0: none. Under log_lock
-    int32_t dense_state
+    int32_t dense_turn        # DENSE_EMPTY, DENSE_FULL, DENSE_DONE
     int32_t dense_event
     uint32_t dense_segment    # from which batches are taken, 0: none; with its serial,
     uint32_t dense_serial
     uint32_t dense_at         # where the next one begins, and what has left it for smaller records
     uint32_t dense_left
     uint32_t dense_page       # largest page for which there are buffers, 0: none yet
+    int32_t dense_staged      # 1: the segment is gone through for its staged records only
+    int32_t dense_runs        # 1: the thread that packs is there
+    int64_t staging           # zcache:staging=, bytes of staged records at most; 0: none
+    int64_t staged            # bytes of them now, with what did not get smaller
     int64_t dense_charged     # bytes of these
     dense_t dense_batch[DENSE_BATCH]
     int dense_count
@@ -634,6 +646,10 @@ cdef struct pager_t:
     uint8_t *dense_tmp
     uint8_t *dense_out
     uint8_t *dense_encoder
+    uint8_t *dense_state      # of the codec, in front of areas
+    uint8_t *dense_plain      # a page, there
+    codec_choice dense_choice # what the last page has shown, and how long its record was; 0: none
+    uint32_t dense_length
     int32_t writeback_event
     int32_t writers_back      # writeback threads: 1, or 0: who evicts does their work (a child without threads)
     int32_t cleaning          # 1: somebody is at clean_disk(), with clean_buffer and STREAM_CLEAN
@@ -728,6 +744,10 @@ cdef inline uint32_t offset_of(uint64_t where) noexcept nogil:
 
 cdef inline uint32_t length_of(uint64_t where) noexcept nogil:
     return <uint32_t>(where & 0x3FFFF) * UNIT
+
+cdef inline bint is_plain(uint64_t where, uint32_t page_bytes) noexcept nogil:
+    """True for the record of a page as it is: what is packed is shorter by a sixteenth at least."""
+    return length_of(where) == HEADER + page_bytes
 
 cdef inline int64_t hooks_clock(pager_t *pg) noexcept nogil:
     """The clock that filters and the write budget see, in ns."""

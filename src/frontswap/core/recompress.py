@@ -4,6 +4,10 @@ As zram's `recompress`, but by itself: the coldest segments first, each once, wh
 what it may, and with processor time that nobody else wants. What comes out of it stays among the coldest (age_insert()
 in ages), and leaves for the disk before all else, as it would have. A page that comes back is stored by LZ4 again.
 
+In front of swap areas the same two threads settle what stores have left, before all else and as soon as its segment is
+full: what was staged (zcache.py) first, then what was packed in haste, by the codec that suited other pages. Each page
+gets the one of the quick codecs (LZ4 behind a shuffle, or alone) that suits it: it may be asked for soon.
+
 Two threads share the work, because a thread that runs only when a processor has nothing else to do (SCHED_IDLE) must
 hold nothing that others wait for: it may get no time for seconds. So it has no page, no lock and no segment, is not
 inside the gate, and touches only the batch: copies of records in buffers of its own. The writeback thread, when it has
@@ -11,7 +15,7 @@ nothing else to do, copies them out of the log and puts back what has become sma
 
 Races, and what prevents them:
 
-* The batch belongs to one thread at a time, by `dense_state`: who hands it over stores the state last and wakes the
+* The batch belongs to one thread at a time, by `dense_turn`: who hands it over stores the state last and wakes the
   other then. A fork finds the writeback thread outside of the gate, and the batch whole or in the hands of the other;
   in the child it is empty. (Left FULL there, nobody would ever take it back.)
 * A record is copied by who owns its page, so it is whole, and the segment's serial is that of its life. Meanwhile the
@@ -26,16 +30,28 @@ Races, and what prevents them:
   new one would have a checksum that is right, of bytes that are wrong.)
 * What is put back needs room before the old record gives its own back. It is only done where there is some; the reserve
   for the cleaner is for what others charge between the look and that.
+* What an area has learnt of its codecs (block_t.choice) is used by the other thread, too, and may by then be another
+  area's: it is a hint, of which any value is valid.
 """
 
 import cython
 from cython.cimports.frontswap.core.balance import density, note_move, pool_wanted
 from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
-from cython.cimports.frontswap.core.codec import CODEC_ZSTD
+from cython.cimports.frontswap.core.codec import (
+    CODEC_RAW,
+    CODEC_ZSTD,
+    MISSES_MANY,
+    codec_choice,
+    codec_compress,
+    codec_decoder_bytes,
+    codec_decompress,
+    codec_state_bytes,
+)
 from cython.cimports.frontswap.core.contexts import populate
 from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init, densify_record
 from cython.cimports.frontswap.core.layout import (
     BUSY,
+    C_PACKED_LATER,
     C_RECOMPRESSED,
     C_RECOMPRESSED_BYTES,
     CLEAN,
@@ -44,20 +60,25 @@ from cython.cimports.frontswap.core.layout import (
     DENSE_EMPTY,
     DENSE_FULL,
     DENSE_IO,
+    HASTY,
     HEADER,
     KIND,
     MIN_PAGE,
     OUT,
+    PLAIN,
     PRESSURE_CRITICAL,
     RECOMPRESS_EAGER,
     RECOMPRESS_OFF,
     RECORD_LOG,
     SEG_SEALED,
+    STAGED_IO,
     STATE,
     STREAM_DENSE,
+    STREAM_POOL,
     UNIT,
     bytes_p,
     dense_p,
+    is_plain,
     length_of,
     offset_of,
     page_p,
@@ -96,13 +117,15 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.libc.string import memcpy
+from cython.cimports.libc.string import memcpy, memset
 
 LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
 SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is little to win
 FEW = cython.declare(int64_t, 1024 // 8)  # bytes loaded per KiB of pages
 GAIN = cython.declare(uint32_t, 20)  # a record that shrinks by less than this part of it stays
-SHARE = cython.declare(int64_t, 64)  # and all that the buffers may take of the limit
+SHARE = cython.declare(int64_t, 64)  # of the limit, a part that all buffers may take
+ALIKE = cython.declare(uint32_t, 8)  # records that differ by less than this part of them
+SHARE_AREAS = cython.declare(int64_t, 16)  # and of a pool in front of areas, beside which they are
 
 
 # --- buffers -----------------------------------------------------------------------------------------------------
@@ -113,42 +136,59 @@ def room_of(page):
     return (cython.cast(int64_t, page) + HEADER + 4095) // 4096 * 4096
 
 
-def dense_bytes(page):
+def batch_bytes(pg):
+    """Bytes of a batch, unless one record is larger."""
+    return DENSE_IO if pg.areas == cython.NULL else STAGED_IO
+
+
+def codec_bytes(pg, page):
+    """What settle_record() needs: the quick codecs' state, and a page."""
+    state: int64_t = (codec_state_bytes() - codec_decoder_bytes() + 63) // 64 * 64
+    return 0 if pg.areas == cython.NULL else room_of(page) + state
+
+
+def dense_bytes(pg, page):
     """Bytes that recompression needs for pages up to this size."""
-    return 3 * room_of(page) + DENSE_IO + dense_encoder_bytes(page)
+    return 3 * room_of(page) + batch_bytes(pg) + codec_bytes(pg, page) + dense_encoder_bytes(page)
 
 
 def dense_layout(pg, at):
     """Lay dense_bytes(max_page) out as its buffers. Only addresses: what is used of them goes by `dense_page`."""
     room: int64_t = room_of(pg.max_page)
     pg.dense_io = at
-    pg.dense_tmp = pg.dense_io + room + DENSE_IO
+    pg.dense_tmp = pg.dense_io + room + batch_bytes(pg)
     pg.dense_out = pg.dense_tmp + room
-    pg.dense_encoder = pg.dense_out + room
+    pg.dense_plain = pg.dense_out + room
+    pg.dense_state = pg.dense_plain + room
+    pg.dense_encoder = pg.dense_out + room + codec_bytes(pg, pg.max_page)
 
 
 def dense_back(pg):
     """Back what is used of them: a fork would wait for an idle thread in the middle of a first touch."""
     room: int64_t = room_of(pg.dense_page)
-    populate(pg.dense_io, room + DENSE_IO)
+    populate(pg.dense_io, room + batch_bytes(pg))
     populate(pg.dense_tmp, room)
     populate(pg.dense_out, room)
     populate(pg.dense_encoder, dense_encoder_bytes(pg.dense_page))
+    if pg.areas != cython.NULL:
+        populate(pg.dense_plain, room)
+        populate(pg.dense_state, codec_bytes(pg, pg.dense_page) - room)
 
 
 def buffers_there(pg):
-    """True if there are buffers, for as large pages as may be: of the limit they take a small part.
+    """True if there are buffers, for as large pages as may be: they take a small part of the limit.
 
     They are never given back: a limit that has become lower finds them a larger part of it. In front of areas they are
     nobody's, as the contexts are.
     """
     page: uint32_t = pg.context_page
     more: int64_t
+    share: int64_t = SHARE if pg.areas == cython.NULL else SHARE_AREAS
     if pg.recompress != RECOMPRESS_EAGER:
-        while page >= MIN_PAGE and dense_bytes(page) > pg.budget // SHARE:
+        while page >= MIN_PAGE and dense_bytes(pg, page) > pg.budget // share:
             page //= 2
     if page > pg.dense_page and page >= MIN_PAGE:
-        more = dense_bytes(page) - pg.dense_charged
+        more = dense_bytes(pg, page) - pg.dense_charged
         if pg.areas == cython.NULL:
             if load64(cython.address(pg.used)) + more > pg.budget:
                 return pg.dense_page != 0
@@ -168,17 +208,30 @@ def recompress_step(pg):
 
     One thread only: the writeback thread.
     """
-    if loadi(cython.address(pg.dense_state)) == DENSE_DONE:
+    if loadi(cython.address(pg.dense_turn)) == DENSE_DONE:
         if pressure_of(pg) != PRESSURE_CRITICAL:
             batch_install(pg)
             open_end(pg)
-        storei(cython.address(pg.dense_state), DENSE_EMPTY)
-    if loadi(cython.address(pg.dense_state)) != DENSE_EMPTY or not is_wanted(pg):
+        storei(cython.address(pg.dense_turn), DENSE_EMPTY)
+    if (
+        loadi(cython.address(pg.dense_turn)) != DENSE_EMPTY
+        or loadi(cython.address(pg.dense_runs)) == 0
+        or pg.recompress == RECOMPRESS_OFF
+    ):
         return False
+    if pg.staging != 0:
+        buffers_there(pg)  # nothing is staged before
+    if not has_room(pg):
+        return False
+    if not is_full(pg):
+        if pg.areas == cython.NULL:
+            return False
+        if not pg.dense_staged:
+            pg.dense_segment = 0  # what was staged does not wait for what is cold
     if (pg.dense_segment == 0 and not segment_begin(pg)) or not buffers_there(pg):
         return False
     if batch_take(pg):
-        storei(cython.address(pg.dense_state), DENSE_FULL)
+        storei(cython.address(pg.dense_turn), DENSE_FULL)
         wake(cython.address(pg.dense_event))
         return False
     segment_end(pg)
@@ -192,13 +245,18 @@ def open_end(pg):
     """
     if pressure_of(pg) == PRESSURE_CRITICAL:
         segment_close(pg, STREAM_DENSE)
+        if pg.areas != cython.NULL:
+            segment_close(pg, STREAM_POOL)
 
 
-def is_wanted(pg):
-    """True if the pool should be denser, and there is room to make it so."""
-    if pg.recompress == RECOMPRESS_OFF or pressure_of(pg) == PRESSURE_CRITICAL:
-        return False
-    if pg.recompress != RECOMPRESS_EAGER and load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 2:
+def is_full(pg):
+    """True if the pool should be denser than LZ4 makes it."""
+    return pg.recompress == RECOMPRESS_EAGER or load64(cython.address(pg.pool_bytes)) > pool_wanted(pg) // 2
+
+
+def has_room(pg):
+    """True if there is room to make the pool denser."""
+    if pressure_of(pg) == PRESSURE_CRITICAL:
         return False
     # A pool that is full to the last record, as one is that has no slots behind it, could take nothing back.
     if load64(cython.address(pg.pool_bytes)) + pg.segment_bytes > pg.pool_hard:
@@ -230,11 +288,40 @@ def next_segment(pg):
     return 0
 
 
+def next_staged(pg):
+    """The oldest segment that is to be settled, or 0; those with pages as they are first.
+
+    What is settled becomes the youngest: where pages are about to leave by age, only those that had to be are. Looked
+    for without log_lock: it may be another one by now.
+    """
+    best: uint32_t = 0
+    most: uint32_t = HASTY if load64(cython.address(pg.pool_bytes)) <= pool_wanted(pg) // 8 * 7 else PLAIN
+    oldest: uint32_t = 0
+    age: uint32_t
+    i: uint32_t
+    s: segment_p
+    if pg.areas == cython.NULL:
+        return 0
+    for i in range(1, pg.next_segment):
+        s = cython.address(pg.segments[i])
+        if s.staged >= most and s.state == SEG_SEALED:
+            age = pg.seals - s.sealed
+            if s.staged > most or age >= oldest:
+                best = i
+                most = s.staged
+                oldest = age
+    return best
+
+
 def segment_begin(pg):
     """Choose the segment that batches are taken from next; False: there is none."""
-    number: uint32_t
+    number: uint32_t = next_staged(pg)
     lock(cython.address(pg.log_lock))
-    number = next_segment(pg)
+    if number and (pg.segments[number].state != SEG_SEALED or not pg.segments[number].staged):
+        number = 0
+    pg.dense_staged = number != 0
+    if number == 0 and (pg.areas == cython.NULL or is_full(pg)):
+        number = next_segment(pg)
     if number:
         pg.dense_serial = pg.segments[number].serial
     unlock(cython.address(pg.log_lock))
@@ -250,7 +337,9 @@ def segment_end(pg):
     rest: cython.bint = False
     lock(cython.address(pg.log_lock))
     if s.serial == pg.dense_serial:
-        s.dense = 1
+        s.staged = 0
+        if not pg.dense_staged:
+            s.dense = 1
         rest = s.state == SEG_SEALED and pg.dense_left >= s.fill // GAIN
         if rest:
             move_begin(pg, number)
@@ -277,7 +366,7 @@ def batch_copy(pg, data, fill):
     state: uint32_t = 0
     used: uint32_t = 0
     length: uint32_t
-    most: uint32_t = cython.cast(uint32_t, room_of(pg.dense_page)) + DENSE_IO
+    most: uint32_t = cython.cast(uint32_t, room_of(pg.dense_page)) + batch_bytes(pg)
     header: record_p
     p: page_p
     one: dense_p
@@ -291,11 +380,12 @@ def batch_copy(pg, data, fill):
             header.codec & CODEC_ZSTD
             or length < SMALLEST
             or (cython.cast(uint32_t, 1) << header.shift) > pg.dense_page
+            or (pg.dense_staged and header.codec != CODEC_RAW and (header.settled or pg.codec_kind >= 0))
             or header.check != p.check
         ):
             store32(cython.address(p.state), state)
             continue
-        if used + length > most or (used + length > DENSE_IO and used):
+        if used + length > most or (used + length > batch_bytes(pg) and used):
             pg.dense_at = offset_of(p.where)  # the first one of the next batch
             store32(cython.address(p.state), state)
             break
@@ -304,6 +394,7 @@ def batch_copy(pg, data, fill):
         one.check = p.check
         one.at = used
         one.length = 0
+        one.block = p.block
         memcpy(pg.dense_io + used, header, length)
         store32(cython.address(p.state), state)
         used += length
@@ -330,6 +421,7 @@ def record_install(pg, number):
     s: segment_p = cython.address(pg.segments[segment_of(one.where)])
     state: uint32_t = load32(cython.address(p.state))
     place: uint64_t = 0
+    plain: cython.bint = is_plain(one.where, cython.cast(uint32_t, 1) << header.shift)
     if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (
         pg.areas == cython.NULL and load64(cython.address(pg.used)) + one.length > pg.budget
     ):
@@ -346,25 +438,108 @@ def record_install(pg, number):
     if p.where != one.where or p.check != one.check or s.serial != pg.dense_serial or record_on_disk(pg, one.where):
         store32(cython.address(p.state), state)
         return True
-    place = record_append(pg, STREAM_DENSE, header, cython.cast(bytes_p, header) + HEADER)
+    place = record_append(
+        pg, STREAM_POOL if pg.dense_staged else STREAM_DENSE, header, cython.cast(bytes_p, header) + HEADER
+    )
     if place:
         p.where = place
         p.check = header.check
         if pg.areas != cython.NULL:
             pool_uncharge(pg, header.page, cython.cast(int64_t, length_of(one.where)) - length_of(place))
+            if plain:
+                add64(cython.address(pg.staged), -cython.cast(int64_t, length_of(one.where)))
     store32(cython.address(p.state), state)
     if place == 0:
         return False
     # The page is its own again, and may be anything by now: what is dropped is the old record, of this header.
-    note_move(pg, s, segment_of(place), header.shift)
+    if not pg.dense_staged:
+        note_move(pg, s, segment_of(place), header.shift)
     pg.dense_left += length_of(one.where)
-    add64(cython.address(pg.counters[C_RECOMPRESSED]), 1)
-    add64(cython.address(pg.counters[C_RECOMPRESSED_BYTES]), length_of(one.where) - one.length)
+    if plain:
+        add64(cython.address(pg.counters[C_PACKED_LATER]), 1)
+    else:
+        add64(cython.address(pg.counters[C_RECOMPRESSED]), 1)
+        add64(cython.address(pg.counters[C_RECOMPRESSED_BYTES]), length_of(one.where) - one.length)
     record_drop(pg, one.where, cython.cast(uint32_t, 1) << header.shift)
     return True
 
 
 # --- the other thread's part -------------------------------------------------------------------------------------
+
+
+def quick_pack(pg, block, data, page, made):
+    """Pack a page into `dense_out` by the quick codec that suits it best; the record's length, or 0.
+
+    Neighbours are often alike: the one that was best for the last page is taken if the record is about as long; else
+    all are compared.
+    """
+    choice: cython.pointer(codec_choice) = cython.address(pg.blocks[block].choice)
+    own: cython.pointer(codec_choice) = cython.address(pg.dense_choice)
+    most: uint32_t = page - page // 16
+    length: uint32_t = 0
+    best: uint32_t = pg.dense_length
+    if own.candidates != choice.candidates:
+        best = 0
+    if best:
+        own.pages = 3  # it takes no samples
+        own.misses = 0
+        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
+    if best == 0 or length > best + best // ALIKE or length + best // ALIKE < best:
+        own[0] = choice[0]
+        own.pages = own.misses = 0
+        memset(own.size, 0, cython.sizeof(own.size))
+        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
+    pg.dense_length = length
+    return length
+
+
+def settle_record(pg, one, header, made):
+    """record_pack() of a record that was packed in haste."""
+    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    length: uint32_t
+    if codec_decompress(
+        header.codec,
+        pg.dense_state,
+        cython.cast(bytes_p, header) + HEADER,
+        header.length,
+        pg.dense_tmp,
+        pg.dense_plain,
+        page,
+    ):
+        return 0
+    length = quick_pack(pg, one.block, pg.dense_plain, page, made)
+    return length if length <= header.length - header.length // GAIN else 0
+
+
+def record_pack(pg, one, header, encoder, made):
+    """A record made anew in `dense_out`: what is settled by a quick codec, others by zstd; its length, or 0."""
+    data: bytes_p = cython.cast(bytes_p, header) + HEADER
+    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    length: uint32_t
+    choice: cython.pointer(codec_choice)
+    if header.codec == CODEC_RAW:
+        if pg.areas == cython.NULL:
+            return 0
+        length = quick_pack(pg, one.block, data, page, made)
+        choice = cython.address(pg.blocks[one.block].choice)
+        if length:
+            choice.misses = 0
+        elif choice.misses < MISSES_MANY:
+            choice.misses += 1
+        return length
+    if pg.dense_staged:
+        return settle_record(pg, one, header, made)
+    return densify_record(
+        header.codec,
+        encoder,
+        data,
+        header.length,
+        pg.dense_tmp,
+        pg.dense_out,
+        header.length - header.length // GAIN,
+        page,
+        made,
+    )
 
 
 def batch_work(pg, encoder):
@@ -386,22 +561,13 @@ def batch_work(pg, encoder):
             or check_of(header.page, header.length, header.codec, data) != one.check
         ):
             continue  # damaged: its page will find out when it is loaded
-        length = densify_record(
-            header.codec,
-            encoder,
-            data,
-            header.length,
-            pg.dense_tmp,
-            pg.dense_out,
-            header.length - header.length // GAIN,
-            cython.cast(uint32_t, 1) << header.shift,
-            cython.address(made),
-        )
+        length = record_pack(pg, one, header, encoder, cython.address(made))
         if length == 0:
             continue
         memcpy(data, pg.dense_out, length)
         header.length = length
         header.codec = made
+        header.settled = 1
         header.check = check_of(header.page, header.length, header.codec, data)
         one.length = (HEADER + length + UNIT - 1) // UNIT * UNIT
 
@@ -414,13 +580,15 @@ def recompress_thread(argument):
     # Where a container forbids that, nothing is recompressed: it would be in somebody's way.
     if pg.recompress != RECOMPRESS_EAGER and run_idle() != 0:
         return cython.NULL
+    storei(cython.address(pg.dense_runs), 1)
+    wake(cython.address(pg.writeback_event))
     while not (pg.closing or pg.pool_closing):
         sleep_on(cython.address(pg.dense_event), -1)
-        if loadi(cython.address(pg.dense_state)) == DENSE_FULL:
+        if loadi(cython.address(pg.dense_turn)) == DENSE_FULL:
             if page != pg.dense_page:
                 page = pg.dense_page
                 encoder = dense_encoder_init(pg.dense_encoder, page)
             batch_work(pg, encoder)
-            storei(cython.address(pg.dense_state), DENSE_DONE)
+            storei(cython.address(pg.dense_turn), DENSE_DONE)
             wake(cython.address(pg.writeback_event))
     return cython.NULL

@@ -66,7 +66,7 @@ def record_make(pg, ctx, page, data):
     ctx.header.length = length
     ctx.header.codec = codec
     ctx.header.shift = block.shift
-    ctx.header.unused = 0
+    ctx.header.settled = 0
     ctx.header.check = check_of(page, length, codec, ctx.packed)
     ctx.is_packed = True
     return 1
@@ -78,7 +78,7 @@ def record_plain(pg, ctx, page, data):
     ctx.header.length = page_bytes(pg, page)
     ctx.header.codec = CODEC_RAW
     ctx.header.shift = pg.blocks[pg.pages[page].block].shift
-    ctx.header.unused = 0
+    ctx.header.settled = 0
     ctx.header.check = check_of(page, ctx.header.length, CODEC_RAW, data)
 
 

@@ -20,6 +20,7 @@ cdef int write_slot_stream(pager_t *pg) noexcept nogil
 cdef void free_empty(pager_t *pg, uint32_t number, uint32_t held) noexcept nogil
 cdef void slots_back(pager_t *pg) noexcept nogil
 
+cdef void slot_ahead(pager_t *pg) noexcept nogil
 cdef uint32_t slots_kept(pager_t *pg, int less) noexcept nogil
 cdef uint32_t segment_release(pager_t *pg, uint32_t number) noexcept nogil
 cdef void ram_release(pager_t *pg, uint32_t ram_slot, uint32_t stream, uint32_t fill) noexcept nogil

@@ -139,6 +139,29 @@ def ram_release(pg, ram_slot, stream, fill):
     unlock(cython.address(pg.log_lock))
 
 
+def slot_ahead(pg):
+    """Back a RAM slot for the segment that is opened next, where none is: else who fills it pays for its page faults,
+    which take longer than the copy of a page. The writeback thread, in front of areas; one slot stays so.
+    """
+    ram_slot: uint32_t
+    lock(cython.address(pg.log_lock))
+    if pg.warm_n or (pg.free_ram_n == 0 and pg.fresh_ram == pg.ram_slots):
+        unlock(cython.address(pg.log_lock))
+        return
+    if pg.free_ram_n:
+        pg.free_ram_n -= 1
+        ram_slot = pg.free_ram[pg.free_ram_n]
+    else:
+        ram_slot = pg.fresh_ram
+        pg.fresh_ram += 1
+    unlock(cython.address(pg.log_lock))
+    populate(pg.pool + cython.cast(uint64_t, ram_slot) * pg.segment_bytes, pg.segment_bytes)
+    lock(cython.address(pg.log_lock))
+    pg.warm[pg.warm_n] = ram_slot  # beside one at most that has been given back meanwhile
+    pg.warm_n += 1
+    unlock(cython.address(pg.log_lock))
+
+
 def owner_of(stream):
     """The stream whose segments are filled by way of another one's open end."""
     return STREAM_POOL if stream == STREAM_DENSE else stream
@@ -187,6 +210,7 @@ def segment_open(pg, stream):
     s.stream = owner_of(stream)
     s.hits = 0
     s.dense = stream == STREAM_DENSE
+    s.staged = 0
     s.older = s.newer = 0
     s.state = SEG_OPEN
     storep(cython.address(s.ram), pg.pool + cython.cast(uint64_t, s.ram_slot) * pg.segment_bytes)

@@ -29,6 +29,7 @@ from cython.cimports.frontswap.core.segments import (
     move_end,
     segment_close,
     segment_renew,
+    slot_ahead,
     write_coldest,
     write_slot_stream,
 )
@@ -143,6 +144,12 @@ def writeback_step(pg, ctx, idle):
     working: cython.bint = False
     found: cython.int = -1
     budget_look(pg)
+    if (
+        pg.staging != 0
+        and pressure_of(pg) == PRESSURE_NONE
+        and load64(cython.address(pg.pool_bytes)) + pg.segment_bytes <= pool_wanted(pg) // 2
+    ):
+        slot_ahead(pg)
     if write_slot_stream(pg) == 0:
         working = True
     if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):

@@ -3,16 +3,22 @@
 Decides what is accepted, what goes to the swap file and when: same-filled pages cost nothing;
 what does not shrink is refused; above its share of the limit the coldest segments leave (writeback).
 Where records lie is the record log's business (segments), how they are made that of record and codec.
+
+In front of swap areas a page may be staged: taken as it is, while there is much room, and packed by recompress.py when
+a processor has nothing else to do (post-process compression, as storage calls it, in the place of inline compression).
+What is staged counts as what it takes, wherever bytes are counted.
 """
 
 import cython
 from cython.cimports.frontswap.core.balance import pool_wanted
-from cython.cimports.frontswap.core.codec import codec_same_filled
+from cython.cimports.frontswap.core.codec import MISSES_MANY, codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     C_SAME_FILLED,
+    HASTY,
     HEADER,
     KIND,
+    PLAIN,
     PRESSURE_CRITICAL,
     PRESSURE_LOW,
     PRESSURE_NONE,
@@ -27,16 +33,19 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_POOL,
     UNIT,
     UNTOLD,
+    block_p,
+    is_plain,
     length_of,
     page_bytes,
     page_p,
     pressure_of,
+    segment_of,
     segment_p,
 )
 from cython.cimports.frontswap.core.policy import policy_dropped, policy_gone, policy_loaded, policy_stored
-from cython.cimports.frontswap.core.record import log_load, record_make, room_ahead
+from cython.cimports.frontswap.core.record import log_load, record_make, record_plain, room_ahead
 from cython.cimports.frontswap.core.segments import record_append, record_drop, write_coldest
-from cython.cimports.frontswap.core.shares import pool_charge, pool_live, pool_uncharge, share_below
+from cython.cimports.frontswap.core.shares import pool_charge, pool_held, pool_live, pool_uncharge, share_below
 from cython.cimports.frontswap.core.uapi import (
     add64,
     int64_t,
@@ -47,6 +56,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     wake,
 )
+from cython.cimports.libc.string import memcpy
 
 
 def zcache_store(b, pg, ctx, page, data, kind):
@@ -56,6 +66,8 @@ def zcache_store(b, pg, ctx, page, data, kind):
     where: uint64_t
     need: int64_t
     tries: cython.int
+    staged: cython.bint
+    s: segment_p
     if pressure_of(pg) == PRESSURE_CRITICAL and pool_has_slots(pg):
         return REFUSED_PRESSURE
     if codec_same_filled(data, cython.cast(uint32_t, 1) << pg.blocks[p.block].shift, cython.address(value)):
@@ -66,7 +78,12 @@ def zcache_store(b, pg, ctx, page, data, kind):
             policy_gone(pg, page)
         return ACCEPTED
     room_ahead(pg)
-    if not record_make(pg, ctx, page, data):
+    staged = pg.staging != 0 and may_stage(pg, page)
+    if staged:
+        # Of the copy: `data` may be a buffer that its owner writes to just now, and the checksum is to hold.
+        memcpy(ctx.packed, data, cython.cast(uint32_t, 1) << pg.blocks[p.block].shift)
+        record_plain(pg, ctx, page, ctx.packed)
+    elif not record_make(pg, ctx, page, data):
         return REFUSED_INCOMPRESSIBLE
     need = HEADER + ctx.header.length
     if need > pg.segment_bytes:
@@ -92,9 +109,37 @@ def zcache_store(b, pg, ctx, page, data, kind):
     p.where = where
     p.check = ctx.header.check
     kind[0] = RECORD_LOG
+    # The page is owned, so its segment is there.
+    s = cython.address(pg.segments[segment_of(where)])
+    if s.staged < cython.cast(uint32_t, PLAIN if staged else HASTY):
+        s.staged = PLAIN if staged else HASTY
+    if staged:
+        add64(cython.address(pg.staged), need)
     if pg.policy.of != cython.NULL:
         policy_stored(pg, page)
     return ACCEPTED
+
+
+def may_stage(pg, page):
+    """True if a page may be taken as it is.
+
+    There is somebody who packs it later, with buffers for it; what is staged has a bound, and an area with a quota has
+    less than half of that; the pool has less than half of what it may have, and memory is not short. And the area's
+    pages have been getting smaller: of others most would not be packed now either, but refused. Nor where LZ4 rushes,
+    and takes no longer than the copy of what it leaves out.
+    """
+    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
+    need: int64_t = HEADER + (cython.cast(int64_t, 1) << block.shift)
+    quota: int64_t = load64(cython.address(pg.areas[pg.pages[page].block].quota))
+    return (
+        need - HEADER <= pg.dense_page
+        and pressure_of(pg) == PRESSURE_NONE
+        and load64(cython.address(pg.staged)) + need <= pg.staging
+        and load64(cython.address(pg.pool_bytes)) + need <= pool_limit(pg, pool_wanted(pg)) // 2
+        and block.choice.misses < MISSES_MANY
+        and not (block.choice.best == 0 and block.choice.rushes)
+        and (quota < 0 or pool_held(pg, pg.pages[page].block) + need <= quota // 2)
+    )
 
 
 def is_granted(pg, page, need):
@@ -123,6 +168,8 @@ def zcache_forget(b, pg, page, state):
         record_drop(pg, where, page_bytes(pg, page))
         if pg.areas != cython.NULL:
             pool_uncharge(pg, page, length_of(where))
+            if is_plain(where, page_bytes(pg, page)):
+                add64(cython.address(pg.staged), -cython.cast(int64_t, length_of(where)))
         if pg.policy.of != cython.NULL:
             policy_dropped(pg, page, state)
 

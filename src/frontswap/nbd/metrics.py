@@ -42,13 +42,15 @@ _EXPORT_GAUGES = {
 }
 _HOOKS_COUNTERS = {
     "slot_errors": "reads and writes of bases that failed",
-    "recompressed_pages": "cold pages that were compressed anew by zstd",
+    "packed_later_pages": "pages that zcache took as they are, and has compressed since",
+    "recompressed_pages": "pages that were compressed anew, by zstd or by a codec that suits them",
     "recompressed_saved_bytes": "bytes by which they became smaller",
 }
 _HOOKS_GAUGES = {
     "pool_bytes": "RAM that zcache takes",
     "pool_live_bytes": "of it what pages take",
     "pool_limit_bytes": "RAM that zcache may take",
+    "staged_bytes": "of what pages take, those that are not compressed yet, or could not be",
 }
 
 
