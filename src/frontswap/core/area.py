@@ -185,6 +185,22 @@ class Areas(Hooks):
         store32(cython.address(block.live), 1)
         return (number - 1) | cython.cast(cython.longlong, pg.serial) << 8
 
+    def room(self) -> int:
+        """Pages that one more area may have at most, now."""
+        pg: pager_p = self.pager()
+        most: uint64_t = 0
+        start: uint64_t
+        skipped: uint64_t
+        i: uint32_t
+        lock(cython.address(pg.arena_lock))
+        for i in range(pg.ids.n):
+            start = pg.ids.start[i]
+            skipped = (32 - start % 32) % 32  # swapon() takes them so
+            if pg.ids.count[i] > skipped + most:
+                most = pg.ids.count[i] - skipped
+        unlock(cython.address(pg.arena_lock))
+        return most
+
     def share(self, number, quota, weight):
         """What an area may have of zcache from now on, see swapon()."""
         area: area_p = cython.address(self.pg.areas[number])
@@ -282,10 +298,10 @@ class Areas(Hooks):
                 backoff(turn)
             turn += 1
             pg = self.pager()
+        if serial != 0 and not (pg.blocks[type + 1].live and pg.blocks[type + 1].serial == serial):
+            raise ClosedError("this swap area is off")
         if not 0 <= type < MAX_AREAS - 1 or not pg.blocks[type + 1].live:
             raise ParameterError("type", type, "the type of a swap area that is on")
-        if serial != 0 and pg.blocks[type + 1].serial != serial:
-            raise ClosedError(f"this swap area is off; another one has its type, {type}")
         if not 0 <= offset < pg.blocks[type + 1].pages:
             raise ParameterError("offset", offset, f"0 to {pg.blocks[type + 1].pages - 1} in area {type}")
         addi(cython.address(pg.areas[type + 1].users), 1)

@@ -16,7 +16,8 @@ from typing import Any
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from ..times import parse_duration
-from .control import Control, as_json, ask, default_control, only_server
+from .administration import answers
+from .control import Control, as_json, default_control
 from .exports import Exports, Wanted, parse_export, with_shares
 from .idle import Idle
 from .locked import lock_memory, take_pool
@@ -149,11 +150,8 @@ def _administer(server: Server, asked: socket.socket | None, scraped: list[socke
     control = Control()
     scrape = {("GET", "/metrics"): metrics(lambda: statistics(server))}
     if asked is not None:
-        administration = {
-            ("GET", "/statistics"): as_json(lambda _: statistics(server)),
-            ("POST", "/resize"): as_json(lambda body: _resize_here(server, body)),
-        }
-        control.listen(asked, administration | scrape)
+        counters = {("GET", "/statistics"): as_json(lambda _: statistics(server))}
+        control.listen(asked, counters | answers(server) | scrape)
     for one in scraped:
         control.listen(one, scrape)
     control.start()
@@ -203,33 +201,6 @@ def _notify(state: str) -> None:
 def statistics(server: Server) -> dict[str, Any]:
     """All counters of this moment: for the control socket, SIGUSR1, and `frontswap stats`."""
     return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
-
-
-def _resize_here(server: Server, body: Any) -> dict[str, object]:
-    """What `frontswap serve resize` asks for."""
-    match body:
-        case {"name": str(name), "size": str(size) | int(size), "reconnect": bool(reconnect), **other} if not other:
-            pass
-        case _:
-            raise ParameterError("resize", body, 'an object with "name", "size" and "reconnect"')
-    server.exports.resize(name, parse_size(size, "size"))
-    export = server.exports[name]
-    return {"name": export.name, "size": export.size, "ended": server.hang_up(export.name) if reconnect else 0}
-
-
-def resize(name: str, size: str, *, reconnect: bool, control: Path | None) -> None:
-    """`frontswap serve resize`: give an export of a running server another size.
-
-    Raises:
-        ParameterError: no size, or it is not clear which server is meant.
-        ControlError: no server answers, or it refuses.
-    """
-    parse_size(size, "size")
-    # A device may have to be filled with zeros: that takes as long as it takes.
-    asked = {"name": name, "size": size, "reconnect": reconnect}
-    done = ask(control or only_server(), "/resize", asked, patience=None)
-    ended = f"; {done['ended']} connections were ended" if reconnect else ""
-    print(f"export {done['name']!r} has {format_size(done['size'])}{ended}")
 
 
 def _finish(exports: Exports, quiet: bool) -> int:
