@@ -311,6 +311,10 @@ def set_(**options: Any) -> None:
 @click.option(
     "--priority", metavar="N", type=int, default=100, show_default=True, help="As of swapon: higher is first."
 )
+@click.option("--tls-ca", metavar="FILE", type=PATH, help="By TLS: the authority of the server's certificate, in PEM.")
+@click.option("--tls-cert", metavar="FILE", type=PATH, help="This client's certificate, if the server asks for one.")
+@click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
+@click.option("--tls-host", metavar="NAME", help="In the server's certificate. Default: the host of --connect.")
 @click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
 def attach(**options: Any) -> None:
     """Make an export of `frontswap serve` a swap device of this machine: nbd-client, mkswap, swapon.

@@ -35,7 +35,7 @@ cdef extern from * nogil:
     void put32 "fs_put32"(uint8_t *at, uint32_t v)
     void put64 "fs_put64"(uint8_t *at, uint64_t v)
     const int SYS_fdatasync, POLLOUT
-    const int EWOULDBLOCK, EDQUOT, ESHUTDOWN, EOVERFLOW
+    const int EWOULDBLOCK, EDQUOT, ESHUTDOWN, EOVERFLOW, EOPNOTSUPP
 
 cdef enum:
     MOST_BYTES = 32 << 20     # of one request, but for what only names pages
@@ -63,6 +63,7 @@ cdef enum:                    # counters of an export
     X_WRITE_ZEROES
     X_FLUSHES
     X_BLOCK_STATUS
+    X_CACHES
     X_ERRORS                  # requests answered with an error
     X_READ_BYTES
     X_WRITTEN_BYTES

@@ -81,6 +81,8 @@ def flags(structured: bool) -> Transmission:
         | Transmission.SEND_TRIM
         | Transmission.SEND_WRITE_ZEROES
         | Transmission.CAN_MULTI_CONN
+        | Transmission.SEND_CACHE
+        | Transmission.SEND_FAST_ZERO
     )
     return found | Transmission.SEND_DF if structured else found
 
