@@ -49,6 +49,7 @@ from cython.cimports.frontswap.core.layout import (
     backend_p,
     block_p,
     bytes_p,
+    page_t,
     pager_p,
 )
 from cython.cimports.frontswap.core.record import load_cause
@@ -587,12 +588,26 @@ class Areas(Hooks):
                     live += loadi(cython.address(pg.segments[i].live))
         return live
 
-    def pool_place(self) -> tuple[int, int]:
-        """Where the pool is, whatever is used of it: its address, and bytes; 0 without one."""
+    def places(self) -> list[tuple[int, int]]:
+        """Addresses and bytes of what stands behind all areas: the pool, and tables. (Contexts have their RAM.)"""
         pg: pager_p = self.pager()
-        if pg.zcache_number < 0:
-            return 0, 0
-        return cython.cast(uint64_t, pg.pool), cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes
+        beside = (
+            cython.cast(uint64_t, pg.pages),
+            cython.cast(uint64_t, pg.map),
+            cython.cast(uint64_t, pg.buffers),
+        )
+        return [(pg.mapped[i], pg.lengths[i]) for i in range(pg.mappings) if pg.mapped[i] not in beside]
+
+    def places_of(self, type: object, serial: object, pages: int) -> list[tuple[int, int]]:
+        """Addresses and bytes of what an area has for `pages` pages: a word each, and a bit of the map."""
+        number: uint32_t = self.enter(type, serial, 0)
+        pg: pager_p = self.pg
+        first: uint64_t = pg.blocks[number].first
+        area_leave(pg, number)
+        return [
+            (cython.cast(uint64_t, pg.pages + first), pages * cython.sizeof(page_t)),
+            (cython.cast(uint64_t, pg.map + first // 32), (pages + 31) // 32 * 4),
+        ]
 
     def close(self) -> None:
         """Give everything back; areas and pages are gone."""

@@ -580,6 +580,7 @@ class Export:
         w.output = w.input + INPUT
         with cython.nogil:
             populate(w.input, INPUT + KEPT)
+            back_stack()
             end = transmission(cython.address(self.x), cython.address(w))
             munmap(w.input, INPUT + OUTPUT)
         return ENDS[end]

@@ -17,10 +17,11 @@ from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from ..times import parse_duration
 from .administration import answers
+from .base import PAGE
 from .control import Control, as_json, default_control
 from .exports import Exports, Wanted, parse_export, with_shares
 from .idle import Idle
-from .locked import lock_memory, take_pool
+from .locked import check_room, lock_memory
 from .metrics import check_metrics, metrics
 from .server import Server, listen_metrics, listen_tcp, listen_unix
 from .tls import Tls, tls_context
@@ -81,9 +82,8 @@ def serve(
     wanted += [parse_export(text) for text in exports]
     wanted = with_shares(wanted, quotas, weights)
     idle = None if idle_after == NEVER else parse_duration(idle_after, "idle_after") / 1e9
-    if lock and any(one.base is None for one in wanted):
-        raise ParameterError("lock", True, "for exports with a base: RAM in its place could be swapped out itself")
     if lock:
+        check_room(parse_size(memory, "memory"), sum(one.size for one in wanted) // PAGE)
         lock_memory()
     signals = _hear_signals()
     with ExitStack() as stack:
@@ -107,10 +107,9 @@ def serve(
             writethrough=writethrough,
             overcommit=overcommit,
             discard=discard,
+            lock=lock,
         )
         stack.callback(opened.close)
-        if lock:
-            take_pool(opened.hooks)
         where = str(socket_path) if socket_path else _addresses(listeners)
         server = Server(opened, listeners, tls)
         server.start()
@@ -122,7 +121,8 @@ def serve(
         _administer(server, asked, scraped, stack)
         if not quiet:
             shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
-            _say(f"{_names(opened)} at {where}{shown}, {format_size(opened.memory)} of RAM")
+            locked = f" ({format_size(opened.locked)} taken and locked)" if lock else ""
+            _say(f"{_names(opened)} at {where}{shown}{locked}, {format_size(opened.memory)} of RAM")
         _notify("READY=1")
         _wait(server, force, signals)
         _notify("STOPPING=1")

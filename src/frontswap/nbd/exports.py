@@ -20,6 +20,7 @@ from ..core.nbd import Export as Transmission
 from ..errors import BaseError, ClosedError, InUseError, ParameterError
 from ..sizes import format_size, parse_size
 from .base import PAGE, Base, RamBase
+from .locked import take_memory, take_pages
 from .protocol import MOST_NAME
 
 #: a base of one export, as large as page numbers allow
@@ -245,6 +246,7 @@ class Exports(Mapping[str, Export]):
         writethrough: bool = False,
         overcommit: bool = False,
         discard: bool = False,
+        lock: bool = False,
     ) -> None:
         """Open the bases, swap the areas on.
 
@@ -255,16 +257,19 @@ class Exports(Mapping[str, Export]):
             writethrough: each write is in the base before it is acknowledged, and counts after a restart.
             overcommit: do not reserve the disk space of files.
             discard: what is in the bases may go.
+            lock: have the RAM of all that they will ever use, now; see locked.py.
 
         Raises:
             ParameterError: exports of one name, or that do not fit; a backend that wants more than `memory`.
             BaseError: a base cannot be used.
+            LockError: there is not so much RAM.
         """
         most = parse_size(memory, "memory")
-        _check(wanted, most, writethrough)
+        self._writethrough, self._overcommit, self._lock = writethrough, overcommit, lock
+        self._check(wanted, most)
         stacks = [_within(stack, most) for stack in stacks_of(backends)]
         self.memory = most
-        self._writethrough, self._overcommit = writethrough, overcommit
+        self.locked = 0  #: bytes that are locked
         self._exports: dict[str, Export] = {}  # never changed: replaced
         self._default = wanted[0].name  # for good: no client without a name is to get another one's pages
         self._closed = False
@@ -277,6 +282,8 @@ class Exports(Mapping[str, Export]):
             self.hooks.writethrough(writethrough)
             for one in wanted:
                 self._open(one, max(0, spare), discard)
+            if lock:
+                self.locked += take_memory(self.hooks)
             self._settle_weights()
         except BaseException:
             self.close()
@@ -331,7 +338,7 @@ class Exports(Mapping[str, Export]):
                 Wanted(one.name, one.size, None if isinstance(one.base, RamBase) else one.base.path)
                 for one in self.values()
             ]
-            _check([*there, wanted], self.memory, self._writethrough)
+            self._check([*there, wanted], self.memory)
             pages, room = wanted.size // PAGE, self.hooks._core.room()
             if pages > room:
                 raise ParameterError(
@@ -395,6 +402,12 @@ class Exports(Mapping[str, Export]):
             else Base(one.base, one.size, writethrough=self._writethrough, overcommit=self._overcommit, discard=discard)
         )
         export = Export(self.hooks, one, base, self._writethrough, spare=spare)
+        if self._lock:
+            try:
+                self.locked += take_pages(export.area, export.area.pages)
+            except BaseException:
+                export.area.swapoff()
+                raise
         self._exports = {**self._exports, one.name: export}
         return export
 
@@ -422,6 +435,8 @@ class Exports(Mapping[str, Export]):
             if size > export.area.most_pages * PAGE:
                 most = format_size(export.area.most_pages * PAGE)
                 raise ParameterError("size", format_size(size), f"at most {most}: so far do its page numbers reach")
+            if self._lock and size > export.size:
+                self.locked += take_pages(export.area, size // PAGE) - take_pages(export.area, export.area.pages)
             export.resize(size)
 
     def close(self) -> None:
@@ -430,8 +445,17 @@ class Exports(Mapping[str, Export]):
             self._closed = True
             self.hooks.close(force=True)
 
+    def _check(self, wanted: Sequence[Wanted], most: int) -> None:
+        _check(wanted, most)
+        for flag, parameter, why in (
+            (self._writethrough, "writethrough", "there is nothing to write through to"),
+            (self._lock, "lock", "RAM in its place could be swapped out itself"),
+        ):
+            if flag and any(one.base is None for one in wanted):
+                raise ParameterError(parameter, True, f"for exports with a base: {why}")
 
-def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
+
+def _check(wanted: Sequence[Wanted], most: int) -> None:
     if not wanted:
         raise ParameterError("export", "nothing", "--size, or at least one --export NAME:SIZE")
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -451,8 +475,6 @@ def _check(wanted: Sequence[Wanted], most: int, writethrough: bool) -> None:
     _fits(sum(one.size for one in wanted if one.base is None), most)
     for one in wanted:
         _check_shares(one, most)
-    if writethrough and any(one.base is None for one in wanted):
-        raise ParameterError("writethrough", True, "for exports with a base: there is nothing to write through to")
 
 
 def _check_shares(one: Wanted, most: int) -> None:
