@@ -19,7 +19,7 @@ from ..times import parse_duration
 from .administration import answers
 from .base import PAGE
 from .control import Control, as_json, default_control
-from .exports import Exports, Wanted, parse_export, with_shares
+from .exports import Exports, Wanted, check_bases, parse_export, with_shares
 from .idle import Idle
 from .locked import check_room, lock_memory
 from .metrics import check_metrics, metrics
@@ -82,6 +82,7 @@ def serve(
     wanted += [parse_export(text) for text in exports]
     wanted = with_shares(wanted, quotas, weights)
     idle = None if idle_after == NEVER else parse_duration(idle_after, "idle_after") / 1e9
+    check_bases(wanted, writethrough=writethrough, lock=lock)
     if lock:
         check_room(parse_size(memory, "memory"), sum(one.size for one in wanted) // PAGE)
         lock_memory()
@@ -121,7 +122,7 @@ def serve(
         _administer(server, asked, scraped, stack)
         if not quiet:
             shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
-            locked = f" ({format_size(opened.locked)} taken and locked)" if lock else ""
+            locked = f", {format_size(opened.locked)} locked" if lock else ""
             _say(f"{_names(opened)} at {where}{shown}{locked}, {format_size(opened.memory)} of RAM")
         _notify("READY=1")
         _wait(server, force, signals)

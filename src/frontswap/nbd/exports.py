@@ -447,12 +447,17 @@ class Exports(Mapping[str, Export]):
 
     def _check(self, wanted: Sequence[Wanted], most: int) -> None:
         _check(wanted, most)
-        for flag, parameter, why in (
-            (self._writethrough, "writethrough", "there is nothing to write through to"),
-            (self._lock, "lock", "RAM in its place could be swapped out itself"),
-        ):
-            if flag and any(one.base is None for one in wanted):
-                raise ParameterError(parameter, True, f"for exports with a base: {why}")
+        check_bases(wanted, writethrough=self._writethrough, lock=self._lock)
+
+
+def check_bases(wanted: Sequence[Wanted], *, writethrough: bool, lock: bool) -> None:
+    """ParameterError: an export needs a base for that, and has none."""
+    for flag, parameter, why in (
+        (writethrough, "writethrough", "there is nothing to write through to"),
+        (lock, "lock", "RAM in its place could be swapped out itself"),
+    ):
+        if flag and any(one.base is None for one in wanted):
+            raise ParameterError(parameter, True, f"for exports with a base: {why}")
 
 
 def _check(wanted: Sequence[Wanted], most: int) -> None:
