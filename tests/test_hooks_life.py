@@ -300,8 +300,10 @@ def test_an_area_that_is_off_never_reaches_its_successor(hooks: frontswap.Fronts
     old.swapoff()
     same(load(new, 0), page(1))
     new.swapoff()
-    with pytest.raises(frontswap.ParameterError, match="is on"):
+    with pytest.raises(frontswap.ClosedError, match="is off"):
         new.load(0, page(0))
+    with pytest.raises(frontswap.ParameterError, match="is on"):
+        hooks.load(new.type, 0, page(0))
 
 
 @pytest.mark.usefixtures("often")

@@ -50,6 +50,18 @@ def test_the_commands_are_printed(words: list[str], server: str) -> None:
     assert done.stdout.splitlines() == ["swapoff /dev/nbd0", "nbd-client -d /dev/nbd0"]
 
 
+def test_behind_tls() -> None:
+    tls = ["--tls-ca", "ca.pem", "--tls-cert", "/c.pem"]
+    done = frontswap("attach", "--connect", "host:7", *tls, "/dev/nbd0", "--print")
+    ca = f"-cacertfile {Path.cwd()}/ca.pem -tlshostname"
+    device = "nbd-client host 7 /dev/nbd0 -name '' -block-size 4096 -connections 1"
+    assert done.stdout.splitlines()[1] == f"{device} {ca} host -certfile /c.pem -keyfile /c.pem -swap"
+    done = frontswap(
+        "attach", "--connect", "host:7", *tls, "--tls-key", "/k", "--tls-host", "b", "/dev/nbd0", "--print"
+    )
+    assert done.stdout.splitlines()[1] == f"{device} {ca} b -certfile /c.pem -keyfile /k -swap"
+
+
 @pytest.mark.parametrize(
     ("words", "parameter"),
     [
@@ -57,6 +69,11 @@ def test_the_commands_are_printed(words: list[str], server: str) -> None:
         (["--socket", "a", "--connect", "b"], "socket='a'"),
         (["--connect", "host:port"], "connect='host:port'"),
         (["--socket", "a", "--connections", "0"], "connections=0"),
+        (["--connect", "a", "--tls-cert", "b"], "tls_ca=None"),
+        (["--connect", "a", "--tls-host", "b"], "tls_ca=None"),
+        (["--connect", "a", "--tls-ca", "b", "--tls-key", "c"], "tls_cert=None"),
+        (["--socket", "a", "--tls-ca", "b"], "tls_ca='b'"),
+        (["--connect", "a", "--tls-ca", "/none"], "tls='/none'"),
         (["--socket", "a", "--priority", "40000"], "priority=40000"),
     ],
 )

@@ -154,8 +154,16 @@ def fails(error, call, *args):
 fails(errno.EINVAL, h.pread, 1, size)
 fails(errno.ENOSPC, h.pwrite, b"x", size)
 fails(errno.EINVAL, h.trim, 4096, size - 10)
-fails(errno.EINVAL, h.cache, 4096, 0)
-h.zero(len(data), 1234)
+fails(errno.EINVAL, h.cache, 4096, size)
+h.cache(len(data), 1234)
+assert h.pread(len(data), 1234) == data
+assert h.can_cache() and h.can_fast_zero()
+if sys.argv[2] == "writethrough":
+    fails(errno.EOPNOTSUPP, h.zero, len(data), 1234, nbd.CMD_FLAG_FAST_ZERO)
+    assert h.pread(len(data), 1234) == data
+    h.zero(len(data), 1234)
+else:
+    h.zero(len(data), 1234, nbd.CMD_FLAG_FAST_ZERO)
 h.trim(size, 0)
 assert h.pread(65536, 0) == bytes(65536)
 h.flush()
@@ -177,7 +185,7 @@ def test_libnbd(where: Path, base: str) -> None:
     script = where / "script.py"
     script.write_text(SHELL)
     with command(where, *options(where, base)) as server:
-        run(SYSTEM, "-I", str(script), server.uri)
+        run(SYSTEM, "-I", str(script), server.uri, base)
         healthy(server)
 
 

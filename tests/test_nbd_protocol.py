@@ -112,9 +112,9 @@ def test_info_tells_sizes_name_and_description(server: Served) -> None:
 
 def test_what_every_export_can(server: Served) -> None:
     with server.connect() as client:
-        assert client.flags == 1 | 4 | 8 | 32 | 64 | 128 | 256
+        assert client.flags == 1 | 4 | 8 | 32 | 64 | 128 | 256 | 1024 | 2048
     with server.connect(structured=False) as client:
-        assert client.flags == 1 | 4 | 8 | 32 | 64 | 256  # nothing that could be fragmented
+        assert client.flags == 1 | 4 | 8 | 32 | 64 | 256 | 1024 | 2048  # nothing that could be fragmented
 
 
 def test_meta_contexts(server: Served) -> None:
@@ -259,18 +259,21 @@ ERRORS = [
     (nbd.READ, 0, 0, 0, errno.EINVAL),
     (nbd.READ, 0, 4096, nbd.NO_HOLE, errno.EINVAL),
     (nbd.READ, 0, 1 << 31, 0, errno.EINVAL),
+    (nbd.CACHE, SIZE, 1, 0, errno.EINVAL),
+    (nbd.CACHE, 0, 0, 0, errno.EINVAL),
+    (nbd.CACHE, 0, 4096, nbd.FAST_ZERO, errno.EINVAL),
+    (nbd.WRITE_ZEROES, SIZE, 1, nbd.FAST_ZERO, errno.ENOSPC),
     (nbd.WRITE, SIZE, 1, 0, errno.ENOSPC),
     (nbd.WRITE, SIZE - 1, 2, 0, errno.ENOSPC),
     (nbd.WRITE, (1 << 64) - 4096, 8192, 0, errno.ENOSPC),
     (nbd.WRITE, 0, 4096, nbd.DF, errno.EINVAL),
     (nbd.WRITE, 0, 0, 0, errno.EINVAL),
     (nbd.WRITE_ZEROES, SIZE, 1, 0, errno.ENOSPC),
-    (nbd.WRITE_ZEROES, 0, 4096, 16, errno.EINVAL),
+    (nbd.WRITE_ZEROES, 0, 4096, 32, errno.EINVAL),
     (nbd.TRIM, SIZE, 1, 0, errno.EINVAL),
     (nbd.TRIM, 0, 0, 0, errno.EINVAL),
     (nbd.FLUSH, 1, 0, 0, errno.EINVAL),
     (nbd.FLUSH, 0, 1, 0, errno.EINVAL),
-    (nbd.CACHE, 0, 4096, 0, errno.EINVAL),
     (nbd.BLOCK_STATUS, 0, 0, 0, errno.EINVAL),
     (nbd.BLOCK_STATUS, SIZE, 1, 0, errno.EINVAL),
     (8, 0, 4096, 0, errno.EINVAL),
@@ -334,10 +337,10 @@ def test_counters(server: Served, client: Client) -> None:
     client.zero(0, 4096)
     client.flush()
     client.extents(0, 1)
+    client.cache(0, 4096)
     found = server.exports[""].statistics()
-    assert {name: found[name] for name in ("reads", "writes", "trims", "write_zeroes", "flushes", "block_status")} == (
-        dict.fromkeys(("reads", "writes", "trims", "write_zeroes", "flushes", "block_status"), 1)
-    )
+    requests = ("reads", "writes", "trims", "write_zeroes", "flushes", "block_status", "caches")
+    assert {name: found[name] for name in requests} == dict.fromkeys(requests, 1)
     assert (found["read_bytes"], found["written_bytes"], found["errors"], found["used_pages"]) == (100, 5000, 0, 1)
 
 

@@ -382,3 +382,40 @@ def test_who_may_not_lock(where: Path) -> None:
 def test_ram_that_could_be_swapped_out_is_no_base(where: Path) -> None:
     said = fails("--size=8M", "--memory=64M", f"--socket={where / 'socket'}", "--lock")
     assert "lock=True: must be for exports with a base" in said
+
+
+def faults(server: Command) -> tuple[int, int, int]:
+    """Page faults that the server has had, without and with I/O; and bytes of its addresses."""
+    words = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(words[7]), int(words[9]), int(words[20])
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root: CAP_IPC_LOCK")
+@pytest.mark.parametrize("writethrough", [False, True])
+def test_a_storm_of_writes_takes_no_memory(where: Path, writethrough: bool) -> None:
+    """Four times the pool, of all kinds of data: not one page fault, nor a mapping. Swap may be why it is short."""
+    size, piece = 64 * MiB, 128 << 10
+    options = ["--lock", "--base", str(where / "base"), "--force", "--idle-after", "never"]
+    kinds = [noise(piece).tobytes(), np.arange(piece // 8).tobytes(), b"swap " * (piece // 5) + bytes(piece % 5)]
+    with (
+        command(where, *options, *["--writethrough"] * writethrough, size=size, memory="16M") as server,
+        server.connect() as client,
+    ):
+        client.read(0, piece)
+        before = faults(server)
+        for turn in range(2):
+            for number in range(size // piece):
+                client.write(number * piece, kinds[(number + turn) % 3])
+            for number in range(size // piece):
+                assert client.read(number * piece, piece) == kinds[(number + turn) % 3]
+        client.trim(0, size)
+        assert faults(server) == before
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root: CAP_IPC_LOCK")
+def test_what_the_machine_cannot_lock_is_said_before_anything_happens(where: Path) -> None:
+    there = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]
+    base = where / "base"
+    options = ["--size=1G", f"--socket={where / 'socket'}", f"--base={base}", "--lock"]
+    assert "for the words of 262144 pages and the heap" in fails(f"--memory={there}K", *options)
+    assert not base.exists()

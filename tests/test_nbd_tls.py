@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import shutil
 import socket
 import ssl
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import FRONTSWAP, PATIENCE, MiB, census, left_since, noise, together, wait_until
-from nbd import SIZE, command, need, run, where
+from nbd import SIZE, Command, command, need, run, where
 
 from frontswap.errors import ParameterError
 from frontswap.nbd.exports import Exports, Wanted
@@ -371,3 +372,34 @@ def test_one_file_with_both(ours: Papers, tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     both.write_text("".join(path.read_text() for path in ours.of("server")))
     assert tls_context(both, both, None).verify_mode == ssl.CERT_NONE
+
+
+# --- frontswap attach ------------------------------------------------------------------------------------------------
+
+
+def lists(server: Command, *tls: str) -> bool:
+    """Does nbd-client, with what `frontswap attach` gives it for TLS, see the exports? It needs no device for that."""
+    words = [FRONTSWAP, "attach", "--connect", server.address, *tls, "/dev/nbd0", "--print"]
+    command = shlex.split(run(*words).stdout.splitlines()[1])
+    host, port = command[1:3]
+    options = command[command.index("-connections") + 2 : command.index("-swap")]
+    assert options or not tls
+    done = run("/usr/sbin/nbd-client", "-l", host, port, *options, check=False)
+    return done.returncode == 0
+
+
+@need("nbd-client")
+@pytest.mark.parametrize("known", [False, True])
+def test_the_options_of_attach_let_nbd_client_in(where: Path, ours: Papers, known: bool) -> None:
+    certificate, key = map(str, ours.of("server"))
+    asks = ["--tls-ca", str(ours.authority)] if known else []
+    with command(where, "--tls-cert", certificate, "--tls-key", key, *asks, listen="localhost:0") as server:
+        trust = ("--tls-ca", str(ours.authority))
+        who = ("--tls-cert", str(ours.of("client")[0]), "--tls-key", str(ours.of("client")[1]))
+        assert lists(server, *trust, *who)
+        assert lists(server, *trust, *who, "--tls-host", "localhost")
+        assert lists(server, *trust) != known, "without a certificate only where nobody asks for one"
+        assert not lists(server, *trust, *who, "--tls-host", "other"), "another one's certificate"
+        assert not lists(server), "without TLS"
+        other = papers(where / "other")
+        assert not lists(server, "--tls-ca", str(other.authority), *who), "of an authority that is not trusted"

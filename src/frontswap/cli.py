@@ -235,24 +235,71 @@ def serve(context: click.Context, /, **options: Any) -> None:
     sys.exit(serve_exports(**options))
 
 
+CONTROL = click.option(
+    "--control", metavar="PATH", type=PATH, help="Of the server. Default: the only one that this user has running."
+)
+
+
 @serve.command(short_help="Give an export of a running server another size.")
 @click.argument("name", metavar="NAME")
 @click.argument("size", metavar="SIZE")
 @click.option(
     "--reconnect", is_flag=True, help="End its connections: for QEMU with reconnect-delay, which comes back and sees."
 )
-@click.option(
-    "--control", metavar="PATH", type=PATH, help="Of the server. Default: the only one that this user has running."
-)
-def resize(name: str, size: str, reconnect: bool, control: Path | None) -> None:
+@CONTROL
+def resize(**options: Any) -> None:
     """Give an export of a running server another size; "" is the one without a name.
 
     Clients go on meanwhile. It shrinks only if no page is in use behind its new end. docs/serve.md says how which
     client gets to know of it.
     """
-    from .nbd.command import resize as resize_export
+    from .nbd.administration import resize as resize_export
 
-    resize_export(name, size, reconnect=reconnect, control=control)
+    resize_export(**options)
+
+
+@serve.command(short_help="Add an export to a running server.")
+@click.argument("name", metavar="NAME")
+@click.argument("size", metavar="SIZE")
+@click.option("--base", metavar="FILE", type=PATH, help="Its base: a file or block device. Default: RAM.")
+@click.option("--quota", metavar="SIZE", help="Of --memory, what it has at most.")
+@click.option("--weight", metavar="N", type=int, help="Of its share of --memory when that is full, 0 to 10000.")
+@click.option("--discard", is_flag=True, help="Drop what is in the base, whatever it is.")
+@CONTROL
+def add(**options: Any) -> None:
+    """Add an export to a running server; everything else is as of the server's own options.
+
+    For a client that cannot see its export grow, and for one more guest.
+    """
+    from .nbd.administration import add as add_export
+
+    add_export(**options)
+
+
+@serve.command(short_help="Take an export of a running server away.")
+@click.argument("name", metavar="NAME")
+@click.option("--force", is_flag=True, help="End its connections, and drop its pages.")
+@CONTROL
+def remove(**options: Any) -> None:
+    """Take an export of a running server away.
+
+    Refused while a client has it, or pages of it are in use that are nowhere else: swapoff and detach first.
+    """
+    from .nbd.administration import remove as remove_export
+
+    remove_export(**options)
+
+
+@serve.command("set", short_help="Give an export of a running server another quota or weight.")
+@click.argument("name", metavar="NAME")
+@click.option("--quota", metavar="SIZE", help='Of --memory, what it has at most; "none": no quota.')
+@click.option("--weight", metavar="N", help='Of its share of --memory when that is full; "none": as if it had none.')
+@CONTROL
+def set_(**options: Any) -> None:
+    """Give an export of a running server another quota or weight. What it has above its quota leaves for its base."""
+    from .nbd.administration import set_shares
+
+    set_shares(**options)
 
 
 @app.command(short_help="Make an export of `frontswap serve` a swap device of this machine.")
@@ -264,6 +311,10 @@ def resize(name: str, size: str, reconnect: bool, control: Path | None) -> None:
 @click.option(
     "--priority", metavar="N", type=int, default=100, show_default=True, help="As of swapon: higher is first."
 )
+@click.option("--tls-ca", metavar="FILE", type=PATH, help="By TLS: the authority of the server's certificate, in PEM.")
+@click.option("--tls-cert", metavar="FILE", type=PATH, help="This client's certificate, if the server asks for one.")
+@click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
+@click.option("--tls-host", metavar="NAME", help="In the server's certificate. Default: the host of --connect.")
 @click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
 def attach(**options: Any) -> None:
     """Make an export of `frontswap serve` a swap device of this machine: nbd-client, mkswap, swapon.

@@ -49,6 +49,7 @@ from cython.cimports.frontswap.core.layout import (
     backend_p,
     block_p,
     bytes_p,
+    page_t,
     pager_p,
 )
 from cython.cimports.frontswap.core.record import load_cause
@@ -185,6 +186,22 @@ class Areas(Hooks):
         store32(cython.address(block.live), 1)
         return (number - 1) | cython.cast(cython.longlong, pg.serial) << 8
 
+    def room(self) -> int:
+        """Pages that one more area may have at most, now."""
+        pg: pager_p = self.pager()
+        most: uint64_t = 0
+        start: uint64_t
+        skipped: uint64_t
+        i: uint32_t
+        lock(cython.address(pg.arena_lock))
+        for i in range(pg.ids.n):
+            start = pg.ids.start[i]
+            skipped = (32 - start % 32) % 32  # swapon() takes them so
+            if pg.ids.count[i] > skipped + most:
+                most = pg.ids.count[i] - skipped
+        unlock(cython.address(pg.arena_lock))
+        return most
+
     def share(self, number, quota, weight):
         """What an area may have of zcache from now on, see swapon()."""
         area: area_p = cython.address(self.pg.areas[number])
@@ -282,10 +299,10 @@ class Areas(Hooks):
                 backoff(turn)
             turn += 1
             pg = self.pager()
+        if serial != 0 and not (pg.blocks[type + 1].live and pg.blocks[type + 1].serial == serial):
+            raise ClosedError("this swap area is off")
         if not 0 <= type < MAX_AREAS - 1 or not pg.blocks[type + 1].live:
             raise ParameterError("type", type, "the type of a swap area that is on")
-        if serial != 0 and pg.blocks[type + 1].serial != serial:
-            raise ClosedError(f"this swap area is off; another one has its type, {type}")
         if not 0 <= offset < pg.blocks[type + 1].pages:
             raise ParameterError("offset", offset, f"0 to {pg.blocks[type + 1].pages - 1} in area {type}")
         addi(cython.address(pg.areas[type + 1].users), 1)
@@ -571,12 +588,26 @@ class Areas(Hooks):
                     live += loadi(cython.address(pg.segments[i].live))
         return live
 
-    def pool_place(self) -> tuple[int, int]:
-        """Where the pool is, whatever is used of it: its address, and bytes; 0 without one."""
+    def places(self) -> list[tuple[int, int]]:
+        """Addresses and bytes of what stands behind all areas: the pool, and tables. (Contexts have their RAM.)"""
         pg: pager_p = self.pager()
-        if pg.zcache_number < 0:
-            return 0, 0
-        return cython.cast(uint64_t, pg.pool), cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes
+        beside = (
+            cython.cast(uint64_t, pg.pages),
+            cython.cast(uint64_t, pg.map),
+            cython.cast(uint64_t, pg.buffers),
+        )
+        return [(pg.mapped[i], pg.lengths[i]) for i in range(pg.mappings) if pg.mapped[i] not in beside]
+
+    def places_of(self, type: object, serial: object, pages: int) -> list[tuple[int, int]]:
+        """Addresses and bytes of what an area has for `pages` pages: a word each, and a bit of the map."""
+        number: uint32_t = self.enter(type, serial, 0)
+        pg: pager_p = self.pg
+        first: uint64_t = pg.blocks[number].first
+        area_leave(pg, number)
+        return [
+            (cython.cast(uint64_t, pg.pages + first), pages * cython.sizeof(page_t)),
+            (cython.cast(uint64_t, pg.map + first // 32), (pages + 31) // 32 * 4),
+        ]
 
     def close(self) -> None:
         """Give everything back; areas and pages are gone."""

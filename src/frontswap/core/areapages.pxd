@@ -38,6 +38,7 @@ cdef int area_replace(pager_t *pg, context_t *ctx, uint32_t number, uint32_t off
 cdef int area_store(pager_t *pg, uint32_t number, uint32_t offset, const uint8_t *data) noexcept nogil
 cdef int area_load(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset, int more, uint8_t *into,
                    int *error) noexcept nogil
+cdef int area_promote(pager_t *pg, context_t *ctx, uint32_t number, uint32_t offset) noexcept nogil
 cdef int area_invalidate(pager_t *pg, uint32_t number, uint32_t offset) noexcept nogil
 cdef int64_t area_used(pager_t *pg, uint32_t number, uint32_t first) noexcept nogil
 cdef void area_empty(pager_t *pg, uint32_t number) noexcept nogil

@@ -12,6 +12,7 @@ from cython.cimports.frontswap.core.frontswap import (
     IN_SLOT,
     frontswap_invalidate_page,
     frontswap_load,
+    frontswap_promote,
     frontswap_store,
     page_poison,
 )
@@ -167,6 +168,26 @@ def area_update(pg, ctx, number, offset, within, length, data):
     else:
         memcpy(ctx.plain + within, data, length)
     return store_owned(pg, ctx, number, page, state, ctx.plain)
+
+
+def area_promote(pg, ctx, number, offset):
+    """Have a page in a backend that only its slot has, if one takes it; 0 or -errno: it is as it was."""
+    page: uint32_t = pg.blocks[number].first + offset
+    state: uint32_t = load32(cython.address(pg.pages[page].state))
+    kind: uint32_t = 0
+    error: cython.int = 0
+    if state != OUT | SLOT:
+        return 0
+    if pg.policy.of != cython.NULL or is_shared(pg):
+        pool_make_room(pg, ctx, number, page, 1)
+    state = page_own(pg, page)
+    if state == OUT | SLOT:
+        if load_owned(pg, ctx, number, page, cython.address(state), 0, ctx.plain, cython.address(error)) < 0:
+            return -error if error > 0 else -EIO
+        frontswap_promote(pg, ctx, page, ctx.plain, cython.address(kind))
+        state = OUT | kind
+    store32(cython.address(pg.pages[page].state), state)
+    return 0
 
 
 def area_invalidate(pg, number, offset):

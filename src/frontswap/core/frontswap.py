@@ -340,6 +340,23 @@ def frontswap_evacuate(pg, ctx, page, state, kind):
     return 0
 
 
+def frontswap_promote(pg, ctx, page, data, kind):
+    """Offer a page that its slot has, and no backend, to the backends; True: one has it now, too.
+
+    The slot stays what it is, so that it costs nothing to take the page out again. `*kind` is as of frontswap_store().
+    """
+    now: cython.int = -1
+    kind[0] = SLOT
+    if load64(cython.address(pg.order)) == 0 or loadi(cython.address(pg.areas[pg.pages[page].block].stopped)):
+        return False
+    ctx.is_packed = ctx.was_tried = ctx.through = False
+    now = offer_all(pg, ctx, page, data, kind)
+    add64(cython.address(pg.counters[C_SUCC_STORES if now >= 0 else C_FAILED_STORES]), 1)
+    count_area(pg, page, A_SUCC_STORES if now >= 0 else A_FAILED_STORES)
+    kind[0] = kind[0] | SLOT if now >= 0 else SLOT
+    return now >= 0
+
+
 def page_poison(pg, page):
     """An owned page is lost, whoever had it has forgotten it: every load from now on is an error (rule 5)."""
     add64(cython.address(pg.counters[C_POISONED]), 1)

@@ -18,6 +18,11 @@ cdef extern from * nogil:
     static inline ssize_t fs_send(int fd, const void *at, size_t n) {
         return send(fd, at, n, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
+    /* A thread's stack is backed as it is used; this is more than a request's way takes of it. */
+    static __attribute__((noinline)) void fs_back_stack(void) {
+        volatile char stack[256 << 10];
+        for (size_t i = 0; i < sizeof stack; i += 4096) stack[i] = 0;
+    }
     static inline uint16_t fs_get16(const uint8_t *at) { uint16_t v; memcpy(&v, at, 2); return be16toh(v); }
     static inline uint32_t fs_get32(const uint8_t *at) { uint32_t v; memcpy(&v, at, 4); return be32toh(v); }
     static inline uint64_t fs_get64(const uint8_t *at) { uint64_t v; memcpy(&v, at, 8); return be64toh(v); }
@@ -28,6 +33,7 @@ cdef extern from * nogil:
     ctypedef long ssize_t
     ssize_t receive "fs_receive"(int fd, void *at, size_t n)
     ssize_t send_some "fs_send"(int fd, const void *at, size_t n)
+    void back_stack "fs_back_stack"()
     uint16_t get16 "fs_get16"(const uint8_t *at)
     uint32_t get32 "fs_get32"(const uint8_t *at)
     uint64_t get64 "fs_get64"(const uint8_t *at)
@@ -35,7 +41,7 @@ cdef extern from * nogil:
     void put32 "fs_put32"(uint8_t *at, uint32_t v)
     void put64 "fs_put64"(uint8_t *at, uint64_t v)
     const int SYS_fdatasync, POLLOUT
-    const int EWOULDBLOCK, EDQUOT, ESHUTDOWN, EOVERFLOW
+    const int EWOULDBLOCK, EDQUOT, ESHUTDOWN, EOVERFLOW, EOPNOTSUPP
 
 cdef enum:
     MOST_BYTES = 32 << 20     # of one request, but for what only names pages
@@ -63,6 +69,7 @@ cdef enum:                    # counters of an export
     X_WRITE_ZEROES
     X_FLUSHES
     X_BLOCK_STATUS
+    X_CACHES
     X_ERRORS                  # requests answered with an error
     X_READ_BYTES
     X_WRITTEN_BYTES

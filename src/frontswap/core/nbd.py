@@ -16,6 +16,7 @@ from cython.cimports.frontswap.core.areapages import (
     area_enter,
     area_leave,
     area_load,
+    area_promote,
     area_replace,
     area_update,
 )
@@ -60,6 +61,7 @@ COUNTER_NAMES = (
     "write_zeroes",
     "flushes",
     "block_status",
+    "caches",
     "errors",
     "read_bytes",
     "written_bytes",
@@ -74,12 +76,14 @@ WRITE = cython.declare(cython.int, 1)
 DISC = cython.declare(cython.int, 2)
 FLUSH = cython.declare(cython.int, 3)
 TRIM = cython.declare(cython.int, 4)
+CACHE = cython.declare(cython.int, 5)
 WRITE_ZEROES = cython.declare(cython.int, 6)
 BLOCK_STATUS = cython.declare(cython.int, 7)
 FLAG_FUA = cython.declare(cython.int, 1)
 FLAG_NO_HOLE = cython.declare(cython.int, 2)
 FLAG_DF = cython.declare(cython.int, 4)
 FLAG_REQ_ONE = cython.declare(cython.int, 8)
+FLAG_FAST_ZERO = cython.declare(cython.int, 16)
 DONE = cython.declare(cython.int, 1)
 CHUNK_OFFSET_DATA = cython.declare(cython.int, 1)
 CHUNK_BLOCK_STATUS = cython.declare(cython.int, 5)
@@ -192,7 +196,7 @@ def nbd_error(error):
     """An errno as the protocol knows it."""
     if error == EDQUOT:
         return ENOSPC
-    if error in (0, EINVAL, ENOSPC, ENOMEM, ESHUTDOWN, EOVERFLOW):
+    if error in (0, EINVAL, ENOSPC, ENOMEM, ESHUTDOWN, EOVERFLOW, EOPNOTSUPP):
         return error
     return EIO
 
@@ -268,7 +272,7 @@ def beyond(x, what, offset, length):
 
 
 def page_do(x, ctx, what, page, within, n, more, at):
-    """READ, WRITE, TRIM or WRITE_ZEROES of the bytes [within, within + n) of a page, to or from `at`; 0 or an errno.
+    """READ, WRITE, CACHE, TRIM or WRITE_ZEROES of bytes [within, within + n) of a page, to or from `at`; 0 or an errno.
 
     `more`: how many pages after it come next.
     """
@@ -287,6 +291,8 @@ def page_do(x, ctx, what, page, within, n, more, at):
         return stored(area_replace(pg, ctx, x.number, page, at))
     if what == WRITE:
         return stored(area_update(pg, ctx, x.number, page, within, n, at))
+    if what == CACHE:
+        return -area_promote(pg, ctx, x.number, page)
     if n == PAGE:
         return -area_discard(pg, ctx, x.number, page)
     if what == WRITE_ZEROES:
@@ -357,7 +363,7 @@ def check(x, w, r):
     if r.type == READ and w.structured:
         allowed |= FLAG_DF
     elif r.type == WRITE_ZEROES:
-        allowed |= FLAG_NO_HOLE
+        allowed |= FLAG_NO_HOLE | FLAG_FAST_ZERO
     elif r.type == BLOCK_STATUS:
         allowed |= FLAG_REQ_ONE
         if not (w.structured and w.allocation):
@@ -366,8 +372,10 @@ def check(x, w, r):
         return EINVAL
     if r.type == FLUSH:
         return EINVAL if r.offset or r.length else 0
-    if r.type not in (READ, WRITE, TRIM, WRITE_ZEROES, BLOCK_STATUS) or r.length == 0:
+    if r.type not in (READ, WRITE, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS) or r.length == 0:
         return EINVAL
+    if r.type == WRITE_ZEROES and (r.flags & FLAG_FAST_ZERO) != 0 and x.written_through:
+        return EOPNOTSUPP  # zeros are written to the base, page by page, where it cannot make holes
     if (r.type == READ or r.type == WRITE) and r.length > MOST_BYTES:
         return EINVAL
     return beyond(x, r.type, r.offset, r.length)
@@ -493,6 +501,10 @@ def answer(x, w, r):
         add64(cython.address(x.counters[X_FLUSHES]), 1)
         if error == 0:
             error = pages_sync(x)
+    elif r.type == CACHE:
+        add64(cython.address(x.counters[X_CACHES]), 1)
+        if error == 0:
+            error = pages_do(x, CACHE, r.offset, r.length, cython.NULL, cython.address(failed))
     elif r.type == TRIM or r.type == WRITE_ZEROES:
         add64(cython.address(x.counters[X_TRIMS if r.type == TRIM else X_WRITE_ZEROES]), 1)
         if error == 0:
@@ -568,6 +580,7 @@ class Export:
         w.output = w.input + INPUT
         with cython.nogil:
             populate(w.input, INPUT + KEPT)
+            back_stack()
             end = transmission(cython.address(self.x), cython.address(w))
             munmap(w.input, INPUT + OUTPUT)
         return ENDS[end]

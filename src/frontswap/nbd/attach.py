@@ -29,13 +29,23 @@ _PATH = "/usr/sbin:/sbin:" + os.environ.get("PATH", os.defpath)
 
 
 def attach_commands(
-    device: str, *, socket_path: Path | None, connect: str | None, name: str, connections: int, priority: int
+    device: str,
+    *,
+    socket_path: Path | None,
+    connect: str | None,
+    name: str,
+    connections: int,
+    priority: int,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_host: str | None,
 ) -> tuple[list[str], list[str], list[str]]:
     """What makes the device, the swap signature, and the swap.
 
     nbd-client hands the connection to the kernel by netlink and ends, so that nothing of it could be swapped out to
-    this very device (where it goes on, as without netlink, -swap has it lock its memory). swapon tells the server what
-    is not used any more (--discard).
+    this very device (where it goes on, as without netlink, and behind TLS, -swap has it lock its memory). swapon tells
+    the server what is not used any more (--discard).
 
     Raises:
         ParameterError: a setting is not allowed.
@@ -46,14 +56,25 @@ def attach_commands(
         raise ParameterError("connections", connections, "from 1 to 64")
     if not -1 <= priority <= 32767:
         raise ParameterError("priority", priority, "from -1 to 32767, as of swapon")
+    if tls_ca is None and (tls_cert is not None or tls_key is not None or tls_host is not None):
+        raise ParameterError("tls_ca", None, "given, for TLS: without it nobody knows whose server answers")
+    if tls_key is not None and tls_cert is None:
+        raise ParameterError("tls_cert", None, "given, with --tls-key")
+    if tls_ca is not None and socket_path is not None:
+        raise ParameterError("tls_ca", str(tls_ca), "with --connect: nbd-client speaks no TLS on a Unix socket")
     if socket_path is not None:
         server = ["-unix", str(socket_path.absolute()), device]
     else:
         host, port = tcp_address(connect or "", "connect")
         server = [host, str(port), device]
+    tls: list[str] = []
+    if tls_ca is not None:
+        tls = ["-cacertfile", str(tls_ca.absolute()), "-tlshostname", tls_host or host]
+    if tls_cert is not None:
+        tls += ["-certfile", str(tls_cert.absolute()), "-keyfile", str((tls_key or tls_cert).absolute())]
     client = ["nbd-client", *server, "-name", name, "-block-size", str(BLOCK), "-connections", str(connections)]
     return (
-        [*client, "-swap"],
+        [*client, *tls, "-swap"],
         ["mkswap", device],
         ["swapon", "--discard=pages", "--priority", str(priority), device],
     )
@@ -67,6 +88,10 @@ def attach(
     name: str,
     connections: int,
     priority: int,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_host: str | None,
     only_print: bool,
 ) -> None:
     """Make the export a swap device, or print the commands that do.
@@ -76,12 +101,24 @@ def attach(
         AttachError: this machine cannot, the device is in use, the export has something else in it, or a command fails.
     """
     client, format_, use = attach_commands(
-        device, socket_path=socket_path, connect=connect, name=name, connections=connections, priority=priority
+        device,
+        socket_path=socket_path,
+        connect=connect,
+        name=name,
+        connections=connections,
+        priority=priority,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_host=tls_host,
     )
     if only_print:
         for command in (["modprobe", "nbd"], client, format_, use):
             print(shlex.join(command))
         return
+    for file in (tls_ca, tls_cert, tls_key):
+        if file is not None and not os.access(file, os.R_OK):
+            raise ParameterError("tls", str(file), "a file that can be read")
     _able("nbd-client", "mkswap", "swapon")
     if not Path(device).exists():
         _able("modprobe")

@@ -16,10 +16,12 @@ from typing import Any
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
 from ..times import parse_duration
-from .control import Control, as_json, ask, default_control, only_server
-from .exports import Exports, Wanted, parse_export, with_shares
+from .administration import answers
+from .base import PAGE
+from .control import Control, as_json, default_control
+from .exports import Exports, Wanted, check_bases, parse_export, with_shares
 from .idle import Idle
-from .locked import lock_memory, take_pool
+from .locked import check_room, lock_memory
 from .metrics import check_metrics, metrics
 from .server import Server, listen_metrics, listen_tcp, listen_unix
 from .tls import Tls, tls_context
@@ -80,9 +82,9 @@ def serve(
     wanted += [parse_export(text) for text in exports]
     wanted = with_shares(wanted, quotas, weights)
     idle = None if idle_after == NEVER else parse_duration(idle_after, "idle_after") / 1e9
-    if lock and any(one.base is None for one in wanted):
-        raise ParameterError("lock", True, "for exports with a base: RAM in its place could be swapped out itself")
+    check_bases(wanted, writethrough=writethrough, lock=lock)
     if lock:
+        check_room(parse_size(memory, "memory"), sum(one.size for one in wanted) // PAGE)
         lock_memory()
     signals = _hear_signals()
     with ExitStack() as stack:
@@ -106,10 +108,9 @@ def serve(
             writethrough=writethrough,
             overcommit=overcommit,
             discard=discard,
+            lock=lock,
         )
         stack.callback(opened.close)
-        if lock:
-            take_pool(opened.hooks)
         where = str(socket_path) if socket_path else _addresses(listeners)
         server = Server(opened, listeners, tls)
         server.start()
@@ -121,7 +122,8 @@ def serve(
         _administer(server, asked, scraped, stack)
         if not quiet:
             shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
-            _say(f"{_names(opened)} at {where}{shown}, {format_size(opened.memory)} of RAM")
+            locked = f", {format_size(opened.locked)} locked" if lock else ""
+            _say(f"{_names(opened)} at {where}{shown}{locked}, {format_size(opened.memory)} of RAM")
         _notify("READY=1")
         _wait(server, force, signals)
         _notify("STOPPING=1")
@@ -149,11 +151,8 @@ def _administer(server: Server, asked: socket.socket | None, scraped: list[socke
     control = Control()
     scrape = {("GET", "/metrics"): metrics(lambda: statistics(server))}
     if asked is not None:
-        administration = {
-            ("GET", "/statistics"): as_json(lambda _: statistics(server)),
-            ("POST", "/resize"): as_json(lambda body: _resize_here(server, body)),
-        }
-        control.listen(asked, administration | scrape)
+        counters = {("GET", "/statistics"): as_json(lambda _: statistics(server))}
+        control.listen(asked, counters | answers(server) | scrape)
     for one in scraped:
         control.listen(one, scrape)
     control.start()
@@ -203,33 +202,6 @@ def _notify(state: str) -> None:
 def statistics(server: Server) -> dict[str, Any]:
     """All counters of this moment: for the control socket, SIGUSR1, and `frontswap stats`."""
     return {"clients": server.clients, "pid": os.getpid(), **server.exports.statistics()}
-
-
-def _resize_here(server: Server, body: Any) -> dict[str, object]:
-    """What `frontswap serve resize` asks for."""
-    match body:
-        case {"name": str(name), "size": str(size) | int(size), "reconnect": bool(reconnect), **other} if not other:
-            pass
-        case _:
-            raise ParameterError("resize", body, 'an object with "name", "size" and "reconnect"')
-    server.exports.resize(name, parse_size(size, "size"))
-    export = server.exports[name]
-    return {"name": export.name, "size": export.size, "ended": server.hang_up(export.name) if reconnect else 0}
-
-
-def resize(name: str, size: str, *, reconnect: bool, control: Path | None) -> None:
-    """`frontswap serve resize`: give an export of a running server another size.
-
-    Raises:
-        ParameterError: no size, or it is not clear which server is meant.
-        ControlError: no server answers, or it refuses.
-    """
-    parse_size(size, "size")
-    # A device may have to be filled with zeros: that takes as long as it takes.
-    asked = {"name": name, "size": size, "reconnect": reconnect}
-    done = ask(control or only_server(), "/resize", asked, patience=None)
-    ended = f"; {done['ended']} connections were ended" if reconnect else ""
-    print(f"export {done['name']!r} has {format_size(done['size'])}{ended}")
 
 
 def _finish(exports: Exports, quiet: bool) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 
+from ..errors import ClosedError
 from .base import RamBase
 from .exports import Export, Exports
 
@@ -23,7 +25,7 @@ class Idle:
     def __init__(self, exports: Exports, seconds: float) -> None:
         """An export is idle when no client has had it for so long. RAM in the place of a base stays as it is."""
         self._seconds = seconds
-        self._exports = [export for export in exports.values() if not isinstance(export.base, RamBase)]
+        self._exports = exports
         self._done: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="frontswap-idle", daemon=True)
@@ -39,9 +41,12 @@ class Idle:
 
     def _watch(self) -> None:
         while not self._stop.wait(min(1.0, max(0.01, self._seconds / 4))):
-            for export in self._exports:
-                if self._is_idle(export) and self._done.get(export.name) != export.left:
-                    self._reclaim(export)
+            for export in self._exports.values():
+                if isinstance(export.base, RamBase) or not self._is_idle(export):
+                    continue
+                if self._done.get(export.name) != export.left:
+                    with suppress(ClosedError):  # removed meanwhile
+                        self._reclaim(export)
 
     def _is_idle(self, export: Export) -> bool:
         return export.clients == 0 and export.idle_for >= self._seconds and not self._stop.is_set()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Statistics = Callable[[], dict[str, Any]]
 
 #: counters of an export, and what they count; those of requests and bytes have labels for that
-_REQUESTS = ("reads", "writes", "trims", "write_zeroes", "flushes", "block_status")
+_REQUESTS = ("reads", "writes", "trims", "write_zeroes", "flushes", "block_status", "caches")
 _BYTES = ("read_bytes", "written_bytes")
 _EXPORT_COUNTERS = {
     "errors": "requests answered with an error",

@@ -53,7 +53,7 @@ class Named(Protocol):
 class Agreement:
     """What a handshake has come to."""
 
-    name: str  #: of the export
+    export: Named  #: the one that it was shown: meanwhile its name may be another one's
     structured: bool  #: replies are structured
     allocation: bool  #: the client has chosen base:allocation
     connection: socket.socket  #: where its requests come from
@@ -81,6 +81,8 @@ def flags(structured: bool) -> Transmission:
         | Transmission.SEND_TRIM
         | Transmission.SEND_WRITE_ZEROES
         | Transmission.CAN_MULTI_CONN
+        | Transmission.SEND_CACHE
+        | Transmission.SEND_FAST_ZERO
     )
     return found | Transmission.SEND_DF if structured else found
 
@@ -166,8 +168,8 @@ class _Handshake:
                 self._wire.reply(option, Reply.ERR_UNSUP)
         return None
 
-    def _agree(self, name: str) -> Agreement:
-        return Agreement(name, self._structured, self._structured and self._allocation_of == name, self._connection)
+    def _agree(self, name: str, export: Named) -> Agreement:
+        return Agreement(export, self._structured, self._structured and self._allocation_of == name, self._connection)
 
     def _export_name(self, data: bytes, no_zeroes: bool) -> Agreement:
         name = data.decode(errors="replace")
@@ -176,7 +178,7 @@ class _Handshake:
             raise HangUpError(f"handshake: no export {data[:100]!r}")  # this option has no other answer
         found = struct.pack(">QH", export.size, flags(self._structured))
         self._wire.send(found, b"" if no_zeroes else bytes(124))
-        return self._agree(name)
+        return self._agree(name, export)
 
     def _info(self, option: int, reader: Reader) -> Agreement | None:
         name = reader.text()
@@ -194,7 +196,7 @@ class _Handshake:
             if kind in wanted:
                 self._wire.reply(option, Reply.INFO, struct.pack(">H", kind) + text.encode())
         self._wire.reply(option, Reply.ACK)
-        return self._agree(name) if option == Option.GO else None
+        return self._agree(name, export) if option == Option.GO else None
 
     def _meta_context(self, option: int, reader: Reader) -> None:
         choosing = option == Option.SET_META_CONTEXT

@@ -42,6 +42,8 @@ class Transmission(IntFlag):
     SEND_WRITE_ZEROES = 64
     SEND_DF = 128
     CAN_MULTI_CONN = 256
+    SEND_CACHE = 1024
+    SEND_FAST_ZERO = 2048
 
 
 class Option(IntEnum):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ListenError, ParameterError
 from .arrivals import arrivals
-from .exports import Exports
+from .exports import Export, Exports
 from .negotiation import Agreement, negotiate
 from .protocol import PORT, HangUpError
 from .tls import Tls
@@ -242,10 +242,12 @@ class Server:
                 self._connections.pop(threading.current_thread(), None)
 
     def _transmit(self, agreed: Agreement) -> None:
-        export = self.exports[agreed.name]
-        with self._lock:
+        export = agreed.export
+        assert isinstance(export, Export)
+        with self._lock:  # both at once, for hang_up()
+            if not export.admit():
+                raise HangUpError(f"export {export.name!r} has been removed")
             self._transmitting[threading.current_thread()] = export.name
-            export.clients += 1
         try:
             end = export.transmission.transmit(
                 agreed.connection.fileno(), self._stop, agreed.structured, agreed.allocation
@@ -253,8 +255,7 @@ class Server:
         finally:
             with self._lock:
                 theirs = self._transmitting.pop(threading.current_thread()) is not None
-                export.clients -= 1
-                export.left = time.monotonic()
+            export.leave()
         if theirs and end in {"broken", "magic"}:
             _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
 

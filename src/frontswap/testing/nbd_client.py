@@ -18,7 +18,7 @@ REQUEST_MAGIC = 0x25609513
 SIMPLE_MAGIC = 0x67446698
 STRUCTURED_MAGIC = 0x668E33EF
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
-FUA, NO_HOLE, DF, REQ_ONE = 1, 2, 4, 8
+FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = 1, 2, 4, 8, 16
 HOLE = 3
 
 
@@ -180,6 +180,10 @@ class Client:
     def zero(self, offset: int, length: int, *, flags: int = 0) -> None:
         """WRITE_ZEROES."""
         self.ask(WRITE_ZEROES, offset, length, flags=flags)
+
+    def cache(self, offset: int, length: int) -> None:
+        """CACHE."""
+        self.ask(CACHE, offset, length)
 
     def flush(self) -> None:
         """FLUSH."""

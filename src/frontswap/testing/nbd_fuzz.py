@@ -148,7 +148,7 @@ class Fuzzer:
         type = draw.choice(_TYPES)
         offset = draw.choice(_OFFSETS) if draw.random() < 0.5 else draw.randrange(SIZE)
         length = draw.choice(_LENGTHS) if draw.random() < 0.3 else draw.randrange(20000)
-        flags = draw.choice((0, 0, 0, 1, 2, 4, 8, draw.getrandbits(16)))
+        flags = draw.choice((0, 0, 0, 1, 2, 4, 8, 16, draw.getrandbits(16)))
         data = b""
         if type == nbd.WRITE:
             length = draw.randrange(20000) if length > 1 << 16 and draw.random() < 0.9 else length
