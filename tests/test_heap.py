@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import c_library
 from heaps import child, start
-from helpers import Mode, run_child
+from helpers import PATIENCE, Mode, run_child
 from tree import Tree
 
 import frontswap
@@ -472,3 +475,54 @@ def test_auto_on_a_machine_without_room(tree: Tree) -> None:
     tree.write("/proc/self/cgroup", "")
     with pytest.raises(frontswap.ParameterError, match="does not say how much memory there is"):
         auto_limit(tree.machine)
+
+
+# --- what is libc's own ------------------------------------------------------------------------------
+
+INTERNAL = """
+import ctypes, sys, threading
+sys.path[:0] = {path!r}
+import numpy as np
+import frontswap
+
+frontswap.install("96M", threshold="4K")
+library = ctypes.CDLL({library!r})
+together = threading.Barrier(8)
+
+def use():
+    together.wait()
+    library.use()
+
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+random = [np.random.default_rng(1).random(1 << 20) for _ in range(16)]
+assert frontswap.installed().statistics().registered
+numbers = np.arange(16000)
+numbers.tofile({file!r})
+with open({file!r}, "rb") as file:
+    found = np.fromfile(file, dtype=numbers.dtype)
+    assert (found == numbers).all() and len(found) == len(numbers) and file.tell() == numbers.nbytes
+"""
+
+
+def pythons() -> list[str]:
+    """This one, and the system's if it is of the same version and not position independent, as Debian's."""
+    system = Path(f"/usr/bin/python3.{sys.version_info.minor}")
+    if Path(sys.executable).resolve() == system or not system.exists():
+        return [sys.executable]
+    return [sys.executable, str(system)]
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_libc_has_memory_of_its_own_for_streams_and_threads(python: str, tmp_path: Path) -> None:
+    """A program that takes the address of malloc() and is not position independent lends libc its stub: buffers of
+    stdio, into which the kernel writes, and variables of threads, which are freed as a registration starts some, would
+    be ours.
+    """
+    source = "static __thread char mine[1 << 21]; int use(void) { __builtin_memset(mine, 1, 1 << 21); return mine[9]; }"
+    library = c_library(source, tmp_path)
+    path = [str(Path(frontswap.__file__).parents[1]), str(Path(np.__file__).parents[1])]
+    program = INTERNAL.format(path=path, library=str(library), file=str(tmp_path / "numbers"))
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr

@@ -159,38 +159,6 @@ def test_threads_and_children_are_under_it(tmp_path: Path) -> None:
     assert said.count("frontswap: ") == 1, "only the program itself says something at the end"
 
 
-ENDED = """
-import ctypes, sys, threading
-import numpy as np
-
-library = ctypes.CDLL(sys.argv[1])
-together = threading.Barrier(8)
-
-def use():
-    together.wait()
-    library.use()
-
-threads = [threading.Thread(target=use) for _ in range(8)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-arrays = [np.ones(1 << 20) for _ in range(16)]
-print(sum(array.sum() for array in arrays))
-"""
-
-
-def test_what_ended_threads_had_is_freed_while_the_arena_is_registered(tmp_path: Path) -> None:
-    """A registration starts threads, on the stacks of threads that have ended: glibc frees their thread-local variables
-    then. They are ours where Python is not position independent, as Debian's, for ld.so takes its malloc() from there.
-    """
-    source = "static __thread char mine[1 << 21]; int use(void) { __builtin_memset(mine, 1, 1 << 21); return mine[9]; }"
-    library = c_library(source, tmp_path)
-    program = tmp_path / "ended.py"
-    program.write_text(ENDED)
-    done = run("run", "--memory", "64M", "--summary", "json", program, library)
-    assert (done.returncode, done.stdout) == (0, "16777216.0\n"), done.stderr
-    assert json.loads(done.stderr.splitlines()[-1])["frontswap"]["registered"]
-
-
 def test_a_directory_for_the_swap_file_is_the_same_for_children_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "swap").mkdir()
     code = "import os; print([os.path.realpath('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd')])"

@@ -8,7 +8,7 @@ import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
 from cython.cimports.frontswap.core.evict import huge_take
-from cython.cimports.frontswap.core.gate import gate_enter, gate_is_mine, gate_leave
+from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     CHUNK_SHIFT,
@@ -351,7 +351,6 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
     address: uint64_t = 0
     number: uint32_t
     failed: cython.int = 0
-    spares: cython.bint
     again: cython.bint
     looked: cython.int = 0
     page = max(page, pg.least_page)
@@ -368,9 +367,8 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
         if number:
             address = array_begin(pg, number, bytes, typesize, kind, how)
         unlock(cython.address(pg.arena_lock))
-        spares = pg.spare_count > 0 or pg.late != 0
-        again = number == 0 and spares
-        if again or (spares and loadi(cython.address(pg.registered))):
+        again = number == 0 and pg.spare_count > 0
+        if again or (pg.spare_count > 0 and loadi(cython.address(pg.registered))):
             spares_end(pg)
         gate_leave(pg)
         if again:
@@ -403,7 +401,7 @@ def arena_resize(pg, address, bytes):
     grown: int64_t
     looked: cython.int = 0
     error: cython.int = CROSSING
-    if number == 0 or block.base != address or load32(cython.address(block.live)) != 1 or gate_is_mine(pg):
+    if number == 0 or block.base != address or load32(cython.address(block.live)) != 1:
         return False
     pages = (bytes + (cython.cast(uint64_t, 1) << block.shift) - 1) >> block.shift
     if pages > block.room:
@@ -463,12 +461,6 @@ def arena_free(pg, address):
     counted: cython.pointer(int64_t) = cython.address(pg.spare_bytes)
     if number == 0 or block.base != address or not cas32(cython.address(block.live), 1, 0):
         return False
-    if gate_is_mine(pg):
-        lock(cython.address(pg.arena_lock))
-        block.late = pg.late
-        pg.late = number
-        unlock(cython.address(pg.arena_lock))
-        return True
     n = spare_keep(pg, number, ends)
     if n == 0:
         return True
@@ -584,24 +576,18 @@ def spare_take(pg, bytes, page, how):
 
 
 def spares_end(pg):
-    """The end of all spares, and of what was freed while the gate was closed. Inside the gate, without the lock."""
+    """The end of all spares. Inside the gate, without the lock."""
     number: uint32_t
-    counted: cython.pointer(int64_t)
     while True:
         number = 0
-        counted = cython.address(pg.spare_bytes)
         lock(cython.address(pg.arena_lock))
         if pg.spare_count:
             pg.spare_count -= 1
             number = pg.spares[pg.spare_count]
-        elif pg.late:
-            number = pg.late
-            pg.late = pg.blocks[number].late
-            counted = counter(pg, LOOSE if pg.blocks[number].loose else 0)
         unlock(cython.address(pg.arena_lock))
         if number == 0:
             return
-        array_end(pg, number, counted)
+        array_end(pg, number, cython.address(pg.spare_bytes))
 
 
 def arena_trim(pg):

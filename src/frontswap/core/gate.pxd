@@ -5,4 +5,3 @@ cdef void gate_await(pager_t *pg) noexcept nogil
 cdef void gate_leave(pager_t *pg) noexcept nogil
 cdef void gate_close(pager_t *pg) noexcept nogil
 cdef void gate_open(pager_t *pg) noexcept nogil
-cdef bint gate_is_mine(pager_t *pg) noexcept nogil

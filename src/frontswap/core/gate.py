@@ -7,7 +7,7 @@ inside always come out. Long work, over many pages, leaves between them.
 """
 
 import cython
-from cython.cimports.frontswap.core.uapi import SYS_gettid, addi, backoff, loadi, lock, storei, syscall, unlock
+from cython.cimports.frontswap.core.uapi import addi, backoff, loadi, lock, storei, unlock
 
 
 def gate_enter(pg):
@@ -43,7 +43,6 @@ def gate_close(pg):
     """Keep everybody out; they are out when it returns. The caller has signals blocked, and is not inside."""
     turn: cython.int = 0
     lock(cython.address(pg.gate_lock))
-    storei(cython.address(pg.gate_owner), syscall(SYS_gettid))
     storei(cython.address(pg.gate), 1)
     while loadi(cython.address(pg.inflight)) != 0:
         backoff(turn)
@@ -52,15 +51,5 @@ def gate_close(pg):
 
 def gate_open(pg):
     """End of gate_close()."""
-    storei(cython.address(pg.gate_owner), 0)
     storei(cython.address(pg.gate), 0)
     unlock(cython.address(pg.gate_lock))
-
-
-def gate_is_mine(pg):
-    """True for the thread that has closed the gate, which would wait for itself there.
-
-    A registration starts threads, and joins them when it fails: glibc frees what ended threads had for their
-    thread-local variables then, and allocates for new ones. By malloc() and free(), which may be ours.
-    """
-    return loadi(cython.address(pg.gate)) != 0 and loadi(cython.address(pg.gate_owner)) == syscall(SYS_gettid)

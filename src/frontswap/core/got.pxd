@@ -36,6 +36,13 @@ cdef extern from * nogil:
     """
     int *forking_here "FS_FORKING_HERE"       # this thread forks
 
+ctypedef struct image_t:      # where a loaded object lies, and what it was looked for by
+    uint64_t low
+    uint64_t high
+    const void *function
+
+ctypedef image_t *image_p
+
 ctypedef struct seen_t:
     uint64_t base
     const void *headers
@@ -69,6 +76,9 @@ cdef tally_t tally
 
 cdef int got_add(const char *name, void *replacement, void **original) noexcept nogil
 cdef void got_patch_all() noexcept nogil
+cdef void image_of(const char *name, image_t *image) noexcept nogil
+cdef void bounds(const void *info, uint64_t *low, uint64_t *high) noexcept nogil
+cdef int is_its(void *info, size_t size, void *data) noexcept nogil
 
 cdef void patch_new() noexcept nogil
 cdef void *wrapped(void *original) noexcept nogil

@@ -274,6 +274,39 @@ def visit(info, size, data):
     return 0
 
 
+def bounds(info, low, high):
+    """The addresses of a loaded object."""
+    found: info_p = cython.cast(info_p, info)
+    i: cython.int
+    value: uint64_t
+    low[0] = ~cython.cast(uint64_t, 0)
+    high[0] = 0
+    for i in range(found.dlpi_phnum):
+        if found.dlpi_phdr[i].p_type == PT_LOAD:
+            value = found.dlpi_addr + found.dlpi_phdr[i].p_vaddr
+            low[0] = min(low[0], value)
+            high[0] = max(high[0], value + found.dlpi_phdr[i].p_memsz)
+
+
+def image_of(name, image):
+    """Where the object lies that a function is of; nowhere, if there is none."""
+    image.function = find_function(name)
+    iterate(is_its, image)
+
+
+def is_its(info, size, data):
+    """Callback of image_of()."""
+    image: image_p = cython.cast(image_p, data)
+    low: uint64_t = 0
+    high: uint64_t = 0
+    bounds(info, cython.address(low), cython.address(high))
+    if not low <= cython.cast(uint64_t, image.function) < high:
+        return 0
+    image.low = low
+    image.high = high
+    return 1
+
+
 def patch_object(info, o):
     """Find the tables of an object and patch what they name."""
     found: info_p = cython.cast(info_p, info)
@@ -289,14 +322,11 @@ def patch_object(info, o):
     o.base = found.dlpi_addr
     o.headers = found.dlpi_phdr
     o.header_count = found.dlpi_phnum
-    o.low = ~cython.cast(uint64_t, 0)
+    bounds(info, cython.address(o.low), cython.address(o.high))
     for i in range(found.dlpi_phnum):
         header = cython.address(found.dlpi_phdr[i])
         value = o.base + header.p_vaddr
-        if header.p_type == PT_LOAD:
-            o.low = min(o.low, value)
-            o.high = max(o.high, value + header.p_memsz)
-        elif header.p_type == PT_DYNAMIC:
+        if header.p_type == PT_DYNAMIC:
             dynamic = cython.cast(dynamic_p, value)
         elif header.p_type == PT_GNU_RELRO:
             # As glibc rounds it (_dl_protect_relro): the last page is protected only if it is whole.

@@ -1,9 +1,16 @@
+from frontswap.core.got cimport image_t
 from frontswap.core.posixio cimport FILE, ssize_t
 from frontswap.core.uapi cimport uint64_t
 
 cdef enum:
     PAGE = 4096
     MOST_ALIGN = 1 << 21      # an array starts a chunk
+
+cdef extern from * nogil:
+    """
+    #define FS_CALLER() __builtin_return_address(0)
+    """
+    const void *caller "FS_CALLER"()          # who has called the function that this stands in
 
 ctypedef void **pp_void
 ctypedef char *chars
@@ -30,6 +37,10 @@ cdef getdelim_function real_getdelim, real_getdelim_
 cdef getline_function real_getline
 cdef setvbuf_function real_setvbuf
 
+cdef image_t its_libc         # libc, and the dynamic linker
+cdef image_t its_linker
+
+cdef bint is_internal(const void *caller) noexcept nogil
 cdef void *heap_take(uint64_t n, bint zeroed, bint growing, bint *elsewhere) noexcept nogil
 cdef void heap_give(void *at) noexcept nogil
 cdef uint64_t heap_usable(void *at) noexcept nogil

@@ -22,8 +22,7 @@ from cython.cimports.frontswap.core.arena import (
     extent_take,
     page_for,
 )
-from cython.cimports.frontswap.core.gate import gate_is_mine
-from cython.cimports.frontswap.core.got import got_add, got_patch_all
+from cython.cimports.frontswap.core.got import got_add, got_patch_all, image_of
 from cython.cimports.frontswap.core.large import (
     MOST_SHIFT,
     heap,
@@ -49,18 +48,24 @@ from cython.cimports.libc.string import memcpy
 AUTO = cython.declare(cython.int, -1)
 
 
-def heap_take(n, zeroed, growing, elsewhere):
-    """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, or is being registered by
-    this thread; libc may have some.
+def is_internal(caller):
+    """True if libc or the dynamic linker asks for itself: buffers of stdio, which the kernel writes into, threads'
+    variables, which are freed while the arena is registered.
+
+    Their own calls are theirs, as they use no slot. But a program that is not position independent and takes the
+    address of malloc(), as Debian's Python does, lends them its stub, and what that jumps to is ours. (And their
+    realloc() is not.)
     """
+    at: uint64_t = cython.cast(uint64_t, caller)
+    return its_libc.low <= at < its_libc.high or its_linker.low <= at < its_linker.high
+
+
+def heap_take(n, zeroed, growing, elsewhere):
+    """Memory from the arena; NULL when it is refused. `*elsewhere`: it has no addresses left, libc may have."""
     error: cython.int = 0
     how: cython.int = SPARE | ZEROS if zeroed else SPARE
     more: cython.int = GROWING if growing else 0
-    address: uint64_t
-    if gate_is_mine(heap):
-        elsewhere[0] = True
-        return cython.NULL
-    address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
+    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
     if address == 0 and growing and error == NO_ADDRESSES:
         address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
@@ -90,7 +95,7 @@ def our_malloc(n):
     """malloc(3)."""
     elsewhere: cython.bint = False
     at: cython.p_void
-    if not is_large(n):
+    if not is_large(n) or is_internal(caller()):
         return real_malloc(n)
     at = heap_take(n, False, False, cython.address(elsewhere))
     return real_malloc(n) if elsewhere else at
@@ -101,6 +106,8 @@ def our_calloc(count, n):
     elsewhere: cython.bint = False
     at: cython.p_void
     if n == 0 or count >= (cython.cast(uint64_t, 1) << MOST_SHIFT) // n or not is_large(count * n):
+        return real_calloc(count, n)
+    if is_internal(caller()):
         return real_calloc(count, n)
     at = heap_take(count * n, True, False, cython.address(elsewhere))
     return real_calloc(count, n) if elsewhere else at
@@ -122,7 +129,7 @@ def our_realloc(at, n):
     if at == cython.NULL:
         return our_malloc(n)
     if not is_ours(at):
-        if not is_large(n):
+        if not is_large(n) or is_internal(caller()):
             return real_realloc(at, n)
         old = real_usable(at)
         new = heap_take(n, False, True, cython.address(elsewhere))
@@ -264,6 +271,8 @@ def begin(plane: Plane, threshold: int) -> None:
     """
     Py_INCREF(plane)  # never given back: destructors run after the interpreter has ended, and free what is here
     heap_begin(plane.pg)
+    image_of("mmap", cython.address(its_libc))
+    image_of("__tls_get_addr", cython.address(its_linker))
     extent_take(cython.address(heap.space), 1, 1)  # nor is somebody else's memory before the first: see place()
     got_add(b"malloc", cython.cast(cython.p_void, our_malloc), cython.cast(pp_void, cython.address(real_malloc)))
     got_add(b"calloc", cython.cast(cython.p_void, our_calloc), cython.cast(pp_void, cython.address(real_calloc)))

@@ -236,7 +236,6 @@ ctypedef struct block_t:      # an array
     uint32_t foreign          # 4 KiB pieces of it that something else is mapped over: see core/foreign.py
     uint32_t dropped          # pages all of which has been unmapped
     uint32_t dropping         # threads that unmap a part of it
-    uint32_t late             # see pager_t.late
     stream_t streams[STREAMS_SEEN]
     uint32_t next_stream
     int64_t seen[FAULTS_SEEN]  # where the last faults were that no stream has
@@ -504,7 +503,6 @@ cdef struct pager_t:
     int64_t foreign           # 4 KiB pieces that are not ours at the moment
     uint32_t spares[SPARES]   # blocks of arrays that were freed before the registration, for the next ones: see arena
     int spare_count
-    uint32_t late             # the first of the freed arrays whose end is put off until the gate is open, 0: none
     int64_t spare_bytes
     int64_t reserved_for      # allocated bytes that the swap file has been reserved for, at most
     # the seam
@@ -524,7 +522,6 @@ cdef struct pager_t:
     int64_t mappings_most     # and this one: its claim
     int32_t inflight          # operations on pages that are on their way: see gate.py
     int32_t gate              # 1: closed
-    int32_t gate_owner        # the thread that has closed it
     lock_t gate_lock          # who has closed it
     # the limit: used = resident + pool + beside; budget = limit - what contexts and the log keep in reserve
     # Changed under arena_lock, inside the gate; read without: whoever reads an old one decides as a moment before
