@@ -213,6 +213,7 @@ def run(
 @click.option("--overcommit", is_flag=True, help="Do not reserve the disk space of base files.")
 @click.option("--discard", is_flag=True, help="Drop what is in the bases, whatever it is.")
 @click.option("--lock", is_flag=True, help="All memory is taken now, and locked: none of it is swapped out.")
+@click.option("--realtime", is_flag=True, help="With --lock: for a machine that swaps to a server of its own.")
 @click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
 @click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
 @click.pass_context

@@ -126,6 +126,12 @@ def attach(
     block = _block(device)
     if _size(block):
         raise AttachError(f"{device} is connected already: frontswap detach {device}, or another one")
+    if tls_ca is not None:
+        print(
+            "frontswap: nbd-client is between the kernel and the server, and needs memory itself: a machine that is short "
+            "of it stands still (docs/serve.md, TLS)",
+            file=sys.stderr,
+        )
     with _undone_by(["nbd-client", "-d", device]):
         _step(client)
         until = time.monotonic() + PATIENCE
