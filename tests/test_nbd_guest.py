@@ -214,9 +214,10 @@ def test_by_the_kernels_own_client_on_a_server_of_another_machine(
 # It swaps to a server of its own: what that needs to free memory must be there before.
 OWN = """
 set -e
-frontswap serve --size 1G --memory 48M --base /dev/vdb --lock --realtime --force --socket /tmp/swap.sock 2>/tmp/said &
+own="--lock --realtime --socket /tmp/swap.sock"
+frontswap serve --size 1G --memory 48M --base /dev/vdb --discard --force $own 2>/tmp/said &
 server=$!
-until grep -q " of RAM" /tmp/said; do sleep 1; done
+until grep -q " of RAM" /tmp/said; do kill -0 $server; sleep 1; done
 frontswap attach --socket /tmp/swap.sock $1
 """
 OWN_ENDS = """
@@ -235,7 +236,7 @@ def test_a_guest_that_swaps_to_a_server_of_its_own(where: Path, capfd: pytest.Ca
     disk.touch()
     os.truncate(disk, 1100 * MiB)
     machine = guest.Guest(
-        ["sh", "-c", OWN + SWAPS + OWN_ENDS, "sh", "/dev/nbd0", FILL, "480"],
+        ["sh", "-c", OWN + SWAPS + OWN_ENDS, "sh", "/dev/nbd0", FILL, "400"],
         memory=448 * MiB,
         memory_max=8192 * MiB,
         root=True,

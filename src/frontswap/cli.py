@@ -317,15 +317,16 @@ def set_(**options: Any) -> None:
 @click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
 @click.option("--tls-host", metavar="NAME", help="In the server's certificate. Default: the host of --connect.")
 @click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
-def attach(**options: Any) -> None:
+def attach(device: str, only_print: bool, **options: Any) -> None:
     """Make an export of `frontswap serve` a swap device of this machine: nbd-client, mkswap, swapon.
 
     DEVICE is a free one, as /dev/nbd0. Needs root, and the kernel's module nbd. Take it back with `frontswap detach`
     before the server ends.
     """
+    from .nbd.attach import Attachment
     from .nbd.attach import attach as attach_device
 
-    attach_device(**options)
+    attach_device(device, Attachment(**options), only_print=only_print)
 
 
 @app.command(short_help="Take back what `frontswap attach` has done.")
