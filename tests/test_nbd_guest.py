@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import closing
@@ -208,6 +209,49 @@ def test_by_the_kernels_own_client_on_a_server_of_another_machine(
         agrees(found, server.counters()["exports"][0])
         assert found.said.splitlines()[-1] == "0", "the device is free again"
         assert server.end() == 0
+
+
+# It swaps to a server of its own: what that needs to free memory must be there before.
+OWN = """
+set -e
+own="--lock --realtime --socket /tmp/swap.sock"
+frontswap serve --size 1G --memory 48M --base /dev/vdb --discard --force $own 2>/tmp/said &
+server=$!
+until grep -q " of RAM" /tmp/said; do kill -0 $server; sleep 1; done
+frontswap attach --socket /tmp/swap.sock $1
+"""
+OWN_ENDS = """
+frontswap detach $1
+kill $server
+wait $server
+cat /tmp/said
+"""
+
+
+@pytest.mark.slow
+@need("nbd-client")
+def test_a_guest_that_swaps_to_a_server_of_its_own(where: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Memory locked, a realtime process, a Unix socket, a disk that is written with O_DIRECT."""
+    disk = where / "disk"
+    disk.touch()
+    os.truncate(disk, 1100 * MiB)
+    machine = guest.Guest(
+        ["sh", "-c", OWN + SWAPS + OWN_ENDS, "sh", "/dev/nbd0", FILL, "400"],
+        memory=448 * MiB,
+        memory_max=8192 * MiB,
+        root=True,
+        timeout=1500,
+        modules=("nbd",),
+        disks=(f"driver=raw,file.driver=file,file.filename={disk},discard=unmap",),
+    )
+    status = machine.run()
+    found = Swapped(capfd.readouterr().out)
+    assert status == 0, found.said
+    assert "all bytes are right" in found.said
+    assert found.counter("pswpout") > 128 * MiB // 4096
+    assert found.between(WRITTEN_SECTORS) == found.counter("pswpout")
+    assert "0 errors" in found.said
+    assert " 0 lost" in found.said
 
 
 # Its disk grows while it swaps on it, and is used as it is then.

@@ -419,3 +419,28 @@ def test_what_the_machine_cannot_lock_is_said_before_anything_happens(where: Pat
     options = ["--size=1G", f"--socket={where / 'socket'}", f"--base={base}", "--lock"]
     assert "for the words of 262144 pages and the heap" in fails(f"--memory={there}K", *options)
     assert not base.exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root: CAP_SYS_NICE")
+def test_threads_are_realtime_if_that_is_asked_for(where: Path) -> None:
+    """The kernel gives them of its reserve."""
+
+    def policies(server: Command) -> list[int]:
+        tasks = [int(one) for one in os.listdir(f"/proc/{server.process.pid}/task")]
+        return sorted(os.sched_getscheduler(task) for task in tasks)
+
+    options = ["--lock", "--base", str(where / "base"), "--force"]
+    try:
+        with command(where, *options, "--realtime") as server, server.connect() as client:
+            client.write(0, b"x")
+            # main, accept, control, idle, the pool's, this connection; not those of numpy's BLAS
+            assert policies(server).count(os.SCHED_RR) >= 6
+            assert os.sched_getscheduler(server.process.pid) == os.SCHED_RR
+    except AssertionError as error:
+        if "needs CAP_SYS_NICE" in str(error):
+            pytest.skip(f"no realtime here: {error}")
+        raise
+    with command(where, *options) as server:
+        assert os.SCHED_RR not in policies(server)
+    said = fails("--size=8M", "--memory=64M", f"--socket={where / 'socket'}", f"--base={where / 'base'}", "--realtime")
+    assert "realtime=True: must be with --lock" in said

@@ -213,6 +213,7 @@ def run(
 @click.option("--overcommit", is_flag=True, help="Do not reserve the disk space of base files.")
 @click.option("--discard", is_flag=True, help="Drop what is in the bases, whatever it is.")
 @click.option("--lock", is_flag=True, help="All memory is taken now, and locked: none of it is swapped out.")
+@click.option("--realtime", is_flag=True, help="With --lock: for a machine that swaps to a server of its own.")
 @click.option("--force", is_flag=True, help="The first SIGTERM or SIGINT ends it, even if pages are lost by that.")
 @click.option("--quiet", is_flag=True, help="No lines at the beginning and end.")
 @click.pass_context
@@ -316,15 +317,16 @@ def set_(**options: Any) -> None:
 @click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
 @click.option("--tls-host", metavar="NAME", help="In the server's certificate. Default: the host of --connect.")
 @click.option("--print", "only_print", is_flag=True, help="Print the commands and change nothing.")
-def attach(**options: Any) -> None:
+def attach(device: str, only_print: bool, **options: Any) -> None:
     """Make an export of `frontswap serve` a swap device of this machine: nbd-client, mkswap, swapon.
 
     DEVICE is a free one, as /dev/nbd0. Needs root, and the kernel's module nbd. Take it back with `frontswap detach`
     before the server ends.
     """
+    from .nbd.attach import Attachment
     from .nbd.attach import attach as attach_device
 
-    attach_device(**options)
+    attach_device(device, Attachment(**options), only_print=only_print)
 
 
 @app.command(short_help="Take back what `frontswap attach` has done.")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,95 +29,91 @@ BLOCK = 4096
 _PATH = "/usr/sbin:/sbin:" + os.environ.get("PATH", os.defpath)
 
 
-def attach_commands(
-    device: str,
-    *,
-    socket_path: Path | None,
-    connect: str | None,
-    name: str,
-    connections: int,
-    priority: int,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_host: str | None,
-) -> tuple[list[str], list[str], list[str]]:
-    """What makes the device, the swap signature, and the swap.
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """How a server is reached, which export is meant, and how it is swapped on."""
 
-    nbd-client hands the connection to the kernel by netlink and ends, so that nothing of it could be swapped out to
-    this very device (where it goes on, as without netlink, and behind TLS, -swap has it lock its memory). swapon tells
-    the server what is not used any more (--discard).
+    socket_path: Path | None
+    connect: str | None  #: HOST:PORT
+    name: str
+    connections: int
+    priority: int
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_host: str | None  #: in the server's certificate, if it is not that of `connect`
 
-    Raises:
-        ParameterError: a setting is not allowed.
-    """
-    if (socket_path is None) == (connect is None):
-        raise ParameterError("socket", None if socket_path is None else str(socket_path), "given, or --connect")
-    if not 1 <= connections <= 64:
-        raise ParameterError("connections", connections, "from 1 to 64")
-    if not -1 <= priority <= 32767:
-        raise ParameterError("priority", priority, "from -1 to 32767, as of swapon")
-    if tls_ca is None and (tls_cert is not None or tls_key is not None or tls_host is not None):
-        raise ParameterError("tls_ca", None, "given, for TLS: without it nobody knows whose server answers")
-    if tls_key is not None and tls_cert is None:
-        raise ParameterError("tls_cert", None, "given, with --tls-key")
-    if tls_ca is not None and socket_path is not None:
-        raise ParameterError("tls_ca", str(tls_ca), "with --connect: nbd-client speaks no TLS on a Unix socket")
-    if socket_path is not None:
-        server = ["-unix", str(socket_path.absolute()), device]
-    else:
-        host, port = tcp_address(connect or "", "connect")
-        server = [host, str(port), device]
-    tls: list[str] = []
-    if tls_ca is not None:
-        tls = ["-cacertfile", str(tls_ca.absolute()), "-tlshostname", tls_host or host]
-    if tls_cert is not None:
-        tls += ["-certfile", str(tls_cert.absolute()), "-keyfile", str((tls_key or tls_cert).absolute())]
-    client = ["nbd-client", *server, "-name", name, "-block-size", str(BLOCK), "-connections", str(connections)]
-    return (
-        [*client, *tls, "-swap"],
-        ["mkswap", device],
-        ["swapon", "--discard=pages", "--priority", str(priority), device],
-    )
+    def commands(self, device: str) -> tuple[list[str], list[str], list[str]]:
+        """What makes the device, the swap signature, and the swap.
+
+        nbd-client hands the connection to the kernel by netlink and ends, so that nothing of it could be swapped out to
+        this very device (where it goes on, as without netlink, and behind TLS, -swap has it lock its memory). swapon
+        tells the server what is not used any more (--discard).
+
+        Raises:
+            ParameterError: a setting is not allowed.
+        """
+        if (self.socket_path is None) == (self.connect is None):
+            raise ParameterError(
+                "socket", None if self.socket_path is None else str(self.socket_path), "given, or --connect"
+            )
+        if not 1 <= self.connections <= 64:
+            raise ParameterError("connections", self.connections, "from 1 to 64")
+        if not -1 <= self.priority <= 32767:
+            raise ParameterError("priority", self.priority, "from -1 to 32767, as of swapon")
+        if self.tls_ca is None and (self.tls_cert is not None or self.tls_key is not None or self.tls_host is not None):
+            raise ParameterError("tls_ca", None, "given, for TLS: without it nobody knows whose server answers")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ParameterError("tls_cert", None, "given, with --tls-key")
+        if self.tls_ca is not None and self.socket_path is not None:
+            raise ParameterError(
+                "tls_ca", str(self.tls_ca), "with --connect: nbd-client speaks no TLS on a Unix socket"
+            )
+        if self.socket_path is not None:
+            server = ["-unix", str(self.socket_path.absolute()), device]
+        else:
+            host, port = tcp_address(self.connect or "", "connect")
+            server = [host, str(port), device]
+        tls: list[str] = []
+        if self.tls_ca is not None:
+            tls = ["-cacertfile", str(self.tls_ca.absolute()), "-tlshostname", self.tls_host or host]
+        if self.tls_cert is not None:
+            tls += [
+                "-certfile",
+                str(self.tls_cert.absolute()),
+                "-keyfile",
+                str((self.tls_key or self.tls_cert).absolute()),
+            ]
+        client = [
+            "nbd-client",
+            *server,
+            "-name",
+            self.name,
+            "-block-size",
+            str(BLOCK),
+            "-connections",
+            str(self.connections),
+        ]
+        return (
+            [*client, *tls, "-swap"],
+            ["mkswap", device],
+            ["swapon", "--discard=pages", "--priority", str(self.priority), device],
+        )
 
 
-def attach(
-    device: str,
-    *,
-    socket_path: Path | None,
-    connect: str | None,
-    name: str,
-    connections: int,
-    priority: int,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_host: str | None,
-    only_print: bool,
-) -> None:
+def attach(device: str, wanted: Attachment, *, only_print: bool) -> None:
     """Make the export a swap device, or print the commands that do.
 
     Raises:
         ParameterError: a setting is not allowed.
         AttachError: this machine cannot, the device is in use, the export has something else in it, or a command fails.
     """
-    client, format_, use = attach_commands(
-        device,
-        socket_path=socket_path,
-        connect=connect,
-        name=name,
-        connections=connections,
-        priority=priority,
-        tls_ca=tls_ca,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        tls_host=tls_host,
-    )
+    client, format_, use = wanted.commands(device)
     if only_print:
         for command in (["modprobe", "nbd"], client, format_, use):
             print(shlex.join(command))
         return
-    for file in (tls_ca, tls_cert, tls_key):
+    for file in (wanted.tls_ca, wanted.tls_cert, wanted.tls_key):
         if file is not None and not os.access(file, os.R_OK):
             raise ParameterError("tls", str(file), "a file that can be read")
     _able("nbd-client", "mkswap", "swapon")
@@ -126,6 +123,12 @@ def attach(
     block = _block(device)
     if _size(block):
         raise AttachError(f"{device} is connected already: frontswap detach {device}, or another one")
+    if wanted.tls_ca is not None:
+        print(
+            "frontswap: nbd-client is between kernel and server, and needs memory itself: a machine that is short "
+            "of it stands still (docs/serve.md, TLS)",
+            file=sys.stderr,
+        )
     with _undone_by(["nbd-client", "-d", device]):
         _step(client)
         until = time.monotonic() + PATIENCE

@@ -21,7 +21,7 @@ from .base import PAGE
 from .control import Control, as_json, default_control
 from .exports import Exports, Wanted, check_bases, parse_export, with_shares
 from .idle import Idle
-from .locked import check_room, lock_memory
+from .locked import check_room, lock_memory, run_realtime
 from .metrics import check_metrics, metrics
 from .server import Server, listen_metrics, listen_tcp, listen_unix
 from .tls import Tls, tls_context
@@ -51,6 +51,7 @@ def serve(
     overcommit: bool,
     discard: bool,
     lock: bool,
+    realtime: bool,
     insecure: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -82,10 +83,14 @@ def serve(
     wanted += [parse_export(text) for text in exports]
     wanted = with_shares(wanted, quotas, weights)
     idle = None if idle_after == NEVER else parse_duration(idle_after, "idle_after") / 1e9
+    if realtime and not lock:
+        raise ParameterError("realtime", True, "with --lock: who waits for memory is late whatever its priority")
     check_bases(wanted, writethrough=writethrough, lock=lock)
     if lock:
         check_room(parse_size(memory, "memory"), sum(one.size for one in wanted) // PAGE)
         lock_memory()
+    if realtime:
+        run_realtime()
     signals = _hear_signals()
     with ExitStack() as stack:
         # Before the bases: where nobody can listen nothing is changed in them.

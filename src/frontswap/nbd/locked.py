@@ -63,6 +63,26 @@ def lock_memory() -> None:
         _log.warning("the kernel may wait for swap on behalf of this process: %s", os.strerror(ctypes.get_errno()))
 
 
+def run_realtime() -> None:
+    """Be a realtime process (SCHED_RR, the lowest priority), as are the threads that come.
+
+    A machine that swaps to a server of its own is short of memory when the server has to reply, and a reply needs some:
+    its buffer in the socket, what the disk's driver takes. The kernel gives realtime threads a quarter of what it keeps
+    from others (vm.min_free_kbytes); else the server would wait for pages that only its own replies can make free.
+
+    Source: gfp_to_alloc_flags() of mm/page_alloc.c, ALLOC_HARDER (6.1), ALLOC_MIN_RESERVE (6.4).
+
+    Raises:
+        LockError: this process may not.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except OSError as error:
+        raise LockError(
+            error.errno, f"realtime: needs CAP_SYS_NICE (root), or RLIMIT_RTPRIO: {error.strerror}"
+        ) from None
+
+
 def check_room(memory: int, pages: int) -> None:
     """Before anything happens: there is RAM for a pool of `memory` bytes, and exports of so many pages in all.
 
