@@ -163,7 +163,7 @@ class Areas(Hooks):
         area.zeroing = zeroing
         area.quota = -1
         area.weighted = False
-        area.hand = 0
+        area.hand = area.misses = 0
         self.share(number, quota, weight)
         Py_INCREF(slots)
         self.kept[number] = cython.cast(cython.pointer(PyObject), slots)

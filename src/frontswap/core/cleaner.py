@@ -103,6 +103,8 @@ def records_move(pg, number, data, stream):
             break
         p = cython.address(pg.pages[header.page])
         length = length_of(p.where)
+        if s.staged == 0 and stream == STREAM_POOL:
+            header.settled = 1  # it has been looked at, and goes among those that have not. A hint, under no checksum
         place = record_append(pg, stream, header, cython.cast(bytes_p, header) + HEADER)
         if place == 0:
             store32(cython.address(p.state), state)

@@ -201,7 +201,7 @@ ctypedef struct record_t:     # the header of a record in a segment
     uint32_t length
     uint8_t codec
     uint8_t shift
-    uint16_t settled          # 1: recompress.py has made it; it would make the same again
+    uint16_t settled          # 1: recompress.py has made it, or could not make it smaller
     uint32_t check
 
 ctypedef struct stream_t:     # one sequence of faults in an array; written racily, only ever a hint
@@ -461,6 +461,7 @@ ctypedef struct area_t:       # a swap area: pages without addresses, each with 
     int32_t weight            # of its share in the pool; 0: it has none, and gives way last. See shares.py
     bint weighted             # it has been given one, which may be 1, as is that of the others
     int64_t quota             # bytes that it may have in the pool; -1: no quota
+    uint32_t misses           # staged pages in a row that did not get smaller, 0: a store did since. A hint
     uint32_t hand             # offset of the page that is asked next whether it leaves: see shed.py
     int64_t counters[A_COUNTERS]
 

@@ -40,7 +40,6 @@ from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
 from cython.cimports.frontswap.core.codec import (
     CODEC_RAW,
     CODEC_ZSTD,
-    MISSES_MANY,
     codec_choice,
     codec_compress,
     codec_decoder_bytes,
@@ -76,6 +75,7 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_DENSE,
     STREAM_POOL,
     UNIT,
+    area_p,
     bytes_p,
     dense_p,
     is_plain,
@@ -380,7 +380,7 @@ def batch_copy(pg, data, fill):
             header.codec & CODEC_ZSTD
             or length < SMALLEST
             or (cython.cast(uint32_t, 1) << header.shift) > pg.dense_page
-            or (pg.dense_staged and header.codec != CODEC_RAW and (header.settled or pg.codec_kind >= 0))
+            or (pg.dense_staged and (header.settled or (pg.codec_kind >= 0 and header.codec != CODEC_RAW)))
             or header.check != p.check
         ):
             store32(cython.address(p.state), state)
@@ -516,16 +516,14 @@ def record_pack(pg, one, header, encoder, made):
     data: bytes_p = cython.cast(bytes_p, header) + HEADER
     page: uint32_t = cython.cast(uint32_t, 1) << header.shift
     length: uint32_t
-    choice: cython.pointer(codec_choice)
+    area: area_p
     if header.codec == CODEC_RAW:
         if pg.areas == cython.NULL:
             return 0
         length = quick_pack(pg, one.block, data, page, made)
-        choice = cython.address(pg.blocks[one.block].choice)
-        if length:
-            choice.misses = 0
-        elif choice.misses < MISSES_MANY:
-            choice.misses += 1
+        # Not in the choice, by which pages are refused: the area may be another one by now.
+        area = cython.address(pg.areas[one.block])
+        area.misses = 0 if length else area.misses + 1
         return length
     if pg.dense_staged:
         return settle_record(pg, one, header, made)

@@ -33,6 +33,7 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_POOL,
     UNIT,
     UNTOLD,
+    area_p,
     block_p,
     is_plain,
     length_of,
@@ -85,6 +86,8 @@ def zcache_store(b, pg, ctx, page, data, kind):
         record_plain(pg, ctx, page, ctx.packed)
     elif not record_make(pg, ctx, page, data):
         return REFUSED_INCOMPRESSIBLE
+    elif pg.areas != cython.NULL and pg.areas[p.block].misses != 0:
+        pg.areas[p.block].misses = 0
     need = HEADER + ctx.header.length
     if need > pg.segment_bytes:
         return REFUSED_POOL_FULL  # only where zcache:size= is small beside the page
@@ -130,12 +133,15 @@ def may_stage(pg, page):
     """
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     need: int64_t = HEADER + (cython.cast(int64_t, 1) << block.shift)
-    quota: int64_t = load64(cython.address(pg.areas[pg.pages[page].block].quota))
+    area: area_p = cython.address(pg.areas[pg.pages[page].block])
+    quota: int64_t = load64(cython.address(area.quota))
     return (
         need - HEADER <= pg.dense_page
+        and need <= pg.segment_bytes
         and pressure_of(pg) == PRESSURE_NONE
         and load64(cython.address(pg.staged)) + need <= pg.staging
         and load64(cython.address(pg.pool_bytes)) + need <= pool_limit(pg, pool_wanted(pg)) // 2
+        and area.misses < MISSES_MANY
         and block.choice.misses < MISSES_MANY
         and not (block.choice.best == 0 and block.choice.rushes)
         and (quota < 0 or pool_held(pg, pg.pages[page].block) + need <= quota // 2)
