@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MiB, noise, together
+from helpers import PATIENCE, MiB, noise, together, wait_until
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from nbd import BASES, SIZE, Served, served, where
+from scripted import Scripted
 
 from frontswap.testing import nbd_client as nbd
 from frontswap.testing.nbd_client import Client
@@ -292,3 +294,54 @@ def test_a_short_run_of_the_fuzzer(base: bool) -> None:
 @pytest.mark.slow
 def test_a_long_run_of_the_fuzzer() -> None:
     fuzz(200_000, 3)
+
+
+@pytest.mark.parametrize("who", ["server", "client", "client says no more"])
+def test_what_an_old_connection_was_sent_is_not_done_after_the_new_one_was_let_in(where: Path, who: str) -> None:
+    """A client that reconnects asks again for what was not answered, and writes other bytes then: those stay."""
+    backend, held, on = Scripted(), threading.Event(), threading.Event()
+
+    def before_store(offset: int) -> None:
+        if offset == 0:
+            held.set()
+            on.wait(60 * PATIENCE)
+
+    def come_back() -> None:
+        with server.connect() as client:
+            client.write(PAGE, b"2" * PAGE)
+            written.set()
+            wait_until(lambda: server.server.clients == 1, "the old connection has ended")
+            found.append(client.read(PAGE, PAGE))
+
+    backend.before_store = before_store
+    written, found = threading.Event(), list[bytes]()
+    with served(where, "file", backends=[backend]) as server:
+        old = server.connect()
+        old.request(nbd.WRITE, 0, PAGE, data=b"0" * PAGE)
+        old.request(nbd.WRITE, PAGE, PAGE, data=b"1" * PAGE)
+        assert held.wait(60 * PATIENCE)
+        if who == "server":
+            assert server.server.hang_up("") == 1
+        elif who == "client":
+            old.close()
+        else:
+            old.socket.shutdown(socket.SHUT_WR)
+        again = threading.Thread(target=come_back)
+        again.start()
+        early = written.wait(0.2)
+        on.set()
+        again.join()
+        old.close()
+    assert (early, found) == (False, [b"2" * PAGE])
+
+
+def test_who_takes_no_replies_and_says_no_more_keeps_nobody_out(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontswap.nbd.server.GRACE", 0.1)
+    with served(where) as server, server.connect() as old, server.connect() as other:
+        for _ in range(8):
+            old.request(nbd.READ, 0, SIZE)
+        old.socket.shutdown(socket.SHUT_WR)
+        with server.connect() as client:
+            client.write(0, b"x")
+            assert client.read(0, 1) == b"x" == other.read(0, 1)
+        assert server.server.clients >= 1

@@ -6,10 +6,12 @@ import contextlib
 import ipaddress
 import logging
 import os
+import select
 import socket
 import stat
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import ListenError, ParameterError
@@ -131,8 +133,9 @@ class Server:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
-        # Those of them that have an export, and its name; None: hang_up() has been there.
-        self._transmitting: dict[threading.Thread, str | None] = {}
+        self._transmitting: dict[threading.Thread, str] = {}  # those of them that have an export, and its name
+        self._ended: set[threading.Thread] = set()  # and those of these where hang_up() has been
+        self._left = threading.Condition(self._lock)  # one of these has its export no more
         self._stopped = False
         self._acceptor = threading.Thread(target=self._accept, name="frontswap-accept", daemon=True)
 
@@ -158,12 +161,40 @@ class Server:
         A client that comes back by itself sees what the export is now.
         """
         with self._lock:
-            found = [thread for thread, export in self._transmitting.items() if export == name]
-            for thread in found:
-                self._transmitting[thread] = None
-                with contextlib.suppress(OSError):  # the client has done it
-                    self._connections[thread].shutdown(socket.SHUT_RDWR)
+            found = [
+                thread for thread, export in self._transmitting.items() if export == name and thread not in self._ended
+            ]
+            self._shut(found)
         return len(found)
+
+    def _shut(self, threads: Iterable[threading.Thread]) -> None:
+        """Under the lock: end connections that have an export."""
+        for thread in threads:
+            self._ended.add(thread)
+            with contextlib.suppress(OSError):  # the client has done it
+                self._connections[thread].shutdown(socket.SHUT_RDWR)
+
+    def _leaving(self, name: str) -> list[threading.Thread]:
+        """Under the lock: who has an export and hears nothing more from its client, but may have heard a lot."""
+        poll = select.poll()
+        theirs: dict[int, threading.Thread] = {}
+        for thread, export in self._transmitting.items():
+            if export == name:
+                theirs[self._connections[thread].fileno()] = thread
+        for fd in theirs:
+            poll.register(fd, select.POLLRDHUP)
+        silent = {theirs[fd] for fd, _ in poll.poll(0)}
+        return [thread for thread in theirs.values() if thread in silent or thread in self._ended]
+
+    def _await_leaving(self, name: str) -> None:
+        """Under the lock: nobody has requests left of a client that may have come back with them by now.
+
+        Race: a client that was hung up on, or has hung up, asks again for all that was not answered, is told that it is
+        done, and writes to the same pages. The old connection, in the middle of what it had been sent, must not do it
+        then: those pages would have older bytes than were acknowledged.
+        """
+        while not self._left.wait_for(lambda: not self._leaving(name), GRACE):
+            self._shut(self._leaving(name))  # whoever does not take its replies
 
     def stop(self) -> None:
         """Send every client away: what they ask for from now on is ESHUTDOWN, and they have GRACE to hear it.
@@ -244,7 +275,8 @@ class Server:
     def _transmit(self, agreed: Agreement) -> None:
         export = agreed.export
         assert isinstance(export, Export)
-        with self._lock:  # both at once, for hang_up()
+        with self._lock:  # all at once, for hang_up()
+            self._await_leaving(export.name)
             if not export.admit():
                 raise HangUpError(f"export {export.name!r} has been removed")
             self._transmitting[threading.current_thread()] = export.name
@@ -254,7 +286,10 @@ class Server:
             )
         finally:
             with self._lock:
-                theirs = self._transmitting.pop(threading.current_thread()) is not None
+                theirs = threading.current_thread() not in self._ended
+                self._ended.discard(threading.current_thread())
+                del self._transmitting[threading.current_thread()]
+                self._left.notify_all()
             export.leave()
         if theirs and end in {"broken", "magic"}:
             _log.warning("export %r: a connection has ended: %s", export.name, _ENDS[end])
