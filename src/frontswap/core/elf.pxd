@@ -40,10 +40,22 @@ cdef extern from * nogil:
         return dladdr1(address, &info, (void **)&symbol, RTLD_DL_SYMENT) != 0 && symbol != NULL
             && symbol->st_shndx == SHN_UNDEF;
     }
+    /* The first definition of a function behind the main program, in the order in which the linker searches: an
+       allocator that has been preloaded comes before libc. (RTLD_NEXT would begin behind this module, at libc.) */
+    static void *fs_first(const char *name) {
+        for (struct link_map *m = _r_debug.r_map->l_next; m != NULL; m = m->l_next) {
+            void *handle = m->l_name[0] ? dlopen(m->l_name, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+            void *found = handle != NULL ? dlsym(handle, name) : NULL;
+            Dl_info info;
+            if (handle != NULL) dlclose(handle);
+            if (found != NULL && dladdr(found, &info) && info.dli_fbase == (void *)m->l_addr) return found;
+        }
+        return NULL;
+    }
     /* The function's real address, as the objects of this process are bound to it; NULL: there is none. */
     static void *fs_find_function(const char *name) {
         void *found = dlsym(RTLD_DEFAULT, name);
-        return found != NULL && fs_is_stub(found) ? dlsym(RTLD_NEXT, name) : found;
+        return found != NULL && fs_is_stub(found) ? fs_first(name) : found;
     }
 
     /* A walk while the dynamic linker's own lock is held, so that no object is met half loaded: its slots not yet

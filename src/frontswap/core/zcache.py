@@ -68,6 +68,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     need: int64_t
     tries: cython.int
     staged: cython.bint
+    mark: uint32_t
     s: segment_p
     if pressure_of(pg) == PRESSURE_CRITICAL and pool_has_slots(pg):
         return REFUSED_PRESSURE
@@ -114,8 +115,9 @@ def zcache_store(b, pg, ctx, page, data, kind):
     kind[0] = RECORD_LOG
     # The page is owned, so its segment is there.
     s = cython.address(pg.segments[segment_of(where)])
-    if s.staged < cython.cast(uint32_t, PLAIN if staged else HASTY):
-        s.staged = PLAIN if staged else HASTY
+    mark = PLAIN if staged else 0 if rushes(cython.address(pg.blocks[p.block])) else HASTY
+    if s.staged < mark:
+        s.staged = mark
     if staged:
         add64(cython.address(pg.staged), need)
     if pg.policy.of != cython.NULL:
@@ -128,8 +130,7 @@ def may_stage(pg, page):
 
     There is somebody who packs it later, with buffers for it; what is staged has a bound, and an area with a quota has
     less than half of that; the pool has less than half of what it may have, and memory is not short. And the area's
-    pages have been getting smaller: of others most would not be packed now either, but refused. Nor where LZ4 rushes,
-    and takes no longer than the copy of what it leaves out.
+    pages have been getting smaller: of others most would not be packed now either, but refused.
     """
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     need: int64_t = HEADER + (cython.cast(int64_t, 1) << block.shift)
@@ -143,9 +144,14 @@ def may_stage(pg, page):
         and load64(cython.address(pg.pool_bytes)) + need <= pool_limit(pg, pool_wanted(pg)) // 2
         and area.misses < MISSES_MANY
         and block.choice.misses < MISSES_MANY
-        and not (block.choice.best == 0 and block.choice.rushes)
+        and not rushes(block)
         and (quota < 0 or pool_held(pg, pg.pages[page].block) + need <= quota // 2)
     )
+
+
+def rushes(block):
+    """True where LZ4 takes no longer than a copy of what it leaves out, and another codec would gain little."""
+    return block.choice.best == 0 and block.choice.rushes
 
 
 def is_granted(pg, page, need):
