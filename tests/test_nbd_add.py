@@ -343,7 +343,9 @@ def test_the_commands(where: Path) -> None:
             ("/remove", {"name": "", "force": "yes"}),
             ("/set", {"name": ""}),
             ("/set", {"name": "", "quota": [1]}),
+            ("/set", {"name": "", "quota": -1}),
             ("/set", {"name": "", "weight": True}),
+            ("/set", {"name": "", "weight": -1}),
             ("/set", {"name": "", "size": 1}),
         ):
             with pytest.raises(ControlError, match=r"must be an object with|must be a size|must be 0 to 10000"):

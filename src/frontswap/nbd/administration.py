@@ -81,11 +81,12 @@ def _set_here(server: Server, body: Any) -> dict[str, object]:
             pass
         case _:
             raise ParameterError("set", body, 'an object with "name", and "quota" or "weight" or both')
+    # What is not said stays. KEEP is not for who asks.
     quota: Any = changes.get("quota", KEEP)
     weight: Any = changes.get("weight", KEEP)
-    if quota not in (None, KEEP):
+    if "quota" in changes and quota is not None:
         quota = parse_size(quota, f"quota {name!r}")
-    if weight not in (None, KEEP):
+    if "weight" in changes:
         weight = parse_weight(weight, f"weight {name!r}")
     found = server.exports.set_shares(name, quota=quota, weight=weight).area.statistics()
     return {"name": name, "quota": found.quota_bytes, "weight": found.weight, "pool_bytes": found.pool_bytes}
