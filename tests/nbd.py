@@ -153,7 +153,8 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
+        # It is there before it listens.
+        wait_until(lambda: self._socket.connect_ex(str(path)) == 0, "QEMU's monitor listens")
         self._lines = self._socket.makefile("rw")
         assert "QMP" in self._lines.readline()
         self.ask("qmp_capabilities")
