@@ -160,7 +160,7 @@ def test_zcache_takes_its_settings_wherever_it_is_registered(hooks: frontswap.Fr
     pages = np.random.default_rng(0).normal(size=N * PAGE // 4).cumsum(dtype="f4").view("u1").reshape(N, PAGE)
     area = hooks.swapon(N)
     for codec, shrinks in (("lz4", False), ("auto", True), ("lz4", False), ("bitshuffle", True)):
-        (registered,) = hooks.register(f"zcache:codec={codec},size=8M")
+        (registered,) = hooks.register(f"zcache:codec={codec},size=8M,staging=off")
         found = [area.store(offset, pages[offset]) for offset in range(N)]
         assert (sum(found) > 0.9 * N) == shrinks
         assert hooks.statistics().pool_limit_bytes == 8 * MiB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -164,13 +165,16 @@ def test_what_was_written_through_is_not_in_the_way(where: Path) -> None:
 
 @contextmanager
 def no_sync(fd: int) -> Iterator[None]:
-    """fdatasync() of a descriptor fails: it is one of a pipe meanwhile."""
-    dup3, before, pipe = ctypes.CDLL(None).dup3, os.dup(fd), os.pipe()
-    dup3(pipe[0], fd, os.O_CLOEXEC)
+    """fdatasync() of a descriptor fails: it is one of a pipe meanwhile. (dup3() of libc is interposed after tests that
+    had a Memory, and leaves our descriptors alone.)
+    """
+    libc, before, pipe = ctypes.CDLL(None), os.dup(fd), os.pipe()
+    dup3 = {"x86_64": 292, "aarch64": 24}[platform.machine()]
+    assert libc.syscall(dup3, pipe[0], fd, os.O_CLOEXEC) == fd
     try:
         yield
     finally:
-        dup3(before, fd, os.O_CLOEXEC)
+        assert libc.syscall(dup3, before, fd, os.O_CLOEXEC) == fd
         for one in (before, *pipe):
             os.close(one)
 

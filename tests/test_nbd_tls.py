@@ -385,6 +385,7 @@ def lists(server: Command, *tls: str) -> bool:
     options = command[command.index("-connections") + 2 : command.index("-swap")]
     assert options or not tls
     done = run("/usr/sbin/nbd-client", "-l", host, port, *options, check=False)
+    print(done.stdout, done.stderr, server.log.read_text())
     return done.returncode == 0
 
 
