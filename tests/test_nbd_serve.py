@@ -414,7 +414,7 @@ def test_a_storm_of_writes_takes_no_memory(where: Path, writethrough: bool) -> N
 
 @pytest.mark.skipif(not ROOT, reason="needs root: CAP_IPC_LOCK")
 def test_what_the_machine_cannot_lock_is_said_before_anything_happens(where: Path) -> None:
-    there = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]
+    there = Path("/proc/meminfo").read_text().partition("MemTotal:")[2].split()[0]
     base = where / "base"
     options = ["--size=1G", f"--socket={where / 'socket'}", f"--base={base}", "--lock"]
     assert "for the words of 262144 pages and the heap" in fails(f"--memory={there}K", *options)
