@@ -20,7 +20,7 @@ from .counters import AreaStatistics, HooksStatistics
 from .errors import ClosedError, InUseError, OutOfMemoryError, ParameterError
 from .hooks import Backends, Registered, Relief
 from .sizes import format_size, parse_page, parse_size
-from .swap import Slots, SwapFile
+from .swap import Slots, SwapFile, reserve
 from .times import parse_duration
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ class SwapArea:
             if self._overcommit:
                 os.ftruncate(swap.fd, pages * self.page)
             else:
-                os.posix_fallocate(swap.fd, old * self.page, (pages - old) * self.page)
+                reserve(swap.fd, old * self.page, pages * self.page)
         except OSError as error:
             os.ftruncate(swap.fd, old * self.page)
             raise OutOfMemoryError(

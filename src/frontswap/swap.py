@@ -141,6 +141,21 @@ class SwapFile:
         return causes.no_space(self.directory, number, free, also, elsewhere(free) if self._auto else "")
 
 
+def reserve(fd: int, start: int, end: int) -> None:
+    """Have the file system keep room for the bytes [start, end) of a file.
+
+    Raises:
+        OSError: ENOSPC, it has not so much.
+    """
+    # posix_fallocate() takes all that there is before it says that it was not enough: who writes meanwhile finds a full
+    # disk. (A file system that counts no blocks says nothing. What a file has already it has at its beginning.)
+    disk = os.fstatvfs(fd)
+    there = os.fstat(fd).st_blocks * 512 if start == 0 else 0
+    if disk.f_blocks and end - start - there > disk.f_bfree * disk.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.posix_fallocate(fd, start, end - start)
+
+
 def _unnamed(directory: Path) -> int:
     """A file of mode 0600 without a name: nothing is left behind, whatever ends the process."""
     try:

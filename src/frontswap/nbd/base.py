@@ -25,6 +25,7 @@ from pathlib import Path
 from ..core.descriptors import guard_descriptor, release_descriptor
 from ..errors import BaseError
 from ..sizes import format_size
+from ..swap import reserve
 
 PAGE = 4096
 _MAGIC = b"frontswap base\x00\x01"
@@ -195,7 +196,7 @@ class Base:
                 _zero(fd, 0, self.size)
         if not self._overcommit and not self.device:
             try:
-                os.posix_fallocate(fd, 0, self.size + PAGE)
+                reserve(fd, 0, self.size + PAGE)
             except OSError as error:
                 if not self.kept:
                     os.ftruncate(fd, 0)
@@ -257,7 +258,7 @@ class Base:
                 if self._overcommit:
                     os.ftruncate(self.fd, size + PAGE)
                 else:
-                    self._reserve(old + PAGE, size + PAGE)
+                    reserve(self.fd, old + PAGE, size + PAGE)
             except OSError as error:
                 raise self._no_room(size, error) from error
             # Nobody believes a file that ends with zeros but who looks for the old size: there is the old label still.
@@ -267,14 +268,6 @@ class Base:
             raise
         self.size, self._stray = size, old // PAGE
         self._settle(self.fd, size)
-
-    def _reserve(self, start: int, end: int) -> None:
-        # posix_fallocate() takes all that there is before it says that it was not enough: who writes meanwhile would
-        # find a full disk.
-        disk = os.fstatvfs(self.fd)
-        if disk.f_blocks and end - start > disk.f_bavail * disk.f_frsize:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.posix_fallocate(self.fd, start, end - start)
 
     def _shrink(self, size: int) -> None:
         self._stray = size // PAGE
