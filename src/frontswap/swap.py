@@ -151,7 +151,7 @@ def reserve(fd: int, start: int, end: int) -> None:
     # disk. (A file system that counts no blocks says nothing. What a file has already it has at its beginning.)
     disk = os.fstatvfs(fd)
     there = os.fstat(fd).st_blocks * 512 if start == 0 else 0
-    if disk.f_blocks and end - start - there > disk.f_bfree * disk.f_frsize:
+    if disk.f_blocks and end - start - there > disk.f_bavail * disk.f_frsize:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.posix_fallocate(fd, start, end - start)
 
