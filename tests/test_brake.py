@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,15 @@ def test_half_of_the_spare_is_others(braked: Braked) -> None:
     assert (limit, level) == (braked.ours - SPARE // 2 - MiB, 1)
     assert braked.memory.statistics().brakes == 1
     same(braked.array, braked.source)
+
+
+def test_stdin_stays_the_programs(braked: Braked) -> None:
+    """There are fewer sources than descriptors for them, and those that are not used are nobody's to close."""
+    before = os.fstat(0)
+    braked.turn()
+    braked.array = braked.source
+    braked.memory.close(force=True)
+    assert os.path.samestat(before, os.fstat(0))
 
 
 def test_python_is_told_and_agrees(braked: Braked) -> None:

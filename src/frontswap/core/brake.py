@@ -248,6 +248,9 @@ def brake_open(pg):
     memcpy(b.sources, b.wanted, cython.sizeof(b.sources))
     b.count = b.wanted_count
     unlock(cython.address(pg.arena_lock))
+    # Those that no source needs, too: 0 is the program's stdin, and brake_close() closes what is not negative.
+    for i in range(BRAKE_FDS):
+        b.fds[i] = -1
     for i in range(b.count):
         b.fds[3 * i] = kept_open(b.sources[i].bound, O_RDONLY)
         b.fds[3 * i + 1] = kept_open(b.sources[i].used, O_RDONLY)
