@@ -201,6 +201,7 @@ PATH = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
 
 def run(*arguments: str, check: bool = True, **how: Any) -> subprocess.CompletedProcess[str]:
     """Run a client to its end."""
+    how.setdefault("stdin", subprocess.DEVNULL)  # see attach.py
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300 * PATIENCE, check=False, **how)
     assert not check or done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -389,7 +389,6 @@ def lists(server: Command, *tls: str) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.slow  # beside all others nbd-client may end as TLS begins, alone it never did: not understood
 @need("nbd-client")
 @pytest.mark.parametrize("known", [False, True])
 def test_the_options_of_attach_let_nbd_client_in(where: Path, ours: Papers, known: bool) -> None:

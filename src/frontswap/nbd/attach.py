@@ -173,7 +173,10 @@ def _able(*programs: str) -> None:
 
 
 def _run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env={**os.environ, "PATH": _PATH}, check=False, text=True, **how)
+    # Not without a stdin: nbd-client's socket would have its number, which the half of it that does TLS opens anew.
+    return subprocess.run(
+        command, env={**os.environ, "PATH": _PATH}, check=False, text=True, stdin=subprocess.DEVNULL, **how
+    )
 
 
 def _step(command: list[str]) -> None:
