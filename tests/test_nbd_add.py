@@ -21,7 +21,7 @@ from test_nbd_bases import mixed
 from test_nbd_shares import guests, write
 
 from frontswap.errors import BaseError, ClosedError, ControlError, InUseError, ParameterError
-from frontswap.nbd.control import ask
+from frontswap.nbd.asking import ask
 from frontswap.nbd.exports import MOST_EXPORTS, Wanted
 from frontswap.nbd.idle import Idle
 from frontswap.nbd.protocol import Option, Reply

@@ -19,8 +19,9 @@ from nbd import SIZE, command, need, run, where
 from test_nbd_serve import fails
 
 from frontswap.errors import ControlError, ParameterError
-from frontswap.nbd import control
-from frontswap.nbd.control import Control, as_json, ask
+from frontswap.nbd import answering
+from frontswap.nbd.asking import ask
+from frontswap.nbd.control import Control, as_json
 from frontswap.nbd.server import listen_unix
 
 assert where  # a fixture
@@ -96,7 +97,7 @@ def test_what_is_no_question_harms_nobody(where: Path, sent: bytes) -> None:
 def test_who_says_nothing_keeps_nobody_waiting(where: Path) -> None:
     with controlled(where) as path:
         silent = []
-        for _ in range(control.MOST_REQUESTS - 1):
+        for _ in range(answering.MOST_REQUESTS - 1):
             silent.append(socket.socket(socket.AF_UNIX))
             silent[-1].connect(str(path))
         assert ask(path, "/said", 1) == {"said": 1}
@@ -174,6 +175,22 @@ def test_without_its_usual_place_a_server_goes_on_and_says_so(where: Path) -> No
         assert "no control socket, for `frontswap stats`" in server.said()
         assert "is not a directory of this user alone" in server.said()
         server.connect().disconnect()
+
+
+def test_what_nobody_asks_for_takes_no_ram(where: Path) -> None:
+    """A server is a part of what its guests have: NumPy (8 MiB), OpenSSL and asyncio (7 MiB) are there when needed."""
+    at = where / "control"
+    with command(where, "--control", str(at)) as server:
+        with server.connect() as client:
+            client.write(0, noise(4096).tobytes())
+
+        def loaded(name: str) -> bool:
+            return name in Path(f"/proc/{server.process.pid}/maps").read_text()
+
+        assert not loaded("libssl")
+        assert not loaded("numpy")
+        assert ask(at, "/statistics")["exports"][0]["writes"] == 1
+        assert loaded("libssl")
 
 
 # --- frontswap stats -----------------------------------------------------------------------------

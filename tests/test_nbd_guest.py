@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT, MiB
 from nbd import Command, Monitor, command, need, where
 
-from frontswap.nbd.control import ask
+from frontswap.nbd.asking import ask
 
 assert where  # a fixture
 

@@ -24,7 +24,7 @@ from test_nbd_bases import device, errno_of, mixed
 import frontswap
 import frontswap.nbd.base
 from frontswap.errors import BaseError, ClosedError, ControlError, InUseError, OutOfMemoryError, ParameterError
-from frontswap.nbd.control import ask
+from frontswap.nbd.asking import ask
 from frontswap.nbd.exports import Exports, Wanted
 from frontswap.testing import nbd_client as nbd
 from frontswap.testing.model import Model

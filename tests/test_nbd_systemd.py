@@ -15,7 +15,7 @@ import pytest
 from helpers import FRONTSWAP, PATIENCE, MiB, wait_until
 from nbd import need, run, where
 
-from frontswap.nbd.control import ask
+from frontswap.nbd.asking import ask
 from frontswap.testing.nbd_client import Client
 
 assert where  # a fixture

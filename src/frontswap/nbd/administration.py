@@ -12,7 +12,7 @@ from typing import Any
 from ..area import parse_weight
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
-from .control import Answer, as_json, ask, only_server
+from .control import Answer, as_json, only_server
 from .exports import KEEP, Wanted
 from .server import Server
 
@@ -167,5 +167,7 @@ def set_shares(name: str, *, quota: str | None, weight: str | None, control: Pat
 
 
 def _ask(control: Path | None, what: str, **asked: object) -> Any:
+    from .asking import ask  # http.client: the server, which is here too, does without (control.py)
+
     # Without a deadline: a device may have to be filled with zeros, pages have to go to a base.
     return ask(control or only_server(), f"/{what}", asked, patience=None)

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
 from ..sizes import format_size, parse_size
@@ -24,7 +24,9 @@ from .idle import Idle
 from .locked import check_room, lock_memory, run_realtime
 from .metrics import check_metrics, metrics
 from .server import Server, listen_metrics, listen_tcp, listen_unix
-from .tls import Tls, tls_context
+
+if TYPE_CHECKING:
+    from .tls import Tls
 
 #: seconds in which a second signal means "all the same"
 INSIST = 60.0
@@ -77,7 +79,7 @@ def serve(
         raise ParameterError("tls_cert", None, "given, with --tls-key or --tls-ca")
     if metrics_at is not None:
         check_metrics()
-    tls = None if tls_cert is None else Tls(tls_context(tls_cert, tls_key or tls_cert, tls_ca))
+    tls = None if tls_cert is None else _tls(tls_cert, tls_key or tls_cert, tls_ca)
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
@@ -124,7 +126,7 @@ def serve(
             idle_exports = Idle(opened, idle)
             idle_exports.start()
             stack.callback(idle_exports.stop)
-        _administer(server, asked, scraped, stack)
+        _administer(server, asked, scraped, stack, ready=lock)
         if not quiet:
             shown = f", metrics at http://{_addresses(scraped)}/metrics" if scraped else ""
             locked = f", {format_size(opened.locked)} locked" if lock else ""
@@ -151,9 +153,18 @@ def _listen_control(path: Path | None, stack: ExitStack) -> socket.socket | None
     return made
 
 
-def _administer(server: Server, asked: socket.socket | None, scraped: list[socket.socket], stack: ExitStack) -> None:
+def _tls(certificate: Path, key: Path, authority: Path | None) -> Tls:
+    """TLS, of which a server without it has nothing in its RAM: OpenSSL and asyncio are 7 MiB."""
+    from .tls import Tls, tls_context
+
+    return Tls(tls_context(certificate, key, authority))
+
+
+def _administer(
+    server: Server, asked: socket.socket | None, scraped: list[socket.socket], stack: ExitStack, *, ready: bool
+) -> None:
     """Answer on the control socket, and to Prometheus."""
-    control = Control()
+    control = Control(ready=ready)
     scrape = {("GET", "/metrics"): metrics(lambda: statistics(server))}
     if asked is not None:
         counters = {("GET", "/statistics"): as_json(lambda _: statistics(server))}

@@ -6,13 +6,14 @@ What may enter: the names of metrics. The text is prometheus_client's, the optio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from email.message import Message
 from typing import TYPE_CHECKING, Any
 
 from ..extras import find_package
 from .control import Answer
 
 if TYPE_CHECKING:
+    from email.message import Message
+
     from prometheus_client.core import Metric
 
 Statistics = Callable[[], dict[str, Any]]

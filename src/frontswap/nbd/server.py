@@ -13,13 +13,16 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ListenError, ParameterError
 from .arrivals import arrivals
 from .exports import Export, Exports
 from .negotiation import Agreement, negotiate
 from .protocol import PORT, HangUpError
-from .tls import Tls
+
+if TYPE_CHECKING:
+    from .tls import Tls
 
 #: connections at a time; each has 1 MiB of buffers, and 32 MiB while a large read is answered
 MOST_CONNECTIONS = 256

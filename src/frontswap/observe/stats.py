@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ParameterError
-from ..nbd.control import ask, servers
+from ..nbd.asking import ask
+from ..nbd.control import servers
 from ..sizes import format_size
 from .debugfs import DETAILS, NAMES, default_directory, read
 
