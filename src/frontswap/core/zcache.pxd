@@ -11,6 +11,7 @@ cdef int64_t zcache_held(backend_t *b, pager_t *pg) noexcept nogil
 cdef int64_t pool_limit(pager_t *pg, int64_t most) noexcept nogil
 cdef bint pool_has_slots(pager_t *pg) noexcept nogil
 cdef int64_t pressure_share(int64_t bytes, int level) noexcept nogil
+cdef void await_cleaner(pager_t *pg, int64_t need) noexcept nogil
 cdef bint may_stage(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint rushes(const block_t *block) noexcept nogil
 cdef bint is_granted(pager_t *pg, uint32_t page, int64_t need) noexcept nogil

@@ -49,6 +49,7 @@ from cython.cimports.frontswap.core.segments import record_append, record_drop, 
 from cython.cimports.frontswap.core.shares import pool_charge, pool_held, pool_live, pool_uncharge, share_below
 from cython.cimports.frontswap.core.uapi import (
     add64,
+    backoff,
     int64_t,
     load64,
     loadi,
@@ -58,6 +59,8 @@ from cython.cimports.frontswap.core.uapi import (
     wake,
 )
 from cython.cimports.libc.string import memcpy
+
+PATIENCE = cython.declare(cython.int, 400)  # turns of backoff()
 
 
 def zcache_store(b, pg, ctx, page, data, kind):
@@ -100,6 +103,8 @@ def zcache_store(b, pg, ctx, page, data, kind):
             break
         if write_coldest(pg) != 0:
             break
+    if pg.areas != cython.NULL:
+        await_cleaner(pg, need)
     if load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard):
         return REFUSED_POOL_FULL
     need = (need + UNIT - 1) // UNIT * UNIT
@@ -123,6 +128,22 @@ def zcache_store(b, pg, ctx, page, data, kind):
     if pg.policy.of != cython.NULL:
         policy_stored(pg, page)
     return ACCEPTED
+
+
+def await_cleaner(pg, need):
+    """Let who moves records of an area finish, if there is room for what lives: until its segment is free the pool has
+    them twice, and is full without being so. Some milliseconds; it waits for no page, nor for what we hold.
+    """
+    turn: cython.int = 0
+    while (
+        turn < PATIENCE
+        and load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard)
+        and pool_live(pg) + need <= pool_limit(pg, pg.pool_hard)
+    ):
+        if turn == 0:
+            wake(cython.address(pg.writeback_event))
+        backoff(turn)
+        turn += 1
 
 
 def may_stage(pg, page):
