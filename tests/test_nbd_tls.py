@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ import numpy as np
 import pytest
 from helpers import FRONTSWAP, PATIENCE, MiB, census, left_since, noise, together, wait_until
 from nbd import SIZE, Command, command, need, run, where
+from test_nbd_serve import fails
 
 from frontswap.errors import ParameterError
 from frontswap.nbd.exports import Exports, Wanted
 from frontswap.nbd.protocol import IHAVEOPT, Option, Reply
 from frontswap.nbd.server import Server, listen_tcp
-from frontswap.nbd.tls import Tls, tls_context
+from frontswap.nbd.tls import Tls, psk_context, read_keys, tls_context
 from frontswap.testing.nbd_client import Client, text
 
 assert where  # a fixture
@@ -304,6 +306,47 @@ def test_old_versions_are_refused(ours: Papers) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
     with served(ours) as at, pytest.raises((ssl.SSLError, ConnectionError)):
         at.reads(context)
+
+
+# --- pre-shared keys: Python 3.13 serves them, tests/test_wheel.py has one -----------------------
+
+
+def test_keys_as_psktool_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "keys.psk"
+    file.write_text(f"# two\nboard:{'0f' * 32}\n\na:b:{'Ff' * 16}\n")
+    assert read_keys(file) == {"board": bytes([15] * 32), "a:b": bytes([255] * 16)}
+
+
+@pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ("", "at least one line"),
+        ("board", "line 1"),
+        (f":{'0f' * 32}", "line 1"),
+        (f"board:{'0f' * 32}\nother:{'0f' * 15}", "line 2"),
+        (f"board:{'0f' * 513}", "16 to 512 bytes"),
+        (f"board:{'0g' * 32}", "in hexadecimal"),
+        ("b\xff", "line 1"),
+    ],
+)
+def test_what_is_no_file_of_keys(tmp_path: Path, said: str, where: str) -> None:
+    file = tmp_path / "keys.psk"
+    file.write_text(said, "latin-1")
+    with pytest.raises(ParameterError, match="tls_psk.*" + (where if said != "b\xff" else "utf-8")):
+        read_keys(file)
+    with pytest.raises(ParameterError, match="No such file"):
+        read_keys(tmp_path / "none")
+
+
+def test_pythons_without_them_say_so(where: Path) -> None:
+    file = where / "keys.psk"
+    file.write_text(f"board:{'0f' * 32}\n")
+    options = ["--size=4M", "--memory=8M", f"--socket={where / 'socket'}", f"--tls-psk={file}"]
+    if sys.version_info < (3, 13):
+        with pytest.raises(ParameterError, match=r"Python 3\.13"):
+            psk_context(file)
+        assert "Python 3.13" in fails(*options)
+    assert "--tls-cert: one of them" in fails(*options, "--tls-cert=x")
 
 
 # --- what is left --------------------------------------------------------------------------------

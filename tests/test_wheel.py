@@ -60,6 +60,43 @@ def python_that_builds(version: str) -> Path:
     pytest.skip(f"no Python {version} with venv and headers on this machine")
 
 
+def pre_shared_keys(there: Path, folder: Path) -> None:
+    """A server that lets clients of libnbd and QEMU in by a key, and nobody else."""
+    if not shutil.which("nbdinfo") or not shutil.which("qemu-img"):
+        pytest.skip("all but pre-shared keys: nbdinfo or qemu-img is not installed")
+    keys, at = folder / "keys.psk", folder / "socket"
+    keys.write_text(f"board:{os.urandom(32).hex()}\n")
+    (folder / "wrong").mkdir()
+    (folder / "wrong" / "keys.psk").write_text(f"board:{os.urandom(32).hex()}\n")
+    serve = [
+        str(there / "frontswap"),
+        "serve",
+        "--force",
+        "--size=4M",
+        "--memory=8M",
+        f"--socket={at}",
+        f"--tls-psk={keys}",
+    ]
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            assert "4 MiB" in server.stderr.readline()
+
+            def nbdinfo(name: str, file: Path) -> subprocess.CompletedProcess[str]:
+                uri = f"nbds+unix://{name}@/?socket={at}&tls-psk-file={file}"
+                return subprocess.run(["nbdinfo", uri], capture_output=True, text=True, check=False)
+
+            assert "newstyle-fixed with TLS" in nbdinfo("board", keys).stdout
+            assert nbdinfo("board", folder / "wrong" / "keys.psk").returncode != 0
+            disk = f"driver=nbd,server.type=unix,server.path={at},tls-creds=tls"
+            for username, status in (("board", 0), ("other", 1)):
+                creds = f"tls-creds-psk,id=tls,dir={folder},username={username},endpoint=client"
+                asked = ["qemu-img", "info", "--object", creds, "--image-opts", disk]
+                assert subprocess.run(asked, capture_output=True, check=False).returncode == status
+        finally:
+            server.terminate()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_wheel_works_without_a_compiler(version: str, tmp_path: Path) -> None:
     python = python_that_builds(version)
@@ -96,3 +133,5 @@ def test_wheel_works_without_a_compiler(version: str, tmp_path: Path) -> None:
     )
     assert done.stdout == "True\n"
     assert "pages came back" in done.stderr
+    if version == "3.13":
+        pre_shared_keys(there, tmp_path)

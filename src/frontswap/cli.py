@@ -206,6 +206,7 @@ def run(
 @click.option("--tls-cert", metavar="FILE", type=PATH, help="Speak TLS only: the server's certificate, in PEM.")
 @click.option("--tls-key", metavar="FILE", type=PATH, help="Its key. Default: in the same file.")
 @click.option("--tls-ca", metavar="FILE", type=PATH, help="Let in who has a certificate of this authority only.")
+@click.option("--tls-psk", metavar="FILE", type=PATH, help="TLS by pre-shared keys, lines NAME:KEY. Python 3.13.")
 @click.option("--insecure", is_flag=True, help="--listen on addresses that other machines reach: nothing is encrypted.")
 @click.option(
     "--writethrough", is_flag=True, help="A write is in the base before it is acknowledged, and there after a restart."

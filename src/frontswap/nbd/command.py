@@ -58,6 +58,7 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
+    tls_psk: Path | None,
     force: bool,
     quiet: bool,
 ) -> int:
@@ -77,9 +78,11 @@ def serve(
         raise ParameterError("base", str(base), "with --size; --export has it as NAME:SIZE:BASE")
     if tls_cert is None and (tls_key is not None or tls_ca is not None):
         raise ParameterError("tls_cert", None, "given, with --tls-key or --tls-ca")
+    if tls_cert is not None and tls_psk is not None:
+        raise ParameterError("tls_psk", str(tls_psk), "given, or --tls-cert: one of them")
     if metrics_at is not None:
         check_metrics()
-    tls = None if tls_cert is None else _tls(tls_cert, tls_key or tls_cert, tls_ca)
+    tls = _tls(tls_cert, tls_key, tls_ca, tls_psk)
     logging.basicConfig(format="frontswap serve: %(message)s", level=logging.WARNING)
     wanted = [Wanted("", parse_size(size, "size"), base)] if size is not None else []
     wanted += [parse_export(text) for text in exports]
@@ -153,11 +156,16 @@ def _listen_control(path: Path | None, stack: ExitStack) -> socket.socket | None
     return made
 
 
-def _tls(certificate: Path, key: Path, authority: Path | None) -> Tls:
+def _tls(certificate: Path | None, key: Path | None, authority: Path | None, psk: Path | None) -> Tls | None:
     """TLS, of which a server without it has nothing in its RAM: OpenSSL and asyncio are 7 MiB."""
-    from .tls import Tls, tls_context
+    if certificate is None and psk is None:
+        return None
+    from .tls import Tls, psk_context, tls_context
 
-    return Tls(tls_context(certificate, key, authority))
+    if psk is not None:
+        return Tls(psk_context(psk))
+    assert certificate is not None
+    return Tls(tls_context(certificate, key or certificate, authority))
 
 
 def _administer(

@@ -24,6 +24,8 @@ from ..errors import ParameterError
 PIECE = 256 << 10
 #: seconds that a client has to shake hands for TLS
 PATIENCE = 30.0
+#: bytes of a pre-shared key: 128 bits are the least that a cipher is worth, OpenSSL takes no more than 512
+PSK_LEAST, PSK_MOST = 16, 512
 #: seconds that it has to take the last bytes
 GRACE = 5.0
 _log = logging.getLogger("frontswap.serve")
@@ -51,6 +53,56 @@ def tls_context(certificate: Path, key: Path, authority: Path | None) -> ssl.SSL
             raise ParameterError("tls_ca", str(authority), f"certificates in PEM: {_why(error)}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def psk_context(file: Path) -> ssl.SSLContext:
+    """TLS 1.3 by pre-shared keys: who has one of a file's is let in, and knows that the server has it too.
+
+    Raises:
+        ParameterError: as of read_keys(), or Python's ssl has no pre-shared keys (before 3.13).
+    """
+    keys = read_keys(file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    answer = getattr(context, "set_psk_server_callback", None)
+    if answer is None:
+        raise ParameterError(
+            "tls_psk", str(file), "used with Python 3.13 or later; certificates (--tls-cert) with each"
+        )
+    # 1.2 would need suites of its own, and GnuTLS's client 3.7 crashes in some of them.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # To OpenSSL an empty key, of a name that is not known, is none: it wants a certificate then, and has none.
+    answer(lambda name: keys.get(name or "", b""))
+    return context
+
+
+def read_keys(file: Path) -> dict[str, bytes]:
+    """Keys by the names of clients, from a file.
+
+    It has lines NAME:KEY, KEY in hexadecimal, as GnuTLS's psktool writes them and QEMU, libnbd and nbdkit read them.
+
+    Raises:
+        ParameterError: it cannot be read, has no key, or a line is none.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise ParameterError("tls_psk", str(file), f"a file of pre-shared keys: {_why(error)}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, said = line.rpartition(":")
+        try:
+            key = bytes.fromhex(said)
+        except ValueError:
+            key = b""
+        if not name or not PSK_LEAST <= len(key) <= PSK_MOST:
+            allowed = f"NAME:KEY, with {PSK_LEAST} to {PSK_MOST} bytes of key in hexadecimal"
+            raise ParameterError("tls_psk", f"{file}, line {number}", allowed)
+        found[name] = key
+    if not found:
+        raise ParameterError("tls_psk", str(file), "a file with at least one line NAME:KEY")
+    return found
 
 
 def _why(error: Exception) -> str:
