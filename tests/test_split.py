@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import threading
@@ -408,3 +409,22 @@ value = array[100].copy(); print("wrong:", value)
     assert (
         f"array 2 ({32 * MiB} bytes), bytes {100 * SMALL} to {101 * SMALL - 1}: its record in the swap file" in done.err
     )
+
+
+def test_madvise_says_it_too(new_memory: NewMemory) -> None:
+    """MADV_RANDOM of a whole array; of a part of one it is not followed."""
+    memory = new_memory()
+    array = memory.zeros((256, WHOLE), "u1")
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = ctypes.c_void_p(array.ctypes.data)
+
+    def splits(size: int, advice: int) -> int:
+        before = memory.statistics().splits
+        assert libc.madvise(address, ctypes.c_size_t(size), advice) == 0
+        memory.advise(array, "dontneed")
+        array[:, 0] = 1
+        return memory.statistics().splits - before
+
+    assert splits(array.nbytes // 2, mmap.MADV_RANDOM) == 0
+    assert splits(array.nbytes, mmap.MADV_RANDOM) == 256
+    assert splits(array.nbytes, mmap.MADV_NORMAL) == 0

@@ -1,4 +1,4 @@
-from frontswap.core.layout cimport block_t, extents_t, pager_t
+from frontswap.core.layout cimport block_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:                    # why an allocation was refused; positive values are errno of the swap file
@@ -24,11 +24,8 @@ cdef void arena_trim(pager_t *pg) noexcept nogil
 cdef bint arena_free(pager_t *pg, uint64_t address) noexcept nogil
 cdef uint32_t arena_find(pager_t *pg, uint64_t address) noexcept nogil
 cdef void *map_memory(uint64_t bytes) noexcept nogil
+cdef void array_advise(pager_t *pg, uint32_t number, uint8_t advice) noexcept nogil
 
-cdef uint64_t extent_take(extents_t *e, uint64_t count, uint64_t align) noexcept nogil
-cdef bint extent_give(extents_t *e, uint64_t start, uint64_t count) noexcept nogil
-cdef void extent_insert(extents_t *e, uint32_t at, uint64_t start, uint64_t count) noexcept nogil
-cdef void extent_remove(extents_t *e, uint32_t at) noexcept nogil
 cdef int64_t *counter(pager_t *pg, int how) noexcept nogil
 cdef int backing(pager_t *pg, int64_t allocated, int64_t budget) noexcept nogil
 cdef bint may_hold(pager_t *pg, int64_t bytes, int how, int *error) noexcept nogil

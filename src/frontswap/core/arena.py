@@ -8,6 +8,7 @@ import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
 from cython.cimports.frontswap.core.evict import huge_take
+from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
@@ -61,7 +62,6 @@ from cython.cimports.frontswap.core.watch import watch_look
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memmove, memset
 
-NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 PART_SHIFT = cython.declare(uint8_t, 12)  # of MIN_PAGE
 
 
@@ -76,83 +76,6 @@ def map_memory(bytes):
     madvise(at, bytes, MADV_DONTFORK)
     madvise(at, bytes, MADV_NOHUGEPAGE)
     return at
-
-
-# --- extents -------------------------------------------------------------------------------------
-
-
-def extent_insert(e, at, start, count):
-    """Open a place in the table."""
-    memmove(cython.address(e.start[at + 1]), cython.address(e.start[at]), (e.n - at) * 8)
-    memmove(cython.address(e.count[at + 1]), cython.address(e.count[at]), (e.n - at) * 8)
-    e.start[at] = start
-    e.count[at] = count
-    e.n += 1
-
-
-def extent_remove(e, at):
-    """Close a place in the table."""
-    e.n -= 1
-    memmove(cython.address(e.start[at]), cython.address(e.start[at + 1]), (e.n - at) * 8)
-    memmove(cython.address(e.count[at]), cython.address(e.count[at + 1]), (e.n - at) * 8)
-
-
-def extent_take(e, count, align):
-    """Take `count` units at a multiple of `align`, the lowest that are free; their start, or NOWHERE."""
-    i: uint32_t
-    start: uint64_t
-    lead: uint64_t
-    tail: uint64_t
-    for i in range(e.n):
-        start = (e.start[i] + align - 1) // align * align
-        lead = start - e.start[i]
-        if e.count[i] < lead + count:
-            continue
-        tail = e.count[i] - lead - count
-        if lead and tail:
-            if e.n == e.capacity:
-                return NOWHERE
-            extent_insert(e, i + 1, start + count, tail)
-            e.count[i] = lead
-        elif lead:
-            e.count[i] = lead
-        elif tail:
-            e.start[i] = start + count
-            e.count[i] = tail
-        else:
-            extent_remove(e, i)
-        return start
-    return NOWHERE
-
-
-def extent_give(e, start, count):
-    """Give units back, joined with their neighbours; False if the table is full (they are lost then)."""
-    low: uint32_t = 0
-    high: uint32_t = e.n
-    middle: uint32_t
-    before: cython.bint
-    after: cython.bint
-    while low < high:
-        middle = (low + high) // 2
-        if e.start[middle] < start:
-            low = middle + 1
-        else:
-            high = middle
-    before = low > 0 and e.start[low - 1] + e.count[low - 1] == start
-    after = low < e.n and start + count == e.start[low]
-    if before and after:
-        e.count[low - 1] += count + e.count[low]
-        extent_remove(e, low)
-    elif before:
-        e.count[low - 1] += count
-    elif after:
-        e.start[low] = start
-        e.count[low] += count
-    else:
-        if e.n == e.capacity:
-            return False
-        extent_insert(e, low, start, count)
-    return True
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -373,6 +296,14 @@ def marks_clear(pg, block):
             die("mprotect", error)
     elif mprotect(cython.cast(cython.p_void, block.base), words * 32 * 4096, PROT_READ | PROT_WRITE) != 0:
         die("mprotect", errno)
+
+
+def array_advise(pg, number, advice):
+    """How an array is read, as madvise(2) means it. Of one that has just been freed it says nothing."""
+    block: block_p = cython.address(pg.blocks[number])
+    block.advice = advice
+    if block.parts:
+        pg.blocks[block.parts].advice = advice
 
 
 def array_end(pg, number, counted):

@@ -19,8 +19,8 @@ from cython.cimports.frontswap.core.arena import (
     arena_find,
     arena_free,
     arena_resize,
-    extent_take,
 )
+from cython.cimports.frontswap.core.extents import extent_take
 from cython.cimports.frontswap.core.got import got_add, got_patch_all, image_of
 from cython.cimports.frontswap.core.large import (
     MOST_SHIFT,

@@ -45,8 +45,8 @@ from cython.cimports.frontswap.core.layout import (
     parts_of,
 )
 from cython.cimports.frontswap.core.loose import loose_resume
-from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.pieces import PIECE, protect_lock
+from cython.cimports.frontswap.core.pins import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.reserved import (
     UNREGISTERED,

@@ -1,4 +1,4 @@
-from frontswap.core.layout cimport block_t, context_t, pager_t
+from frontswap.core.layout cimport context_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 
 cdef enum:                    # what a fault ends in
@@ -12,8 +12,6 @@ cdef enum:                    # what a fault ends in
 
 cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
 cdef bint pager_fixed(pager_t *pg, uint64_t address) noexcept nogil
-cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
-cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
 cdef void *readahead_thread(void *argument) noexcept nogil
 
 
@@ -44,8 +42,4 @@ cdef void fill_holes(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
 cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
 cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcept nogil
 cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
-cdef int pin_once(pager_t *pg, uint32_t page) noexcept nogil
-cdef int pin_page(pager_t *pg, uint64_t address, uint32_t page, uint32_t whole) noexcept nogil
-cdef int pin_parts(pager_t *pg, uint64_t address, uint32_t page) noexcept nogil
-cdef void unpin_once(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint out_on_disk(pager_t *pg, uint32_t page) noexcept nogil

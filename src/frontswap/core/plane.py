@@ -15,6 +15,7 @@ from cython.cimports.frontswap.core.arena import (
     arena_find,
     arena_free,
     arena_trim,
+    array_advise,
 )
 from cython.cimports.frontswap.core.budget import budget_left
 from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make, work_enter, work_leave
@@ -42,11 +43,8 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.loose import loose_resume
 from cython.cimports.frontswap.core.maps import dontneed
-from cython.cimports.frontswap.core.pager import (
-    NO_MEMORY,
-    pager_pin,
-    pager_unpin,
-)
+from cython.cimports.frontswap.core.pager import NO_MEMORY
+from cython.cimports.frontswap.core.pins import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.protection import memory_try
 from cython.cimports.frontswap.core.region import region_prepare, region_supported
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, threads_resume
@@ -387,8 +385,7 @@ class Plane(Hooks):
     def set_advice(self, address: int, advice: str) -> None:
         """ "normal", "random" or "sequential" for the whole array."""
         pg: pager_p = self.pager()
-        block: block_p = cython.address(pg.blocks[arena_find(pg, address)])
-        block.advice = pg.blocks[block.parts].advice = ADVICE[advice]
+        array_advise(pg, arena_find(pg, address), ADVICE[advice])
 
     def zap(self, address: int, length: int) -> int:
         """Drop the pages that the range covers whole: they read as zeros. Pinned ones stay: their number."""

@@ -8,6 +8,9 @@ no moment there are two truths, and what is charged stays what it is. It is done
 packed anyway; what leaves clean gives its record up for that, once. (As mm/huge_memory.c splits what reclaim takes, and
 mm/khugepaged.c collapses it.)
 
+What leaves clean stays as it is where the program has protected, or unmapped, something of the array: dirty it could
+not leave what may not be written (UFFDIO_MOVE).
+
 Races: the parts of a page that is not SPLIT are NONE, or for a moment BUSY: by a fault that has seen it SPLIT before,
 and looks again (pager.part_holds()). Nobody waits for that here; the page leaves as it is.
 """
@@ -88,7 +91,7 @@ def split_evict(pg, ctx, page, state):
     first: uint32_t
     count: uint32_t
     i: uint32_t
-    if not wants_parts(pg, block) or not disk_has_room(pg):
+    if not wants_parts(pg, block) or not disk_has_room(pg) or ((state & STATE) == CLEAN and block.marked):
         return -1
     first = first_part(pg, page)
     count = parts_of(pg, page)
@@ -149,6 +152,7 @@ def collapse(pg, page, state):
                 ((word & STATE) != CLEAN and (word & STATE) != DIRTY)
                 or (word & (REF | HOLES)) != 0
                 or (word >> HIGH_SHIFT) != 0
+                or ((word & STATE) == CLEAN and block.marked)
                 or not cas32(cython.address(p.state), word, BUSY)
             ):
                 disown(pg, first, words, i, page)
