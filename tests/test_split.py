@@ -25,8 +25,9 @@ WORDS = SMALL // 8
 
 
 @pytest.fixture(autouse=True)
-def modes_that_split(request: pytest.FixtureRequest) -> None:
+def modes_that_split(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part that is resident would be two mappings more where pages are protected."""
+    monkeypatch.setenv("FRONTSWAP_SPLIT", "follow")
     mode = getattr(request.node, "callspec", None)
     if (mode is not None and "sigsegv" in str(mode.params.get("mode"))) or request.config.getoption(
         "forbid_userfaultfd"
