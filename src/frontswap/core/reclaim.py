@@ -155,7 +155,7 @@ def reclaim_some(pg, ctx, want, passed):
                 cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
                 passed[0] += 1
             elif cas32(cython.address(p.state), state, BUSY):
-                whole = collapse(pg, page, state)
+                whole = collapse(pg, ctx, page, state)
                 if whole:
                     page = whole
                     p = cython.address(pg.pages[page])

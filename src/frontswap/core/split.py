@@ -32,6 +32,7 @@ from cython.cimports.frontswap.core.layout import (
     MIN_PAGE,
     MOST_PARTS,
     NONE,
+    RECLAIM_CONTEXT,
     REF,
     SPLIT,
     STATE,
@@ -70,8 +71,23 @@ def wants_parts(pg, block):
 
 
 def disk_has_room(pg):
-    """False when slots are short, or the disk does not take what it is given: no record is given up for new ones."""
-    return loadi(cython.address(pg.disk_error)) == 0 and not swap_tight(pg)
+    """False when slots are short, the disk does not take what it is given, or nothing more is to be written to it: no
+    record is given up for new ones.
+    """
+    return (
+        loadi(cython.address(pg.disk_error)) == 0 and loadi(cython.address(pg.write_spent)) == 0 and not swap_tight(pg)
+    )
+
+
+def may_repack(pg, ctx):
+    """True if what would leave clean may be packed anew: by the thread that reclaims in the background, so no fault
+    waits for it, and as long as what it writes leaves the pool as fast as it comes.
+    """
+    if pg.splits_any:
+        return True
+    return ctx == cython.address(pg.contexts[RECLAIM_CONTEXT]) and (
+        load64(cython.address(pg.pool_bytes)) <= pg.pool_soft + 2 * cython.cast(int64_t, pg.segment_bytes)
+    )
 
 
 def split_untouched(pg, number, page):
@@ -91,7 +107,9 @@ def split_evict(pg, ctx, page, state):
     first: uint32_t
     count: uint32_t
     i: uint32_t
-    if not wants_parts(pg, block) or not disk_has_room(pg) or ((state & STATE) == CLEAN and block.marked):
+    if not wants_parts(pg, block) or not disk_has_room(pg):
+        return -1
+    if (state & STATE) == CLEAN and (block.marked or not may_repack(pg, ctx)):
         return -1
     first = first_part(pg, page)
     count = parts_of(pg, page)
@@ -123,7 +141,7 @@ def disown(pg, first, words, count, owned):
             store32(cython.address(pg.pages[first + i].state), words[i])
 
 
-def collapse(pg, page, state):
+def collapse(pg, ctx, page, state):
     """From an owned resident part, whose word was `state`, to its page, whole, DIRTY and owned: its number. 0: it is no
     part of a page to be made whole, or cannot be now, and is owned as before.
     """
@@ -136,8 +154,12 @@ def collapse(pg, page, state):
     i: uint32_t
     word: uint32_t
     clean: cython.bint = False
+    repack: cython.bint
     p: page_p
     if parts.whole == 0 or wants_parts(pg, block) or not disk_has_room(pg):
+        return 0
+    repack = block.marked == 0 and may_repack(pg, ctx)
+    if (state & STATE) == CLEAN and not repack:
         return 0
     count = (cython.cast(uint32_t, 1) << block.shift) // MIN_PAGE
     i = (page - parts.first) % count
@@ -152,7 +174,7 @@ def collapse(pg, page, state):
                 ((word & STATE) != CLEAN and (word & STATE) != DIRTY)
                 or (word & (REF | HOLES)) != 0
                 or (word >> HIGH_SHIFT) != 0
-                or ((word & STATE) == CLEAN and block.marked)
+                or ((word & STATE) == CLEAN and not repack)
                 or not cas32(cython.address(p.state), word, BUSY)
             ):
                 disown(pg, first, words, i, page)
