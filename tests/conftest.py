@@ -135,7 +135,7 @@ def use(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> Mode:
 SLOW_WITH_THREADS = """
 test_arguments test_balance test_budget test_descriptors test_fork test_fork_beside test_heap test_injected test_life
 test_loose test_map_parts test_maps test_numpy_results test_order test_recompress test_registration test_reserved
-test_resize test_signals test_streams test_threads test_uring
+test_resize test_signals test_split test_streams test_threads test_uring
 """
 
 

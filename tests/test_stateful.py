@@ -79,10 +79,10 @@ def differences(ours: Array, twin: Array) -> str:
 class MemoryMachine(RuleBasedStateMachine):
     modes: ClassVar[list[Mode]] = MODES
 
-    @initialize(data=st.data(), overcommit=st.booleans())
-    def make(self, data: st.DataObject, overcommit: bool) -> None:
+    @initialize(data=st.data(), overcommit=st.booleans(), split=st.sampled_from(["any", "follow"]))
+    def make(self, data: st.DataObject, overcommit: bool, split: str) -> None:
         mode = data.draw(st.sampled_from([mode for mode in self.modes if not mode.why_not()]))
-        os.environ.update(mode.environment)
+        os.environ.update(mode.environment, FRONTSWAP_SPLIT=split)
         self.memory = frontswap.Memory(LIMIT, overcommit=overcommit)
         self.limit = LIMIT
         self.pairs: list[Pair] = []
@@ -335,6 +335,7 @@ def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRONTSWAP_FAULTS", "sigbus")
     monkeypatch.setenv("FRONTSWAP_EVICT", "move")
     monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
+    monkeypatch.setenv("FRONTSWAP_SPLIT", "follow")
 
 
 MACHINES = [pytest.param(MemoryMachine, id="userfaultfd"), protected(ProtectedMachine, name="sigsegv")]

@@ -18,10 +18,8 @@ from cython.cimports.frontswap.core.arena import (
     arena_allocate,
     arena_find,
     arena_free,
-    page_by_size,
-    page_for,
 )
-from cython.cimports.frontswap.core.uapi import uint32_t, uint64_t
+from cython.cimports.frontswap.core.uapi import uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy, strcpy
 
@@ -54,17 +52,12 @@ def take(face: cython.pointer(face_t), size: uint64_t, zeroed: cython.bint, alwa
     global hint_error
     error: cython.int = 0
     address: uint64_t
-    page: uint32_t
     if not usable(face) or size == 0 or (not hint_wanted and not always and size < face.threshold):
         return calloc(1, size if size else 1) if zeroed else malloc(size if size else 1)
-    if hint_wanted:
-        page = hint_page if hint_page else page_by_size(face.pg, size)
-    else:
-        page = page_for(face.pg, size)
     address = arena_allocate(
         face.pg,
         size,
-        page,
+        hint_page if hint_wanted else face.pg.page,
         hint_typesize if hint_wanted else 0,
         hint_kind if hint_wanted else AUTO,
         0 if hint_wanted else SPARE | ZEROS if zeroed else SPARE,

@@ -26,7 +26,6 @@ from cython.cimports.frontswap.core.areapages import (
     area_store_many,
     area_used,
 )
-from cython.cimports.frontswap.core.arena import extent_give, extent_take
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import (
     buffers_bytes,
@@ -35,6 +34,7 @@ from cython.cimports.frontswap.core.contexts import (
     contexts_for,
     contexts_make,
 )
+from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take
 from cython.cimports.frontswap.core.layout import (
     A_POOL_BYTES,
     MAX_AREAS,
@@ -90,7 +90,6 @@ AREA_COUNTERS = (
     "curr_pages",
     "pool_bytes",
 )
-NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 CLOSED_TURNS = cython.declare(cython.int, 2000)  # of backoff(): 0.1 s at least
 CLOSED_MOST = cython.declare(int64_t, 10_000_000_000)  # nanoseconds
 RECLAIM_STEP = cython.declare(int64_t, 50_000_000)  # nanoseconds

@@ -8,11 +8,14 @@ import cython
 from cython.cimports.frontswap.core.codec import codec_choice_init
 from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
 from cython.cimports.frontswap.core.evict import huge_take
+from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_NORMAL,
     CHUNK_SHIFT,
+    MIN_PAGE,
     MOST_MAP_PAGE,
+    MOST_PARTS,
     SIDE_PROTECTION,
     SIDE_THREAD,
     SPARE_ARRAY,
@@ -59,7 +62,7 @@ from cython.cimports.frontswap.core.watch import watch_look
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memmove, memset
 
-NOWHERE = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
+PART_SHIFT = cython.declare(uint8_t, 12)  # of MIN_PAGE
 
 
 def map_memory(bytes):
@@ -75,83 +78,6 @@ def map_memory(bytes):
     return at
 
 
-# --- extents -------------------------------------------------------------------------------------
-
-
-def extent_insert(e, at, start, count):
-    """Open a place in the table."""
-    memmove(cython.address(e.start[at + 1]), cython.address(e.start[at]), (e.n - at) * 8)
-    memmove(cython.address(e.count[at + 1]), cython.address(e.count[at]), (e.n - at) * 8)
-    e.start[at] = start
-    e.count[at] = count
-    e.n += 1
-
-
-def extent_remove(e, at):
-    """Close a place in the table."""
-    e.n -= 1
-    memmove(cython.address(e.start[at]), cython.address(e.start[at + 1]), (e.n - at) * 8)
-    memmove(cython.address(e.count[at]), cython.address(e.count[at + 1]), (e.n - at) * 8)
-
-
-def extent_take(e, count, align):
-    """Take `count` units at a multiple of `align`, the lowest that are free; their start, or NOWHERE."""
-    i: uint32_t
-    start: uint64_t
-    lead: uint64_t
-    tail: uint64_t
-    for i in range(e.n):
-        start = (e.start[i] + align - 1) // align * align
-        lead = start - e.start[i]
-        if e.count[i] < lead + count:
-            continue
-        tail = e.count[i] - lead - count
-        if lead and tail:
-            if e.n == e.capacity:
-                return NOWHERE
-            extent_insert(e, i + 1, start + count, tail)
-            e.count[i] = lead
-        elif lead:
-            e.count[i] = lead
-        elif tail:
-            e.start[i] = start + count
-            e.count[i] = tail
-        else:
-            extent_remove(e, i)
-        return start
-    return NOWHERE
-
-
-def extent_give(e, start, count):
-    """Give units back, joined with their neighbours; False if the table is full (they are lost then)."""
-    low: uint32_t = 0
-    high: uint32_t = e.n
-    middle: uint32_t
-    before: cython.bint
-    after: cython.bint
-    while low < high:
-        middle = (low + high) // 2
-        if e.start[middle] < start:
-            low = middle + 1
-        else:
-            high = middle
-    before = low > 0 and e.start[low - 1] + e.count[low - 1] == start
-    after = low < e.n and start + count == e.start[low]
-    if before and after:
-        e.count[low - 1] += count + e.count[low]
-        extent_remove(e, low)
-    elif before:
-        e.count[low - 1] += count
-    elif after:
-        e.start[low] = start
-        e.count[low] += count
-    else:
-        if e.n == e.capacity:
-            return False
-        extent_insert(e, low, start, count)
-    return True
-
-
 # --- arrays ---------------------------------------------------------------------------------------
 
 
@@ -161,11 +87,6 @@ def page_by_size(pg, size):
     while page > 4096 and (size < 16 * cython.cast(uint64_t, page) or page > pg.limit // 512):
         page //= 2
     return page
-
-
-def page_for(pg, size):
-    """Page size for an array that does not say: the one that this Memory was made with, or one by its size."""
-    return pg.page if pg.page else page_by_size(pg, size)
 
 
 def counter(pg, how):
@@ -226,12 +147,13 @@ def place(pg, bytes, page, how, error):
     # a heap here (core/heap.py), takes the word before for the size of the memory, and must find none.
     chunks = ((room << shift) + 8 + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
     contexts_for(pg, page)
-    number = pg.free_block
-    if number == 0 and pg.used_blocks + 1 >= pg.max_blocks:
+    number = block_take(pg)
+    if number == 0:
         error[0] = NO_ADDRESSES
         return 0
     at = extent_take(cython.address(pg.space), chunks, 1 if shift <= CHUNK_SHIFT else 1 << (shift - CHUNK_SHIFT))
     if at == NOWHERE:
+        block_give(pg, number)
         error[0] = NO_ADDRESSES
         return 0
     first = extent_take(cython.address(pg.ids), room, 1)
@@ -241,14 +163,9 @@ def place(pg, bytes, page, how, error):
         extent_give(cython.address(pg.space), at, chunks)
         if first != NOWHERE:
             extent_give(cython.address(pg.ids), first, room)
+        block_give(pg, number)
         return 0
-    if number:
-        pg.free_block = pg.blocks[number].first
-    else:
-        pg.used_blocks += 1
-        number = pg.used_blocks
     block = cython.address(pg.blocks[number])
-    memset(block, 0, cython.sizeof(block[0]))
     block.base = pg.base + (at << CHUNK_SHIFT)
     block.bytes = bytes
     block.first = cython.cast(uint32_t, first)
@@ -261,6 +178,8 @@ def place(pg, bytes, page, how, error):
     block.growing = (how & GROWING) != 0
     block.loose = (how & LOOSE) != 0
     block.reserved = block.marked = (how & RESERVED) != 0
+    block.follows = (how & FOLLOWS) != 0
+    parts_place(pg, number)
     if loadi(cython.address(pg.registered)) == 0:
         block_huge(pg, block, True)
     elif pg.side == SIDE_THREAD:
@@ -271,14 +190,80 @@ def place(pg, bytes, page, how, error):
     return number
 
 
+def block_take(pg):
+    """The number of a block that nobody has, all zeros, under the lock; 0: there is none."""
+    number: uint32_t = pg.free_block
+    if number:
+        pg.free_block = pg.blocks[number].first
+    elif pg.used_blocks + 1 < pg.max_blocks:
+        pg.used_blocks += 1
+        number = pg.used_blocks
+    else:
+        return 0
+    memset(cython.address(pg.blocks[number]), 0, cython.sizeof(pg.blocks[number]))
+    return number
+
+
+def block_give(pg, number):
+    """End of block_take()."""
+    pg.blocks[number].first = pg.free_block
+    pg.free_block = number
+
+
+def parts_place(pg, number):
+    """Ids for the parts of an array's pages, under the lock: a block of 4 KiB pages at its addresses. Where there is no
+    room for them its pages are never split, nor where that would cost what is scarce: mappings, or RAM that has no disk
+    behind it (small records take more).
+    """
+    block: block_p = cython.address(pg.blocks[number])
+    parts: block_p
+    room: uint64_t = (cython.cast(uint64_t, block.room) << block.shift) // MIN_PAGE
+    first: uint64_t
+    other: uint32_t
+    count: uint32_t = (cython.cast(uint32_t, 1) << block.shift) // MIN_PAGE
+    if not block.follows or count == 1 or count > MOST_PARTS or pg.side == SIDE_PROTECTION or pg.file < 0:
+        return
+    other = block_take(pg)
+    if other == 0:
+        return
+    first = extent_take(cython.address(pg.ids), room, 1)
+    if first == NOWHERE:
+        block_give(pg, other)
+        return
+    parts = cython.address(pg.blocks[other])
+    parts.base = block.base
+    parts.first = cython.cast(uint32_t, first)
+    parts.pages = parts.room = cython.cast(uint32_t, room)
+    parts.shift = PART_SHIFT
+    parts.loose = block.loose
+    parts.whole = number
+    block.parts = other
+
+
+def parts_end(pg, block):
+    """End of parts_place(). None of them has a state any more."""
+    number: uint32_t = block.parts
+    if number:
+        block.parts = 0
+        pg.blocks[number].whole = 0
+        extent_give(cython.address(pg.ids), pg.blocks[number].first, pg.blocks[number].room)
+        block_give(pg, number)
+
+
 def array_begin(pg, number, bytes, typesize, kind, how):
     """A block's life as an array begins, under the lock; its address."""
     block: block_p = cython.address(pg.blocks[number])
+    parts: block_p = cython.address(pg.blocks[block.parts])
     pg.serial += 1
     block.bytes = bytes
     block.advice = ADVICE_NORMAL
     block.spare = (how & SPARE) != 0
     codec_choice_init(cython.address(block.choice), typesize, kind if kind >= 0 else pg.codec_kind)
+    if block.parts:
+        parts.bytes = bytes
+        parts.advice = ADVICE_NORMAL
+        parts.serial = pg.serial
+        parts.choice = block.choice
     store32(cython.address(block.serial), pg.serial)
     store32(cython.address(block.live), 1)
     return block.base
@@ -313,6 +298,14 @@ def marks_clear(pg, block):
         die("mprotect", errno)
 
 
+def array_advise(pg, number, advice):
+    """How an array is read, as madvise(2) means it. Of one that has just been freed it says nothing."""
+    block: block_p = cython.address(pg.blocks[number])
+    block.advice = advice
+    if block.parts:
+        pg.blocks[block.parts].advice = advice
+
+
 def array_end(pg, number, counted):
     """The end of a block whose array is freed. Inside the gate, without the lock.
 
@@ -336,14 +329,14 @@ def array_end(pg, number, counted):
     add64(counted, -(cython.cast(int64_t, block.pages - block.dropped) << block.shift))
     extent_give(cython.address(pg.space), block.chunk, block.chunks)
     extent_give(cython.address(pg.ids), block.first, block.room)
-    block.first = pg.free_block
-    pg.free_block = number
+    parts_end(pg, block)
+    block_give(pg, number)
     unlock(cython.address(pg.arena_lock))
 
 
 def arena_allocate(pg, bytes, page, typesize, kind, how, error):
-    """Addresses for `bytes` (> 0) in pages of `page`; 0 and `*error` when refused. They read as zeros, but for
-    SPARE without ZEROS.
+    """Addresses for `bytes` (> 0) in pages of `page` (0: by its size, and by its faults); 0 and `*error` when refused.
+    They read as zeros, but for SPARE without ZEROS.
 
     The first that does not fit in the limit with the others has the arena registered.
     """
@@ -353,6 +346,9 @@ def arena_allocate(pg, bytes, page, typesize, kind, how, error):
     failed: cython.int = 0
     again: cython.bint
     looked: cython.int = 0
+    if page == 0:
+        page = page_by_size(pg, bytes)
+        how |= FOLLOWS
     page = max(page, pg.least_page)
     if how & SPARE:
         address = spare_begin(pg, bytes, page, typesize, kind, how)
@@ -424,6 +420,8 @@ def arena_resize(pg, address, bytes):
             add64(counter(pg, how), grown)
         if grown <= 0 or may_hold(pg, grown, how, cython.address(error)):
             block.bytes = bytes
+            if block.parts:
+                pg.blocks[block.parts].bytes = bytes
             store32(cython.address(block.pages), cython.cast(uint32_t, pages))
             if loadi(cython.address(pg.registered)) == 0:
                 block_huge(pg, block, True)
@@ -568,6 +566,7 @@ def spare_take(pg, bytes, page, how):
             cython.cast(uint32_t, 1) << block.shift == page
             and pages <= block.pages <= most
             and (block.growing != 0) == ((how & GROWING) != 0)
+            and (block.follows != 0) == ((how & FOLLOWS) != 0)
         ):
             spare_remove(pg, i)
             add64(cython.address(pg.spare_bytes), -(cython.cast(int64_t, block.pages) << block.shift))

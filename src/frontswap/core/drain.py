@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.layout import (
     RECORD_LOG,
     REF,
     STATE,
+    block_p,
     context_p,
     holder,
     is_kept_out,
@@ -72,11 +73,12 @@ def last_page(pg):
     """One more than the highest page in use."""
     last: uint32_t = 0
     i: uint32_t
+    block: block_p
     for i in range(1, pg.used_blocks + 1):
-        if load32(cython.address(pg.blocks[i].live)) == 1:
-            if pg.blocks[i].first + pg.blocks[i].pages > last:
-                last = pg.blocks[i].first + pg.blocks[i].pages
-    return last
+        block = cython.address(pg.blocks[i])
+        if load32(cython.address(block.live)) == 1 or block.whole:
+            last = max(last, block.first + block.pages)
+    return min(last, pg.max_pages)
 
 
 def drain_page(pg, ctx, page, number):

@@ -24,12 +24,15 @@ from cython.cimports.frontswap.core.layout import (
     RECORD,
     RECORD_NONE,
     REF,
+    SPLIT,
     STATE,
     block_p,
     bytes_p,
+    first_part,
     page_address,
     page_bytes,
     page_p,
+    parts_of,
 )
 from cython.cimports.frontswap.core.region import region_allow, region_close, region_complete, region_fill, region_keep
 from cython.cimports.frontswap.core.uapi import (
@@ -406,8 +409,17 @@ def evict_page(pg, ctx, page, low, high):
     """
     freed: int64_t
     size: int64_t
+    gone: cython.int = 0
+    first: uint32_t
+    i: uint32_t
     p: page_p = cython.address(pg.pages[page])
     state: uint32_t = load32(cython.address(p.state))
+    if (state & STATE) == SPLIT:
+        first = first_part(pg, page)
+        if first:
+            for i in range(first, first + parts_of(pg, page)):
+                gone += evict_page(pg, ctx, i, i, i + 1)
+        return gone
     if ((state & STATE) != CLEAN and (state & STATE) != DIRTY) or (state >> HIGH_SHIFT) != 0:
         return 0
     if not cas32(cython.address(p.state), state, BUSY):

@@ -28,7 +28,11 @@ from cython.cimports.frontswap.core.layout import (
     MAX_STACKS,
     SIDE_PROTECTION,
     SIDE_THREAD,
+    SPLIT,
     STATE,
+    block_p,
+    first_part,
+    parts_of,
 )
 from cython.cimports.frontswap.core.leases import leases_check, slots_in_use
 from cython.cimports.frontswap.core.loose import loose_forked
@@ -241,6 +245,8 @@ def protect_clean(pg, block, first, end):
     start: uint32_t = 0
     run: uint32_t = 0
     state: uint32_t
+    part: uint32_t
+    parts: block_p = cython.address(pg.blocks[block.parts])
     error: cython.int
     for i in range(first, end + 1):
         state = 0
@@ -248,6 +254,9 @@ def protect_clean(pg, block, first, end):
             state = load32(cython.address(pg.pages[block.first + i].state)) & STATE
             if state == BUSY:
                 die("a page is owned by nobody in a forked child", EFAULT)
+            if state == SPLIT:
+                part = first_part(pg, block.first + i) - parts.first
+                protect_clean(pg, parts, part, part + parts_of(pg, block.first + i))
         if state == CLEAN:
             if run == 0:
                 start = i

@@ -19,9 +19,8 @@ from cython.cimports.frontswap.core.arena import (
     arena_find,
     arena_free,
     arena_resize,
-    extent_take,
-    page_for,
 )
+from cython.cimports.frontswap.core.extents import extent_take
 from cython.cimports.frontswap.core.got import got_add, got_patch_all, image_of
 from cython.cimports.frontswap.core.large import (
     MOST_SHIFT,
@@ -65,9 +64,9 @@ def heap_take(n, zeroed, growing, elsewhere):
     error: cython.int = 0
     how: cython.int = SPARE | ZEROS if zeroed else SPARE
     more: cython.int = GROWING if growing else 0
-    address: uint64_t = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how | more, cython.address(error))
+    address: uint64_t = arena_allocate(heap, n, heap.page, 0, AUTO, how | more, cython.address(error))
     if address == 0 and growing and error == NO_ADDRESSES:
-        address = arena_allocate(heap, n, page_for(heap, n), 0, AUTO, how, cython.address(error))
+        address = arena_allocate(heap, n, heap.page, 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     if address == 0:
         set_errno(ENOMEM)

@@ -96,6 +96,8 @@ COUNTER_NAMES = (
     "overshoots",
     "busy_pages",
     "brakes",
+    "splits",
+    "collapses",
 )
 
 if len(COUNTER_NAMES) != COUNTERS:

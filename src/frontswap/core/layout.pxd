@@ -11,6 +11,7 @@
 #               BUSY    one thread owns the page and is changing it
 #               POISON  not resident, its record is lost; every access ends in SIGBUS or EIO
 #               GONE    swap areas: an exclusive load took it, its reader has the only copy
+#               SPLIT   no unit any more: its parts are pages of their own, of 4 KiB, and it has neither record nor frame
 #   bit  4      REF     came back soon after it left: one more round in the queue. In an area with shares: loaded from
 #                       the pool since the hand came by (shed.py). Who clears it does not own the page: CAS
 #   bit  5      SLOT    the slot has the page. In an area that is beside what bits 6-7 say (writethrough); behind
@@ -31,6 +32,9 @@
 # * Eviction of a DIRTY page: BUSY, UFFDIO_MOVE into a frame of our own, store, OUT. Writers after the
 #   move fault and find BUSY. Without MOVE: BUSY, write-protect, store, MADV_DONTNEED, OUT.
 # * Freeing takes BUSY too: an eviction in flight would bring freed data back.
+# * A page becomes SPLIT, and whole again, by its owner, who owns all that it is made of: see split.py. Who owns a part
+#   looks then whether its page is SPLIT (part_holds()), and lets go of it if not; who makes a page whole owns that first
+#   and looks at its parts then. So either he waits for the part or gives up, or its owner sees him.
 # * Nobody who owns a page waits for another page. Cleaners skip what is BUSY. (A batch does, upwards only,
 #   and after it has its context: those it waits for never wait for it.)
 #
@@ -57,6 +61,7 @@ cdef enum:
     BUSY = 4
     POISON = 5
     GONE = 6
+    SPLIT = 7
     STATE = 15
     REF = 16
     SLOT = 32
@@ -71,6 +76,8 @@ cdef enum:
     HIGH_SHIFT = 16
     STREAMS_SEEN = 4
     FAULTS_SEEN = 16          # of those that no stream has
+    ALONE_SEEN = 32           # of them, to tell who walks along beside many others from who reads at random
+    MOST_PARTS = 16           # of a page: what is made "by its size" has 64 KiB at most
 
 cdef enum:
     CHUNK_SHIFT = 21          # address space is handed out in 2 MiB: an array starts a new one
@@ -187,6 +194,8 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_OVERSHOOTS
     C_BUSY_PAGES
     C_BRAKES
+    C_SPLITS
+    C_COLLAPSES
     COUNTERS
 
 ctypedef struct page_t:       # 24 bytes: all that a page costs beside its record
@@ -233,6 +242,12 @@ ctypedef struct block_t:      # an array
     uint8_t loose             # mapped without a reservation: its pages count in `allocated` when they are touched
     uint8_t marked            # some bits of `gone` or `fixed` are of its pages
     uint8_t reserved          # mapped without access, 4 KiB a page: what of it counts says core/pieces.py
+    uint8_t follows           # its pages are as large as its size wants, nobody has said how large
+    uint8_t small             # its pages leave in parts: see split.py. This and what follows is a hint, written racily
+    uint8_t turns             # how often it has gone back to whole pages
+    int32_t alone             # faults that were alone, less those that were not
+    uint32_t parts            # the block of its parts, 0: it has none. That one has no life of its own: `live` is 0
+    uint32_t whole            # of a block of parts: the array's block
     uint32_t foreign          # 4 KiB pieces of it that something else is mapped over: see core/foreign.py
     uint32_t dropped          # pages all of which has been unmapped
     uint32_t dropping         # threads that unmap a part of it
@@ -240,6 +255,7 @@ ctypedef struct block_t:      # an array
     uint32_t next_stream
     int64_t seen[FAULTS_SEEN]  # where the last faults were that no stream has
     uint32_t next_seen
+    uint32_t lately[ALONE_SEEN]  # their pages, by index, plus 1
     codec_choice choice
 
 ctypedef struct segment_t:
@@ -517,6 +533,7 @@ cdef struct pager_t:
     int side                  # SIDE_*
     bint use_move
     bint use_poison
+    bint splits_any           # for tests: pages are split, and made whole again, whatever the faults were
     uint32_t least_page       # bytes of the smallest page that an array may have
     uint32_t page             # bytes of a page of whatever does not say; 0: by its size, see page_by_size()
     int64_t mappings_share    # SIDE_PROTECTION: that all arenas of this process may come to be split into
@@ -720,6 +737,19 @@ cdef inline uint64_t page_address(pager_t *pg, uint32_t page) noexcept nogil:
 
 cdef inline uint32_t page_bytes(pager_t *pg, uint32_t page) noexcept nogil:
     return <uint32_t>1 << pg.blocks[pg.pages[page].block].shift
+
+cdef inline uint32_t parts_of(pager_t *pg, uint32_t page) noexcept nogil:
+    """How many parts a page has that is SPLIT; of a page that may be another array's by now as many as one can have."""
+    cdef uint32_t count = page_bytes(pg, page) // MIN_PAGE
+    return count if count < MOST_PARTS else MOST_PARTS
+
+cdef inline uint32_t first_part(pager_t *pg, uint32_t page) noexcept nogil:
+    """The first part of a page, 0: its array has none. Who does not own the page has a hint, of an array that may be gone;
+    what it leads to is in the table."""
+    cdef block_t *block = &pg.blocks[pg.pages[page].block]
+    cdef block_t *parts = &pg.blocks[block.parts]
+    cdef uint64_t first = parts.first + ((<uint64_t>(page - block.first) << block.shift) // MIN_PAGE)
+    return <uint32_t>first if block.parts and first + MOST_PARTS <= pg.max_pages else 0
 
 cdef inline bint is_let_in(pager_t *pg, uint64_t address) noexcept nogil:
     """True if somebody may be let in to these 4 KiB of a reserved mapping: OPEN or GUARDED, see core/pieces.py."""

@@ -7,8 +7,9 @@ before a thread waits for what lies in it; freeing the memory ends that. A lock 
 
 import cython
 from cython.cimports.frontswap.core.got import got_add
-from cython.cimports.frontswap.core.layout import DIRTY, HIGH_SHIFT, HOLES, STATE, pager_p
-from cython.cimports.frontswap.core.pager import pager_pin, spot_find, spot_t
+from cython.cimports.frontswap.core.layout import DIRTY, HIGH_SHIFT, HOLES, SPLIT, STATE, pager_p
+from cython.cimports.frontswap.core.pager import spot_find, spot_part, spot_t
+from cython.cimports.frontswap.core.pins import pager_pin
 from cython.cimports.frontswap.core.seam import in_arena, pager_of
 from cython.cimports.frontswap.core.uapi import (
     EBUSY,
@@ -28,15 +29,21 @@ def hold(pg, address):
     """Pin the page of an address, if it is not; where nothing more may be pinned it stays as it is."""
     spot: spot_t
     state: uint32_t
+    number: uint32_t
+    page: uint32_t
     signals: sigset_t
     if not spot_find(pg, address, cython.address(spot)):
         return
-    state = load32(cython.address(pg.pages[spot.page].state))
+    number = spot.number
+    page = spot.page
+    state = load32(cython.address(pg.pages[page].state))
+    if (state & STATE) == SPLIT and spot_part(pg, cython.address(spot)):
+        state = load32(cython.address(pg.pages[spot.page].state))
     if (state & STATE) == DIRTY and (state & HOLES) == 0 and (state >> HIGH_SHIFT) != 0:
         return
     # Not to be interrupted inside of the gate by a handler that faults: see arena.py.
     block_signals(cython.address(signals))
-    pager_pin(pg, cython.address(pg.blocks[spot.number]), spot.page)
+    pager_pin(pg, cython.address(pg.blocks[number]), page)
     restore_signals(cython.address(signals))
 
 

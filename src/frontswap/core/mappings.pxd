@@ -48,6 +48,7 @@ cdef int refuse(int error) noexcept nogil
 cdef void *failed(int error) noexcept nogil
 cdef void *map_ours(void *address, size_t n, int protection, int flags, int fd, long offset) noexcept nogil
 cdef int advise(void *address, size_t n, int advice) noexcept nogil
+cdef void advise_array(uint64_t address, size_t n, int advice) noexcept nogil
 cdef int our_madvise(void *address, size_t n, int advice) noexcept nogil
 cdef int our_posix_madvise(void *address, size_t n, int advice) noexcept nogil
 cdef int our_mlock(const void *address, size_t n) noexcept nogil

@@ -9,6 +9,7 @@ unmapped, protected and moved: core/maps.py.
 """
 
 import cython
+from cython.cimports.frontswap.core.arena import arena_find, array_advise
 from cython.cimports.frontswap.core.got import got_add
 from cython.cimports.frontswap.core.layout import pager_p
 from cython.cimports.frontswap.core.maps import (
@@ -23,7 +24,7 @@ from cython.cimports.frontswap.core.maps import (
 from cython.cimports.frontswap.core.remap import map_move
 from cython.cimports.frontswap.core.reserved import reserve_take, reserve_wanted
 from cython.cimports.frontswap.core.seam import MAX_PAGERS, in_arena, pager_of, taken
-from cython.cimports.frontswap.core.uapi import EINVAL, ENOMEM, loadi, set_errno, uint64_t
+from cython.cimports.frontswap.core.uapi import EINVAL, ENOMEM, loadi, set_errno, uint8_t, uint32_t, uint64_t
 
 
 def refuse(error):
@@ -45,6 +46,8 @@ def advise(address, n, advice):
         if pg == cython.NULL:
             return ENOMEM
         return dontneed(pg, cython.cast(uint64_t, address), n, advice != MADV_FREE)
+    if MADV_NORMAL <= advice <= MADV_SEQUENTIAL:
+        advise_array(cython.cast(uint64_t, address), n, advice)
     if (
         MADV_NORMAL <= advice <= MADV_WILLNEED
         or MADV_MERGEABLE <= advice <= MADV_NOHUGEPAGE
@@ -56,6 +59,16 @@ def advise(address, n, advice):
     ):
         return 0
     return EINVAL
+
+
+def advise_array(address, n, advice):
+    """MADV_NORMAL, MADV_RANDOM or MADV_SEQUENTIAL of a whole array; of a part of one it is not followed."""
+    pg: pager_p = pager_of(address)
+    number: uint32_t
+    if pg != cython.NULL:
+        number = arena_find(pg, address)
+        if number and pg.blocks[number].base == address and n >= pg.blocks[number].bytes:
+            array_advise(pg, number, cython.cast(uint8_t, advice))
 
 
 def our_madvise(address, n, advice):
@@ -71,6 +84,8 @@ def our_posix_madvise(address, n, advice):
     """posix_madvise(3), which returns its errno; its POSIX_MADV_DONTNEED is a hint, and glibc ignores it."""
     if not in_arena(address, n):
         return real_posix_madvise(address, n, advice)
+    if MADV_NORMAL <= advice <= MADV_SEQUENTIAL:
+        advise_array(cython.cast(uint64_t, address), n, advice)
     return 0 if MADV_NORMAL <= advice <= MADV_DONTNEED else EINVAL
 
 

@@ -26,6 +26,7 @@ cdef void after_commit() noexcept nogil
 cdef int protect_parts(uint64_t address, uint64_t end, int protection) noexcept nogil
 cdef bint any_gone(uint64_t address, uint64_t n) noexcept nogil
 cdef bint is_zeros(pager_t *pg, block_t *block, uint64_t page) noexcept nogil
+cdef bint has_zeros(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint is_fixed(block_t *block, uint64_t page, uint64_t low, uint64_t high) noexcept nogil
 cdef void set_fixed(block_t *block, uint64_t page, uint64_t low, uint64_t high, bint on) noexcept nogil
 cdef int fix(uint32_t number, uint64_t low, uint64_t high, int protection) noexcept nogil

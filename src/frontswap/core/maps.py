@@ -24,7 +24,6 @@ from cython.cimports.frontswap.core.arena import (
     arena_find,
     arena_free,
     counter,
-    page_for,
 )
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.large import heap, heap_base, heap_end, is_large
@@ -38,13 +37,16 @@ from cython.cimports.frontswap.core.layout import (
     OUT,
     RECORD_SAME,
     SIDE_PROTECTION,
+    SPLIT,
     STATE,
     block_p,
+    first_part,
     page_p,
+    parts_of,
 )
 from cython.cimports.frontswap.core.loose import loose_resume
-from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.pieces import PIECE, protect_lock
+from cython.cimports.frontswap.core.pins import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.registration import arena_register
 from cython.cimports.frontswap.core.reserved import (
     UNREGISTERED,
@@ -122,7 +124,7 @@ def map_take(n, flags, elsewhere):
     if heap.least_page > MOST_MAP_PAGE:
         elsewhere[0] = True
         return cython.NULL
-    address = arena_allocate(heap, size, page_for(heap, size), 0, AUTO, how, cython.address(error))
+    address = arena_allocate(heap, size, heap.page, 0, AUTO, how, cython.address(error))
     elsewhere[0] = address == 0 and error == NO_ADDRESSES
     return cython.cast(cython.p_void, address)
 
@@ -332,24 +334,35 @@ def is_zeros(pg, block, page):
     """True if a page is known to read as zeros: it need not be touched for that, and may be one that was emptied while
     the program has it protected.
     """
-    p: page_p = cython.address(pg.pages[block.first + cython.cast(uint32_t, page)])
-    state: uint32_t
-    found: cython.bint = False
+    found: cython.bint
     signals: sigset_t
     block_signals(cython.address(signals))
     gate_enter(pg)
-    if loadi(cython.address(pg.registered)):
-        state = load32(cython.address(p.state))
-        found = (state & STATE) == NONE
-        if (
-            ((state & STATE) == CLEAN or (state & STATE) == OUT)
-            and (state & KIND) == RECORD_SAME
-            and cas32(cython.address(p.state), state, BUSY)
-        ):
-            found = p.where == 0
-            store32(cython.address(p.state), state)
+    found = loadi(cython.address(pg.registered)) and has_zeros(pg, block.first + cython.cast(uint32_t, page))
     gate_leave(pg)
     restore_signals(cython.address(signals))
+    return found
+
+
+def has_zeros(pg, page):
+    """is_zeros() inside of the gate, by the page's number."""
+    p: page_p = cython.address(pg.pages[page])
+    state: uint32_t = load32(cython.address(p.state))
+    found: cython.bint = (state & STATE) == NONE
+    i: uint32_t
+    if (state & STATE) == SPLIT and cas32(cython.address(p.state), state, BUSY):  # or it could become whole meanwhile
+        found = True
+        for i in range(parts_of(pg, page)):
+            found = found and has_zeros(pg, first_part(pg, page) + i)
+        store32(cython.address(p.state), state)
+        return found
+    if (
+        ((state & STATE) == CLEAN or (state & STATE) == OUT)
+        and (state & KIND) == RECORD_SAME
+        and cas32(cython.address(p.state), state, BUSY)
+    ):
+        found = p.where == 0
+        store32(cython.address(p.state), state)
     return found
 
 

@@ -1,4 +1,4 @@
-from frontswap.core.layout cimport block_t, context_t, pager_t
+from frontswap.core.layout cimport context_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 
 cdef enum:                    # what a fault ends in
@@ -12,15 +12,15 @@ cdef enum:                    # what a fault ends in
 
 cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
 cdef bint pager_fixed(pager_t *pg, uint64_t address) noexcept nogil
-cdef int pager_pin(pager_t *pg, block_t *block, uint32_t page) noexcept nogil
-cdef void pager_unpin(pager_t *pg, uint32_t page) noexcept nogil
 cdef void *readahead_thread(void *argument) noexcept nogil
 
 
 ctypedef struct spot_t:       # the page that an address lies in
     uint64_t address
     uint64_t chunk
-    uint32_t number
+    uint32_t array            # its block
+    uint32_t number           # and that of its page: the same, or that of the parts of its pages
+    uint32_t whole            # the page that this one is a part of, 0: of none
     uint32_t serial
     uint32_t shift
     uint32_t page
@@ -28,16 +28,18 @@ ctypedef struct spot_t:       # the page that an address lies in
     int64_t at                # bytes from the beginning of the array
 
 cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
+cdef bint spot_part(pager_t *pg, spot_t *spot) noexcept nogil
 cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
+cdef bint part_holds(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef bint is_shut(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef bint backed(pager_t *pg, int64_t bytes) noexcept nogil
-cdef int fault(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
+cdef int fault(pager_t *pg, spot_t *spot, bint write, context_t **ctx) noexcept nogil
 cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,
                   bint ahead) noexcept nogil
+cdef void trace_page(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef void wait_for_memory(pager_t *pg, context_t *ctx, int64_t size, int error, int turn) noexcept nogil
 cdef void fill_holes(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
 cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
 cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcept nogil
 cdef void lost_message(pager_t *pg, uint32_t page, bint on_disk, int cause) noexcept nogil
-cdef int pin_once(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint out_on_disk(pager_t *pg, uint32_t page) noexcept nogil

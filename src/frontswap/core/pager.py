@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     HIGH_SHIFT,
     HOLES,
     KIND,
+    MIN_PAGE,
     NONE,
     OUT,
     POISON,
@@ -35,15 +36,18 @@ from cython.cimports.frontswap.core.layout import (
     REF,
     REQUESTS,
     SLOT,
+    SPLIT,
     STATE,
     block_p,
     context_p,
+    first_part,
     is_kept_out,
     is_let_in,
     page_address,
     page_bytes,
     page_p,
     pager_p,
+    parts_of,
     request_t,
     segment_of,
 )
@@ -51,6 +55,7 @@ from cython.cimports.frontswap.core.reclaim import BRIEF, PATIENT, charge, queue
 from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
+from cython.cimports.frontswap.core.split import split_untouched, wants_parts
 from cython.cimports.frontswap.core.streams import JUMPS, request_page, stream_note
 from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
 from cython.cimports.frontswap.core.trace import trace_note
@@ -67,6 +72,7 @@ from cython.cimports.frontswap.core.uapi import (
     lock,
     sleep_on,
     store32,
+    uint8_t,
     uint32_t,
     uint64_t,
     unlock,
@@ -109,6 +115,8 @@ def spot_find(pg, address, spot):
     spot.number = load32(cython.address(pg.chunks[spot.chunk]))
     block = cython.address(pg.blocks[spot.number])
     spot.serial = load32(cython.address(block.serial))
+    spot.array = spot.number
+    spot.whole = 0
     spot.shift = block.shift
     index = (address - block.base) >> spot.shift
     if spot.number == 0 or index >= block.pages or block.first + index >= pg.max_pages:
@@ -119,6 +127,26 @@ def spot_find(pg, address, spot):
     return True
 
 
+def spot_part(pg, spot):
+    """From a page that is SPLIT to its part that the address lies in; False: it is no page of this array any more."""
+    number: uint32_t = load32(cython.address(pg.blocks[spot.number].parts))
+    parts: block_p = cython.address(pg.blocks[number])
+    index: uint64_t = (spot.address - parts.base) // MIN_PAGE
+    if number == 0 or spot.whole or index >= parts.pages or parts.first + index >= pg.max_pages:
+        return False
+    spot.whole = spot.page
+    spot.number = number
+    spot.page = parts.first + cython.cast(uint32_t, index)
+    spot.index = cython.cast(uint32_t, index)
+    spot.shift = parts.shift
+    return True
+
+
+def part_holds(pg, spot):
+    """False if the owned page is a part of one that has become whole since."""
+    return spot.whole == 0 or (load32(cython.address(pg.pages[spot.whole].state)) & STATE) == SPLIT
+
+
 def spot_holds(pg, spot):
     """True if the owned page is the one that the address means.
 
@@ -126,14 +154,22 @@ def spot_holds(pg, spot):
     looked at then. So either the free waits for this page, or it is seen here. So it is with `pages` and an array
     that becomes shorter.
     """
-    block: block_p = cython.address(pg.blocks[spot.number])
+    block: block_p = cython.address(pg.blocks[spot.array])
+    parts: block_p = cython.address(pg.blocks[spot.number])
+    if (
+        load32(cython.address(block.live)) != 1
+        or load32(cython.address(block.serial)) != spot.serial
+        or load32(cython.address(pg.chunks[spot.chunk])) != spot.array
+        or parts.shift != spot.shift
+        or parts.first + spot.index != spot.page
+    ):
+        return False
+    if spot.whole == 0:
+        return spot.index < load32(cython.address(block.pages))
     return (
-        load32(cython.address(block.live)) == 1
-        and load32(cython.address(block.serial)) == spot.serial
-        and load32(cython.address(pg.chunks[spot.chunk])) == spot.number
-        and block.shift == spot.shift
-        and block.first + spot.index == spot.page
-        and spot.index < load32(cython.address(block.pages))
+        block.parts == spot.number
+        and block.first + (spot.index >> (block.shift - spot.shift)) == spot.whole
+        and (spot.index >> (block.shift - spot.shift)) < load32(cython.address(block.pages))
     )
 
 
@@ -195,6 +231,18 @@ def fault(pg, spot, write, ctx):
             backoff(turn)
             turn += 1
             continue
+        if (state & STATE) == SPLIT:
+            if charged:
+                uncharge(pg, size)
+            if backing:
+                add64(cython.address(pg.allocated), -size)
+            charged = backing = False
+            if not spot_part(pg, spot):
+                result = STRAY
+                break
+            p = cython.address(pg.pages[spot.page])
+            size = cython.cast(int64_t, 1) << spot.shift
+            continue
         if (state & STATE) == DIRTY and (state & HOLES) != 0:
             if not cas32(cython.address(p.state), state, BUSY):
                 continue
@@ -215,6 +263,14 @@ def fault(pg, spot, write, ctx):
         if is_shut(pg, spot):  # no room is made for it
             result = SHUT
             break
+        if (state & STATE) == NONE and spot.whole == 0 and wants_parts(pg, cython.address(pg.blocks[spot.number])):
+            if cas32(cython.address(p.state), state, BUSY):
+                if not spot_holds(pg, spot):
+                    store32(cython.address(p.state), state)
+                    result = STRAY
+                    break
+                split_untouched(pg, spot.number, spot.page)
+            continue
         # NONE or OUT: pay first, own the page then. Who owns a page waits for nobody.
         if (state & STATE) != CLEAN and not charged:
             if charge(pg, ctx, size, PATIENT) < 0:
@@ -238,6 +294,10 @@ def fault(pg, spot, write, ctx):
             store32(cython.address(p.state), state)
             result = STRAY
             break
+        if not part_holds(pg, spot):
+            store32(cython.address(p.state), state)
+            result = RETRY
+            break
         # Again, for who takes back what was committed says so first, and owns the page then.
         if is_shut(pg, spot):
             store32(cython.address(p.state), state)
@@ -250,7 +310,7 @@ def fault(pg, spot, write, ctx):
             more = 0
             # Who records wants to see all that is asked for: no readahead.
             if pg.trace != cython.NULL:
-                trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
+                trace_page(pg, spot)
             elif pg.blocks[spot.number].advice != ADVICE_RANDOM:
                 more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index, spot.at) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
@@ -268,7 +328,7 @@ def fault(pg, spot, write, ctx):
         frontswap_invalidate_page(pg, spot.page, state)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
         if pg.trace != cython.NULL:
-            trace_note(pg, spot.serial, spot.index, cython.cast(uint32_t, size))
+            trace_page(pg, spot)
         store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
         result = RESOLVED
         break
@@ -277,6 +337,12 @@ def fault(pg, spot, write, ctx):
     if backing:
         add64(cython.address(pg.allocated), -size)
     return result
+
+
+def trace_page(pg, spot):
+    """Record a page that is asked for, in units that an array keeps: a part counts as its page."""
+    shift: uint8_t = pg.blocks[spot.array].shift
+    trace_note(pg, spot.serial, spot.index >> (shift - spot.shift), cython.cast(uint32_t, 1) << shift)
 
 
 def wait_for_memory(pg, ctx, size, error, turn):
@@ -397,71 +463,6 @@ def page_lost(pg, page, state, cause):
     return LOST
 
 
-# --- pins --------------------------------------------------------------------------------------
-
-
-def pin_once(pg, page):
-    """Pin a page if it is resident and writable: RESOLVED, RETRY if it is not, or NO_MEMORY."""
-    size: int64_t = page_bytes(pg, page)
-    p: page_p = cython.address(pg.pages[page])
-    state: uint32_t = load32(cython.address(p.state))
-    if (state & STATE) != DIRTY or (state & HOLES) != 0:
-        return RETRY
-    if (state >> HIGH_SHIFT) == 0xFFFF:
-        return NO_MEMORY
-    if not cas32(cython.address(p.state), state, BUSY):
-        return RETRY
-    # Taken page by page as they are pinned: two threads that pin at once do not both find room.
-    if (state >> HIGH_SHIFT) == 0 and add64(cython.address(pg.pinned), size) + size > pg.budget // 2:
-        add64(cython.address(pg.pinned), -size)
-        store32(cython.address(p.state), state)
-        return NO_MEMORY
-    store32(cython.address(p.state), state + (cython.cast(uint32_t, 1) << HIGH_SHIFT))
-    return RESOLVED
-
-
-def pager_pin(pg, block, page):
-    """Bring a page in, writable, and keep it resident; RESOLVED, or what the fault ended in.
-
-    NO_MEMORY: more than half of the budget would be pinned.
-    """
-    result: cython.int
-    turn: cython.int = 0
-    while True:
-        result = pager_fault(pg, block.base + (cython.cast(uint64_t, page - block.first) << block.shift), True)
-        if result < 0:
-            return result
-        if result == SHUT:
-            return STRAY
-        gate_enter(pg)
-        result = pin_once(pg, page)
-        gate_leave(pg)
-        if result != RETRY:
-            return result
-        backoff(turn)
-        turn += 1
-
-
-def pager_unpin(pg, page):
-    """End of pager_pin()."""
-    p: page_p = cython.address(pg.pages[page])
-    state: uint32_t
-    turn: cython.int = 0
-    gate_enter(pg)
-    while True:
-        state = load32(cython.address(p.state))
-        if (state & STATE) != BUSY and cas32(cython.address(p.state), state, BUSY):
-            break
-        backoff(turn)
-        turn += 1
-    if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0:
-        state -= cython.cast(uint32_t, 1) << HIGH_SHIFT
-        if (state >> HIGH_SHIFT) == 0:
-            add64(cython.address(pg.pinned), -cython.cast(int64_t, page_bytes(pg, page)))
-    store32(cython.address(p.state), state)
-    gate_leave(pg)
-
-
 # --- readahead -----------------------------------------------------------------------------------
 
 
@@ -471,6 +472,14 @@ def prefetch(pg, ctx, page, more):
     state: uint32_t = load32(cython.address(p.state))
     size: int64_t
     own: context_p = ctx
+    count: uint32_t
+    i: uint32_t
+    if (state & STATE) == SPLIT:
+        page = first_part(pg, page)
+        count = parts_of(pg, page) if page else 0
+        for i in range(count):
+            prefetch(pg, ctx, page + i, cython.cast(cython.int, count - 1 - i))
+        return
     if (state & STATE) != OUT:
         return
     size = page_bytes(pg, page)

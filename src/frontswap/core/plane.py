@@ -15,6 +15,7 @@ from cython.cimports.frontswap.core.arena import (
     arena_find,
     arena_free,
     arena_trim,
+    array_advise,
 )
 from cython.cimports.frontswap.core.budget import budget_left
 from cython.cimports.frontswap.core.contexts import buffers_bytes, contexts_for, contexts_make, work_enter, work_leave
@@ -42,11 +43,8 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.loose import loose_resume
 from cython.cimports.frontswap.core.maps import dontneed
-from cython.cimports.frontswap.core.pager import (
-    NO_MEMORY,
-    pager_pin,
-    pager_unpin,
-)
+from cython.cimports.frontswap.core.pager import NO_MEMORY
+from cython.cimports.frontswap.core.pins import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.protection import memory_try
 from cython.cimports.frontswap.core.region import region_prepare, region_supported
 from cython.cimports.frontswap.core.registration import arena_present, arena_register, threads_resume
@@ -159,6 +157,7 @@ class Plane(Hooks):
         mappings_most: int,
         move: bool,
         huge: int,
+        splits_any: bool,
         early: bool,
         keep: object,
     ):
@@ -182,6 +181,7 @@ class Plane(Hooks):
         pg.side = SIDES[faults]
         pg.mappings_share = mappings_most // 2  # the other half is the program's
         pg.use_move = move
+        pg.splits_any = splits_any
         pg.use_poison = pg.side != SIDE_PROTECTION and (uffd_features() & UFFD_FEATURE_POISON) != 0
         self.map_tables(limit_most)
         pg.file = pg.files[0] = file
@@ -209,8 +209,9 @@ class Plane(Hooks):
         pg: pager_p = self.pg
         arena_pages: uint64_t = pg.size // 4096
         largest: uint64_t = max(pg.max_page, PAGE_TABLE)
-        pg.max_pages = cython.cast(uint32_t, min(arena_pages + 1, 0xFFFFFFF0))
-        pg.max_blocks = cython.cast(uint32_t, min(pg.size >> CHUNK_SHIFT, 1 << 22)) + 2
+        # Pages, and their parts: see parts_place().
+        pg.max_pages = cython.cast(uint32_t, min(arena_pages + arena_pages // 2 + 1, 0xFFFFFFF0))
+        pg.max_blocks = 2 * cython.cast(uint32_t, min(pg.size >> CHUNK_SHIFT, 1 << 22)) + 2
         pg.max_slots = cython.cast(uint32_t, pg.size // pg.segment_bytes * 5 // 4 + 64)
         pg.ram_slots = cython.cast(uint32_t, limit_most // pg.segment_bytes) * 2 + 16
         # One largest page more than the arena: it starts at a multiple of it, and of a huge page.
@@ -384,7 +385,7 @@ class Plane(Hooks):
     def set_advice(self, address: int, advice: str) -> None:
         """ "normal", "random" or "sequential" for the whole array."""
         pg: pager_p = self.pager()
-        pg.blocks[arena_find(pg, address)].advice = ADVICE[advice]
+        array_advise(pg, arena_find(pg, address), ADVICE[advice])
 
     def zap(self, address: int, length: int) -> int:
         """Drop the pages that the range covers whole: they read as zeros. Pinned ones stay: their number."""

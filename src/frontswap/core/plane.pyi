@@ -35,6 +35,7 @@ class Plane(Hooks):
         mappings_most: int,
         move: bool,
         huge: int,
+        splits_any: bool,
         early: bool,
         keep: object,
     ) -> None: ...

@@ -28,13 +28,17 @@ from cython.cimports.frontswap.core.layout import (
     QUEUE_END,
     RECLAIM_CONTEXT,
     REF,
+    SPLIT,
     STATE,
     context_p,
+    first_part,
     page_bytes,
     page_p,
     pager_p,
+    parts_of,
 )
 from cython.cimports.frontswap.core.segments import write_coldest
+from cython.cimports.frontswap.core.split import collapse, split_evict
 from cython.cimports.frontswap.core.uapi import (
     add64,
     backoff,
@@ -124,6 +128,7 @@ def reclaim_some(pg, ctx, want, passed):
     size: int64_t = 0
     freed: int64_t = 0
     huge: int64_t
+    whole: uint32_t
     p: page_p
     lock(cython.address(pg.queue_lock))
     while n < BATCH and size < want:
@@ -139,7 +144,7 @@ def reclaim_some(pg, ctx, want, passed):
         page = popped[i]
         p = cython.address(pg.pages[page])
         state = load32(cython.address(p.state))
-        if (state & STATE) in (NONE, OUT, POISON):
+        if (state & STATE) in (NONE, OUT, POISON, SPLIT):
             passed[0] += 1
             continue  # freed, or evicted by advice
         if (state & STATE) != BUSY:
@@ -150,13 +155,28 @@ def reclaim_some(pg, ctx, want, passed):
                 cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
                 passed[0] += 1
             elif cas32(cython.address(p.state), state, BUSY):
+                whole = collapse(pg, ctx, page, state)
+                if whole:
+                    page = whole
+                    p = cython.address(pg.pages[page])
+                    state = DIRTY
                 if (state & STATE) == CLEAN:
+                    huge = evict_parts(pg, ctx, page, state)
+                    if huge >= 0:
+                        freed += huge
+                        continue
                     clean[cleans] = page
                     clean_states[cleans] = state
                     cleans += 1
                     continue
                 if fill_holes_of(pg, page, cython.address(state)):
                     huge = evict_huge(pg, ctx, page, 0, QUEUE_END)
+                    if huge == 0 and whole == 0:
+                        huge = evict_parts(pg, ctx, page, state)
+                        if huge >= 0:
+                            freed += huge
+                            continue
+                        huge = 0
                     if huge == 0:
                         dirty[dirties] = page
                         dirty_states[dirties] = state
@@ -185,6 +205,19 @@ def reclaim_some(pg, ctx, want, passed):
             if pg.pages[popped[i]].next == 0:
                 queue_push(pg, popped[i])
         unlock(cython.address(pg.queue_lock))
+    return freed
+
+
+def evict_parts(pg, ctx, page, state):
+    """split_evict(), and its parts that would not go are queued."""
+    first: uint32_t = first_part(pg, page)
+    count: uint32_t = parts_of(pg, page)
+    i: uint32_t
+    freed: int64_t = split_evict(pg, ctx, page, state)
+    if freed >= 0:
+        for i in range(first, first + count):
+            if (load32(cython.address(pg.pages[i].state)) & STATE) not in (NONE, OUT):
+                queue_add(pg, i)
     return freed
 
 

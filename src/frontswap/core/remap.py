@@ -8,7 +8,6 @@ from cython.cimports.frontswap.core.arena import (
     NO_ADDRESSES,
     arena_allocate,
     arena_resize,
-    page_for,
 )
 from cython.cimports.frontswap.core.large import heap
 from cython.cimports.frontswap.core.layout import block_p
@@ -81,9 +80,9 @@ def map_move(address, old, new, flags, error):
     if (flags & MREMAP_MAYMOVE) == 0:
         return cython.NULL
     how = MAPPED | (LOOSE if block.loose else 0)
-    moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how | GROWING, error)
+    moved = arena_allocate(heap, new, heap.page, 0, AUTO, how | GROWING, error)
     if moved == 0 and error[0] == NO_ADDRESSES:
-        moved = arena_allocate(heap, new, page_for(heap, new), 0, AUTO, how, error)
+        moved = arena_allocate(heap, new, heap.page, 0, AUTO, how, error)
     if moved == 0:
         error[0] = ENOMEM
         return cython.NULL

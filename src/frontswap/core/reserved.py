@@ -32,7 +32,6 @@ from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.large import heap, is_large
 from cython.cimports.frontswap.core.layout import BUSY, DIRTY, NONE, SIDE_PROTECTION, STATE, page_p
 from cython.cimports.frontswap.core.loose import crossing
-from cython.cimports.frontswap.core.pager import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.pieces import (
     CLOSED,
     ENDED,
@@ -46,6 +45,7 @@ from cython.cimports.frontswap.core.pieces import (
     piece_run,
     piece_set,
 )
+from cython.cimports.frontswap.core.pins import pager_pin, pager_unpin
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     MADV_DONTNEED,

@@ -3,11 +3,16 @@ from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 
 cdef enum:
     JUMPS = 2                 # a direction, beside 1 and -1
+    ALONE = 32                # so many more faults that are alone than others want small pages
+    ALONE_MOST = 64
+    MOST_TURNS = 6
 
 cdef int stream_note(pager_t *pg, block_t *block, uint32_t index, int64_t at) noexcept nogil
 cdef void readahead_request(pager_t *pg, uint32_t first, uint32_t count, int direction) noexcept nogil
 cdef uint32_t request_page(const request_t *request, uint32_t i) noexcept nogil
 
+cdef bint is_beside(block_t *block, uint32_t index) noexcept nogil
+cdef void lean(pager_t *pg, block_t *block, int by) noexcept nogil
 cdef int follows(stream_t *s, uint32_t index) noexcept nogil
 cdef int64_t jumps(const stream_t *s, int64_t at) noexcept nogil
 cdef int64_t trend(block_t *block, int64_t at) noexcept nogil

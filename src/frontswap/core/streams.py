@@ -13,13 +13,15 @@ looks at every page itself.
 import cython
 from cython.cimports.frontswap.core.layout import (
     ADVICE_SEQUENTIAL,
+    ALONE_SEEN,
     FAULTS_SEEN,
     REQUESTS,
     STREAMS_SEEN,
+    block_p,
     request_t,
     stream_p,
 )
-from cython.cimports.frontswap.core.uapi import int64_t, lock, uint32_t, unlock, wake
+from cython.cimports.frontswap.core.uapi import int32_t, int64_t, lock, uint32_t, unlock, wake
 
 LAGS = cython.declare(uint32_t, 4)  # so many who jump in turn are told apart
 VOTES = cython.declare(uint32_t, 3)  # distances at least
@@ -60,6 +62,9 @@ def stream_note(pg, block, index, at):
                 s.ahead = index
             s.direction = direction
             stream_along(pg, block, s, index)
+            # Two neighbours are one record that lies across them.
+            if s.streak > (1 if block.whole else 0):
+                lean(pg, block, -4)
             return direction
     s = cython.address(block.streams[block.next_stream % STREAMS_SEEN])
     block.next_stream += 1
@@ -74,7 +79,52 @@ def stream_note(pg, block, index, at):
         s.taken = 0
         s.direction = JUMPS
         stream_jump(pg, block, s, at)
+    else:
+        lean(pg, block, -2 if is_beside(block, index) else 1)
     return 0
+
+
+def is_beside(block, index):
+    """True if a page is a neighbour of those that have been asked for lately: some walk along, more of them than there
+    are streams. It is one of those itself from now on.
+    """
+    i: uint32_t
+    page: uint32_t = index + 1
+    found: uint32_t = 0
+    for i in range(ALONE_SEEN):
+        if block.lately[i] + 1 == page:
+            found |= 1
+        elif block.lately[i] + 2 == page:
+            found |= 2
+        elif block.lately[i] == page + 1:
+            found |= 4
+        elif block.lately[i] == page + 2:
+            found |= 8
+    block.lately[block.next_seen % ALONE_SEEN] = page
+    if block.whole == 0:
+        return (found & 5) != 0
+    return (found & 3) == 3 or (found & 12) == 12
+
+
+def lean(pg, block, by):
+    """Which pages suit an array: more and more faults that are alone (`by` > 0) want small ones.
+
+    Each time that it goes back to whole pages it takes twice as many of them to leave these again: who reads runs of
+    some pages at random would have it go to and fro.
+    """
+    array: block_p = cython.address(pg.blocks[block.whole]) if block.whole else block
+    turns: uint32_t = min(array.turns, cython.cast(uint32_t, MOST_TURNS))
+    alone: int32_t = array.alone + by
+    if array.parts == 0:
+        return
+    if array.small and alone <= 0:
+        array.small = 0
+        array.turns = turns + 1
+        alone = 0
+    elif not array.small and alone >= ALONE << turns:
+        array.small = 1
+        alone = ALONE_MOST
+    array.alone = min(max(alone, 0), (ALONE_MOST if array.small else ALONE << MOST_TURNS))
 
 
 def follows(s, index):

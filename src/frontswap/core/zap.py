@@ -4,7 +4,18 @@ import cython
 from cython.cimports.frontswap.core.evict import uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
-from cython.cimports.frontswap.core.layout import BUSY, CLEAN, DIRTY, HIGH_SHIFT, NONE, STATE, page_p
+from cython.cimports.frontswap.core.layout import (
+    BUSY,
+    CLEAN,
+    DIRTY,
+    HIGH_SHIFT,
+    NONE,
+    SPLIT,
+    STATE,
+    first_part,
+    page_p,
+    parts_of,
+)
 from cython.cimports.frontswap.core.region import region_close
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
@@ -90,6 +101,7 @@ def pager_zap(pg, block, first, count, freeing):
     resident: uint32_t = 0
     untouched: uint32_t = 0
     state: uint32_t
+    stay: uint32_t
     turn: cython.int = 0
     p: page_p
     if loadi(cython.address(pg.registered)) == 0:
@@ -112,6 +124,24 @@ def pager_zap(pg, block, first, count, freeing):
             turn += 1
             continue
         if (state & STATE) == NONE and run == 0:
+            i += 1
+            continue
+        if (state & STATE) == SPLIT:
+            zap_run(pg, block, first + i - run, run, resident, untouched)
+            run = resident = untouched = 0
+            # Owned while its parts go: who would use one now sees that, and lets go. (Who owns a part waits for nobody,
+            # so it may be waited for.)
+            if not cas32(cython.address(p.state), state, BUSY):
+                continue
+            stay = pager_zap(
+                pg,
+                cython.address(pg.blocks[block.parts]),
+                first_part(pg, first + i),
+                parts_of(pg, first + i),
+                freeing,
+            )
+            pinned += stay != 0
+            store32(cython.address(p.state), SPLIT if stay else NONE)
             i += 1
             continue
         if (state & STATE) == DIRTY and (state >> HIGH_SHIFT) != 0 and not freeing:

@@ -60,7 +60,8 @@ class Memory:
         Args:
             limit: bytes of RAM for its arrays, resident and compressed together; at least 16 MiB.
             swap: directory (or new file) for the swap file; "auto": TMPDIR or /var/tmp; None: no disk.
-            page: unit of eviction, 4096 to 2 MiB and a power of two; "auto": by the size of each array.
+            page: unit of eviction, 4096 to 2 MiB and a power of two; "auto": by the size of each array, and then by how
+                it is used: what is read at random gets pages of 4 KiB.
                 A page of 2 MiB needs a limit of 256 MiB or more, smaller ones in proportion.
                 Where userfaultfd is forbidden, a large limit has larger pages (docs/design.md, "Without userfaultfd").
             backends: stacks in front of the swap file, first to last: "zcache" (compressed RAM), "limit:size=1GiB /
@@ -271,7 +272,8 @@ class Memory:
 
         "willneed": read it in now, in the background. "cold": evict it now. "dontneed": its contents are
         not needed any more; pages that the part covers whole read as zeros afterwards. "sequential": long
-        readahead. "random": none. "normal": readahead where accesses are in sequence.
+        readahead. "random": none, and pages of 4 KiB. "normal": readahead where accesses are in sequence, small pages
+        where they are at random (small and large only where nobody has said how large a page is).
 
         Raises:
             KernelSupportError: "cold", and the kernel does not let us follow the pages (from then on).

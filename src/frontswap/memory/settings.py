@@ -47,6 +47,7 @@ class Settings:
     faults: str  #: who catches them: "sigbus", "thread", "sigsegv"
     mappings: int  #: that this process may have
     move: bool
+    splits_any: bool  #: for tests: pages are split, and made whole again, whatever the faults were
     huge: int  #: arrays from so many bytes on ask for huge pages, as long as all fits in the limit; 0: none
     early: bool
 
@@ -100,6 +101,7 @@ class Settings:
             and faults != "sigsegv"
             and kernel_features()["move"],
             huge=huge_from(),
+            splits_any=_choice("FRONTSWAP_SPLIT", ("follow", "any")) == "any",
             early=_choice("FRONTSWAP_REGISTER", ("late", "early")) == "early",
         )
         return replace(settings, page=settings.checked_page(page))

@@ -186,6 +186,7 @@ def _plane(settings: Settings, swap: SwapFile | None) -> Plane:
             mappings_most=settings.mappings,
             move=settings.move,
             huge=settings.huge,
+            splits_any=settings.splits_any,
             early=settings.early,
             keep=swap,
         )

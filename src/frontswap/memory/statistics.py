@@ -63,6 +63,8 @@ class Statistics:
     evicted_clean: int  #: pages evicted without compression: their record was still good
     evicted_dirty: int  #: pages evicted through the hooks
     evicted_huge: int  #: huge pages that left in one piece (each is many of evicted_dirty)
+    splits: int  #: pages that have been split: their parts, of 4 KiB, come and go alone
+    collapses: int  #: and that have become whole again
     direct_reclaims: int  #: faults that had to evict first
     readaheads: int  #: pages brought in before they were asked for
     busy_pages: int  #: evictions refused by the kernel: the page was in use (pinned for I/O)

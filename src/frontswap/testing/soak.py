@@ -1,10 +1,10 @@
 """The soak: many threads, racing reclaim, every byte checked. The first wrong one ends it.
 
 ``python -m frontswap.testing.soak`` runs cells of the matrix {SIGBUS, handler thread} x {MOVE,
-write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB}, and those of SIGSEGV under a filter that forbids
-userfaultfd, as a container's does. Each is a process of its own: 8 threads on
-arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays
-of their own; one takes backends out from behind them and puts others there; one lowers and raises the limit; one forks
+write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB, split: 64 KiB, split and made whole at every turn}, and
+those of SIGSEGV under a filter that forbids userfaultfd, as a container's does. Each is a process of its own: 8 threads
+on arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays of their
+own; one takes backends out from behind them and puts others there; one lowers and raises the limit; one forks
 (``forks``). Exit status 1 after any wrong byte, hang or death, also of a forked process.
 """
 
@@ -40,7 +40,7 @@ FAULTS = ("sigbus", "thread")
 EVICTS = ("move", "wp")
 FORBIDDEN = ("sigsegv", "wp")  #: userfaultfd is
 USERS = ("root", "user")
-PAGES = ("4K", "64K", "2M")
+PAGES = ("4K", "64K", "2M", "split")
 HAMMERS = 6
 CHURNERS = 2
 RAISED = 1.25  #: times the limit, now and then
@@ -91,13 +91,15 @@ class Cell:
             "FRONTSWAP_FAULTS": "auto" if self.forbidden else self.faults,
             "FRONTSWAP_EVICT": self.evict,
             "FRONTSWAP_RECOMPRESS": "eager",
+            "FRONTSWAP_SPLIT": "any",
         }
 
 
 def all_cells() -> list[Cell]:
     """The whole matrix."""
     ways = [*itertools.product(FAULTS, EVICTS), FORBIDDEN]
-    return [Cell(*way, user, page) for way, user, page in itertools.product(ways, USERS, PAGES)]
+    cells = [Cell(*way, user, page) for way, user, page in itertools.product(ways, USERS, PAGES)]
+    return [cell for cell in cells if not (cell.forbidden and cell.page == "split")]
 
 
 # --- inside a cell -------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ def all_cells() -> list[Cell]:
 class Shared:
     """The array that the hammers share, its shadow, and what they found."""
 
-    def __init__(self, memory: Memory, size: int, page: int, salt: int) -> None:
+    def __init__(self, memory: Memory, size: int, page: int | str, salt: int) -> None:
         self.array = memory.empty(size // 8, "u8", page=page)
         self.granules = size // hammer.GRANULE
         self.shadow = np.zeros((HAMMERS, self.granules), "u8")
@@ -151,7 +153,7 @@ class Shared:
             self.stop.value = 1
 
 
-def churn(memory: Memory, shared: Shared, most: int, page: int, seed: int) -> None:
+def churn(memory: Memory, shared: Shared, most: int, page: int | str, seed: int) -> None:
     """Allocate, fill, advise, check and free arrays, and give advice on the shared one."""
     rng = random.Random(seed)
     while not shared.stop.value:
@@ -225,14 +227,15 @@ def change_limit(memory: Memory, shared: Shared, limit: int, page: int, seed: in
 def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float = 1) -> dict[str, Any]:
     """Run one cell in this process (which has the cell's user and environment already)."""
     faulthandler.dump_traceback_later((seconds * 4 + 120) * patience, exit=True)
-    page = parse_size(cell.page, "page")
+    page = "auto" if cell.page == "split" else cell.page
     memory = Memory(limit, page=page)
     shared = Shared(memory, limit // 8 * 28, page, seed)
     most = 0
     work: list[tuple[Any, ...]] = [(shared.run, t, seed * 100 + t) for t in range(HAMMERS)]
     work += [(churn, memory, shared, limit // 4, page, seed * 100 + 50 + t) for t in range(CHURNERS)]
     work.append((change_backends, memory, shared, seed * 100 + 99))
-    work.append((change_limit, memory, shared, limit, page, seed * 100 + 97))
+    largest = parse_size("64K" if page == "auto" else page, "page")
+    work.append((change_limit, memory, shared, limit, largest, seed * 100 + 97))
     work.append((shared.fork, memory, seed * 100 + 98, patience))
     threads = [threading.Thread(target=shared.watch, args=one) for one in work]
     for thread in threads:
@@ -316,6 +319,7 @@ def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tu
         f"{found['limits']:,} limits, {counts['faults']:,} faults, "
         f"{counts['evicted_dirty']:,} + {counts['evicted_clean']:,} evictions, {counts['slot_loads']:,} from disk, "
         f"{counts['recompressed_pages']:,} recompressed, "
+        f"{counts['splits']:,} split, {counts['collapses']:,} whole again, "
         f"at most {format_size(found['most'])} of {format_size(found['limit'])}"
     )
     if found["problems"]:
