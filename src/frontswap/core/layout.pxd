@@ -739,8 +739,9 @@ cdef inline uint32_t page_bytes(pager_t *pg, uint32_t page) noexcept nogil:
     return <uint32_t>1 << pg.blocks[pg.pages[page].block].shift
 
 cdef inline uint32_t parts_of(pager_t *pg, uint32_t page) noexcept nogil:
-    """How many parts a page has that is SPLIT."""
-    return page_bytes(pg, page) // MIN_PAGE
+    """How many parts a page has that is SPLIT. As first_part(): who does not own it has a hint."""
+    cdef uint32_t count = page_bytes(pg, page) // MIN_PAGE
+    return count if count < MOST_PARTS else MOST_PARTS
 
 cdef inline uint32_t first_part(pager_t *pg, uint32_t page) noexcept nogil:
     """The first part of a page, 0: its array has none. Who does not own the page has a hint, of an array that may be gone;
