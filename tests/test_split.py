@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, MiB, Mode, ballast, held, noise, quiet, run_child, same, together, walk
+from helpers import Array, MiB, Mode, ballast, cold, held, noise, quiet, run_child, same, together, walk
 from test_injected import TOOLS
 
 import frontswap
@@ -105,6 +106,23 @@ def test_random_advice_splits_at_once(mode: Mode, new_memory: NewMemory) -> None
     now = quiet(memory)
     assert (now.splits, now.resident_bytes) == (256, 256 * WHOLE), "what was dropped is whole again"
     assert array.sum() == 512
+
+
+def test_readahead_of_pages_that_are_split(mode: Mode, new_memory: NewMemory) -> None:
+    """All their parts come."""
+    memory = new_memory()
+    twin = walk(MiB // 8).reshape(-1, WORDS)
+    array = memory.zeros(twin.shape)
+    memory.advise(array, "random")
+    array[:] = twin
+    cold(memory, array)
+    before = memory.statistics()
+    assert before.splits == MiB // WHOLE
+    assert before.resident_bytes == 0
+    memory.advise(array, "willneed")
+    now = quiet(memory)
+    assert (now.readaheads - before.readaheads, now.resident_bytes) == (MiB // SMALL, MiB)
+    same(array, twin)
 
 
 def test_sequential_advice_and_a_given_page_never_split(new_memory: NewMemory) -> None:
@@ -201,6 +219,32 @@ def test_pins(mode: Mode, any_time: None, memory: frontswap.Memory) -> None:
             assert memory.statistics().resident_bytes >= pages * WHOLE
     assert memory.statistics().pinned_bytes == 0
     right(memory, array, twin)
+
+
+def test_pins_end_while_others_drop_pages(new_memory: NewMemory) -> None:
+    """Who drops the parts of a page owns it meanwhile, and finds them pinned: pins that end then do end."""
+    memory = new_memory()
+    array = memory.zeros((64, WHOLE), "u1")
+    memory.advise(array, "random")
+    array[:, 0] = 1
+    assert memory.statistics().splits == 64
+    stop = threading.Event()
+
+    def work(i: int) -> None:
+        if i:
+            while not stop.is_set():
+                with contextlib.suppress(frontswap.PinError):
+                    memory.advise(array, "dontneed")
+            return
+        for _ in range(20_000):
+            with memory.pin(array[:8]):
+                pass
+        stop.set()
+
+    together(2, work)
+    assert memory.statistics().pinned_bytes == 0
+    memory.advise(array, "dontneed")
+    assert not array.any()
 
 
 def test_system_calls(mode: Mode, any_time: None, memory: frontswap.Memory, tmp_path: Path) -> None:

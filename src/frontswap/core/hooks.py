@@ -340,7 +340,7 @@ class Hooks:
             pg.codec_kind = codec
             # What areas and arrays have learnt is of another codec; it is a hint, which may change at any time.
             for type in range(1, pg.used_blocks + 1):
-                if pg.blocks[type].live and (codec >= 0 or pg.areas != cython.NULL):
+                if (pg.blocks[type].live or pg.blocks[type].whole) and (codec >= 0 or pg.areas != cython.NULL):
                     codec_choice_init(cython.address(pg.blocks[type].choice), 0, codec)
             if pg.areas == cython.NULL:
                 pg.pool_most = size

@@ -109,6 +109,7 @@ def spot_find(pg, address, spot):
     with the page owned, that it still is so.
     """
     block: block_p
+    first: uint32_t
     index: uint64_t
     spot.address = address
     spot.chunk = (address - pg.base) >> CHUNK_SHIFT
@@ -119,9 +120,10 @@ def spot_find(pg, address, spot):
     spot.whole = 0
     spot.shift = block.shift
     index = (address - block.base) >> spot.shift
-    if spot.number == 0 or index >= block.pages or block.first + index >= pg.max_pages:
+    first = load32(cython.address(block.first))  # once: what it says may change, and must lead into the table
+    if spot.number == 0 or index >= block.pages or first + index >= pg.max_pages:
         return False
-    spot.page = block.first + cython.cast(uint32_t, index)
+    spot.page = first + cython.cast(uint32_t, index)
     spot.index = cython.cast(uint32_t, index)
     spot.at = cython.cast(int64_t, address - block.base)
     return True
@@ -132,11 +134,12 @@ def spot_part(pg, spot):
     number: uint32_t = load32(cython.address(pg.blocks[spot.number].parts))
     parts: block_p = cython.address(pg.blocks[number])
     index: uint64_t = (spot.address - parts.base) // MIN_PAGE
-    if number == 0 or spot.whole or index >= parts.pages or parts.first + index >= pg.max_pages:
+    first: uint32_t = load32(cython.address(parts.first))
+    if number == 0 or spot.whole or index >= parts.pages or first + index >= pg.max_pages:
         return False
     spot.whole = spot.page
     spot.number = number
-    spot.page = parts.first + cython.cast(uint32_t, index)
+    spot.page = first + cython.cast(uint32_t, index)
     spot.index = cython.cast(uint32_t, index)
     spot.shift = parts.shift
     return True
@@ -472,13 +475,14 @@ def prefetch(pg, ctx, page, more):
     state: uint32_t = load32(cython.address(p.state))
     size: int64_t
     own: context_p = ctx
+    first: uint32_t
     count: uint32_t
     i: uint32_t
     if (state & STATE) == SPLIT:
-        page = first_part(pg, page)
-        count = parts_of(pg, page) if page else 0
+        first = first_part(pg, page)
+        count = parts_of(pg, page) if first else 0
         for i in range(count):
-            prefetch(pg, ctx, page + i, cython.cast(cython.int, count - 1 - i))
+            prefetch(pg, ctx, first + i, cython.cast(cython.int, count - 1 - i))
         return
     if (state & STATE) != OUT:
         return

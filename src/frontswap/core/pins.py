@@ -102,7 +102,18 @@ def pin_parts(pg, address, page):
 def pager_unpin(pg, page):
     """End of pager_pin()."""
     i: uint32_t
-    if (load32(cython.address(pg.pages[page].state)) & STATE) == SPLIT:
+    state: uint32_t
+    turn: cython.int = 0
+    gate_enter(pg)
+    state = load32(cython.address(pg.pages[page].state))
+    # One that is SPLIT is owned for a moment by who drops its parts, or asks whether they are zeros: it is no page then
+    # that has a pin of its own.
+    while (state & STATE) == BUSY:
+        backoff(turn)
+        turn += 1
+        state = load32(cython.address(pg.pages[page].state))
+    gate_leave(pg)
+    if (state & STATE) == SPLIT:
         for i in range(parts_of(pg, page)):
             unpin_once(pg, first_part(pg, page) + i)
     else:
