@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -26,6 +27,7 @@ from zygote import Zygote
 import frontswap
 from frontswap import causes
 from frontswap.core.plane import kernel_access, kernel_features, protection_access
+from frontswap.testing import hammer
 
 Array = npt.NDArray[Any]
 
@@ -234,6 +236,32 @@ class Census:
     threads: int
     descriptors: Counter[str]
     mapped: int
+
+
+def hammered(array: Array, threads: int, salt: int, meanwhile: Callable[[], object]) -> None:
+    """Native threads count in words of an array's granules (4 KiB, a row of 512 words each) while `meanwhile` runs.
+
+    Each has every eighth word of its own; in the end all have counted what they have found.
+    """
+    stop = ctypes.c_int32(0)
+    granules = len(array)
+    shadow = np.zeros((threads, granules), "u8")
+    at = array.ctypes.data
+    hammer.fill(at, granules, salt)
+    found: list[dict[str, int]] = []
+
+    def work(i: int) -> None:
+        if i < threads:
+            found.append(hammer.hammer(at, granules, shadow[i].ctypes.data, i, salt, i, ctypes.addressof(stop)))
+            return
+        try:
+            meanwhile()
+        finally:
+            stop.value = 1
+
+    together(threads + 1, work)
+    assert [report for report in found if report["granule"] >= 0] == []
+    assert np.array_equal(array[:, : threads * 8 : 8].T, shadow)
 
 
 def left_since(before: Census) -> dict[str, object]:

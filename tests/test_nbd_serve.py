@@ -235,7 +235,7 @@ def test_tcp(where: Path) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "0.0.0.0"])
 def test_what_others_reach_wants_insecure(listen: str) -> None:
-    with pytest.raises(ParameterError, match=r"or with --tls-cert: .*\(--insecure"):
+    with pytest.raises(ParameterError, match=r"or with --tls-cert or --tls-psk: .*\(--insecure"):
         listen_tcp(listen)
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, MiB, Mode, ballast, cold, held, noise, quiet, run_child, same, together, walk
+from helpers import Array, MiB, Mode, ballast, cold, hammered, held, noise, quiet, run_child, same, together, walk
 from test_injected import TOOLS
 
 import frontswap
-from frontswap.testing import hammer
 
 SMALL = 4096
 #: of an array of more than 512 KiB in a Memory of 16 MiB
@@ -328,29 +327,17 @@ def test_dropped_while_others_split_and_collapse(mode: Mode, any_time: None, new
 def test_threads_on_pages_that_change(mode: Mode, any_time: None, new_memory: NewMemory) -> None:
     """Eight threads count in words of pages that are split and made whole under their hands, while others fork."""
     memory = new_memory()
-    granules = 8 << 10
-    array = memory.empty((granules, WORDS), "u8")
-    shadow = np.zeros((8, granules), "u8")
-    stop = ctypes.c_int32(0)
-    at, salt = array.ctypes.data, 9
-    hammer.fill(at, granules, salt)
-    found: list[dict[str, int]] = []
+    array = memory.empty((8 << 10, WORDS), "u8")
 
-    def work(i: int) -> None:
-        if i < 8:
-            found.append(hammer.hammer(at, granules, shadow[i].ctypes.data, i, salt, i, ctypes.addressof(stop)))
-            return
+    def work() -> None:
         for step in range(30):
             part = array[step * 250 : step * 250 + 250]
             memory.advise(part, ("willneed", "cold", "cold")[step % 3])
             if step % 5 == 0:
                 with memory.pin(part[:16]):
                     array[:: WHOLE // SMALL, 500].sum()
-        stop.value = 1
 
-    together(9, work)
-    assert [report for report in found if report["granule"] >= 0] == []
-    assert np.array_equal(array[:, :64:8].T, shadow)
+    hammered(array, 8, 9, work)
     now = quiet(memory)
     assert now.splits > 100
     assert now.collapses > 20
@@ -360,26 +347,14 @@ def test_threads_on_pages_that_change(mode: Mode, any_time: None, new_memory: Ne
 def test_few_pages_that_all_fault(mode: Mode, any_time: None, new_memory: NewMemory) -> None:
     """16 threads, three pages: who finds a page split finds it whole a moment later."""
     memory = new_memory()
-    granules = 3 * WHOLE // SMALL
     array = memory.zeros((MiB // SMALL, WORDS), "u8")
     other = memory.array(walk(32 * MiB // 8).reshape(-1, WORDS))
-    stop = ctypes.c_int32(0)
-    shadow = np.zeros((16, granules), "u8")
-    at, salt = array.ctypes.data, 5
-    hammer.fill(at, granules, salt)
-    found: list[dict[str, int]] = []
 
-    def work(i: int) -> None:
-        if i < 16:
-            found.append(hammer.hammer(at, granules, shadow[i].ctypes.data, i, salt, i, ctypes.addressof(stop)))
-            return
+    def work() -> None:
         for _ in range(3):
             other.sum()
-        stop.value = 1
 
-    together(17, work)
-    assert [report for report in found if report["granule"] >= 0] == []
-    assert np.array_equal(array[:granules, :128:8].T, shadow)
+    hammered(array[: 3 * WHOLE // SMALL], 16, 5, work)
 
 
 def test_what_zcache_refuses(mode: Mode, any_time: None, new_memory: NewMemory) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
 
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, Mode, held, noise, run_child, together, walk
+from helpers import Array, Mode, hammered, held, noise, run_child, together, walk
 
 import frontswap
 from frontswap.memory.memory import Advice
-from frontswap.testing import hammer
 
 PAGE = 4096
 ADVICE: list[Advice] = ["willneed", "cold", "random", "normal"]
@@ -24,51 +22,28 @@ def test_many_threads_on_few_pages(mode: Mode, new_memory: NewMemory, turns: int
     """16 threads read and write words of the same three pages, which are evicted under their hands."""
     memory = new_memory(page=PAGE)
     array = memory.zeros((3, 512), "u8")
-    stop = ctypes.c_int32(0)
-    shadow = np.zeros((16, 3), "u8")
-    at, salt = array.ctypes.data, 5
-    hammer.fill(at, 3, salt)
-    found: list[dict[str, int]] = []
 
-    def work(i: int) -> None:
-        if i < 16:
-            found.append(hammer.hammer(at, 3, shadow[i].ctypes.data, i, salt, i, ctypes.addressof(stop)))
-            return
+    def work() -> None:
         for _ in range(turns):
             memory.advise(array, "cold")
-        stop.value = 1
 
-    together(17, work)
-    assert [report for report in found if report["granule"] >= 0] == []
-    assert np.array_equal(array[:, :128:8].T, shadow)
+    hammered(array, 16, 5, work)
     assert memory.statistics().refaults > 0
 
 
 def test_sixteen_threads_under_pressure(mode: Mode, new_memory: NewMemory) -> None:
     """Twice the limit; pages come, go, are cleaned, written back and read ahead at the same time."""
     memory = new_memory(page=PAGE)
-    granules = 8 << 10
-    array = memory.empty((granules, 512), "u8")
-    shadow = np.zeros((8, granules), "u8")
-    stop = ctypes.c_int32(0)
-    at, salt = array.ctypes.data, 9
-    hammer.fill(at, granules, salt)
-    found: list[dict[str, int]] = []
+    array = memory.empty((8 << 10, 512), "u8")
 
-    def work(i: int) -> None:
-        if i < 8:
-            found.append(hammer.hammer(at, granules, shadow[i].ctypes.data, i, salt, i, ctypes.addressof(stop)))
-            return
+    def work() -> None:
         for step in range(24):
             part = array[step * 300 : step * 300 + 300]
             memory.advise(part, ADVICE[step % 4])
             own = memory.array(noise(1 << 18, step))
             assert np.array_equal(own, noise(1 << 18, step))
-        stop.value = 1
 
-    together(9, work)
-    assert [report for report in found if report["granule"] >= 0] == []
-    assert np.array_equal(array[:, :64:8].T, shadow)
+    hammered(array, 8, 9, work)
     now = memory.statistics()
     assert (now.poisoned, now.overshoots) == (0, 0)
 

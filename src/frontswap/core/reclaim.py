@@ -210,12 +210,12 @@ def reclaim_some(pg, ctx, want, passed):
 
 def evict_parts(pg, ctx, page, state):
     """split_evict(), and its parts that would not go are queued."""
-    first: uint32_t = first_part(pg, page)
-    count: uint32_t = parts_of(pg, page)
+    first: uint32_t
     i: uint32_t
     freed: int64_t = split_evict(pg, ctx, page, state)
     if freed >= 0:
-        for i in range(first, first + count):
+        first = first_part(pg, page)
+        for i in range(first, first + parts_of(pg, page)):
             if (load32(cython.address(pg.pages[i].state)) & STATE) not in (NONE, OUT):
                 queue_add(pg, i)
     return freed

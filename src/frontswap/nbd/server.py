@@ -74,7 +74,7 @@ def listen_tcp(where: str, *, insecure: bool = False) -> list[socket.socket]:
         where,
         "listen",
         PORT,
-        None if insecure else ("a loopback address, or with --tls-cert", "reads and writes all pages"),
+        None if insecure else ("a loopback address, or with --tls-cert or --tls-psk", "reads and writes all pages"),
     )
 
 
