@@ -12,7 +12,7 @@ from cython.cimports.frontswap.core.arena import map_memory
 from cython.cimports.frontswap.core.brake import brake_stop
 from cython.cimports.frontswap.core.budget import budget_set
 from cython.cimports.frontswap.core.codec import codec_choice_init
-from cython.cimports.frontswap.core.contexts import pool_share
+from cython.cimports.frontswap.core.contexts import contexts_forget, pool_share
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -239,6 +239,8 @@ class Hooks:
         pg.dense_turn = DENSE_EMPTY
         pg.dense_staged = pg.dense_runs = 0
         pg.dense_length = 0
+        pg.dense_again = pg.dense_faded = 0
+        contexts_forget(pg)
         pg.staged = 0
         pg.pool_closing = 0
         self.pool_mappings = self.pg.mappings

@@ -39,6 +39,7 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_SLOT,
     UNIT,
     bytes_p,
+    hooks_clock,
     length_of,
     offset_of,
     pack,
@@ -240,6 +241,7 @@ def segment_seal(pg, number):
     tail_release(pg, s)
     pg.seals += 1
     s.sealed = pg.seals
+    s.sealed_at = hooks_clock(pg)
     if s.dense:
         age_insert(pg, number)
         return 0

@@ -227,7 +227,7 @@ def shed_victims(pg, ctx):
     for turn in range(2):
         if load64(cython.address(pg.pool_bytes)) <= pool_limit(pg, pg.pool_soft) or pool_limit(pg, pg.pool_hard) == 0:
             break
-        got = clean_ram(pg)
+        got = clean_ram(pg, ctx)
         if got <= 0:
             break
         done += got
@@ -289,6 +289,6 @@ def pool_make_room(pg, ctx, number, coming, pages):
                 stay += 1
             left -= 1
         while load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_soft):
-            if clean_ram(pg) <= 0:
+            if clean_ram(pg, ctx) <= 0:
                 break
     zcache_leave(pg, stack)

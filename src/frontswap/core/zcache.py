@@ -249,11 +249,14 @@ def pool_is_sparse(pg):
     part: int64_t = 16 if pg.areas == cython.NULL else 8
     filled: int64_t = 0
     live: int64_t = 0
+    own: int64_t
     i: uint32_t
     s: segment_p
     for i in range(1, pg.next_segment):
         s = cython.address(pg.segments[i])
         if s.stream == STREAM_POOL and (s.state == SEG_SEALED or s.state == SEG_OPEN):
             filled += s.fill
-            live += loadi(cython.address(s.live))
+            own = loadi(cython.address(s.live))
+            # What is dead of packs is not won back before half of them is (cleaner.py).
+            live += s.fill if pg.areas != cython.NULL and s.dense and 2 * own >= cython.cast(int64_t, s.fill) else own
     return filled - live > filled // part + cython.cast(int64_t, pg.segment_bytes)
