@@ -43,6 +43,8 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 
+REST = cython.declare(uint32_t, 8)  # segments that are sealed before one that could not be emptied is tried again
+
 
 def records_move(pg, ctx, number, data, stream):
     """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved. `ctx`: for packs."""
@@ -94,7 +96,8 @@ def pack_move(pg, ctx, walk, stream):
     """records_move() of a pack; the bytes moved, -1: there is no room.
 
     The whole record, while half of its members live: the copy is held, as in pack_install(), until each of them has
-    been told. Else they get records of their own; if there is no room for those, or the pack is damaged, it stays one.
+    been told. Else they get records of their own; if there is no room for those, or the pack is damaged, they stay
+    where they are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever.)
     """
     live: uint32_t = walk_live(pg, walk)
     whole: cython.bint = 2 * live >= walk.group.count
@@ -105,16 +108,17 @@ def pack_move(pg, ctx, walk, stream):
     if live == 0:
         return 0
     if not whole and pack_open(pg, ctx, walk.number, walk.start, walk.header, walk.header.check) != 0:
-        whole = True
+        return 0
     while walk_claim(pg, walk):
         p = cython.address(pg.pages[walk.page])
-        if not whole and p.check == walk.header.check:
-            alone = member_alone(pg, ctx, walk)
-            if alone:
-                record_left(pg, walk, alone, STREAM_POOL)
-                moved += length_of(alone)
-                continue
-            whole = True
+        if not whole:
+            alone = member_alone(pg, ctx, walk) if p.check == walk.header.check else 0
+            if alone == 0:
+                store32(cython.address(p.state), walk.state)
+                break
+            record_left(pg, walk, alone, STREAM_POOL)
+            moved += length_of(alone)
+            continue
         if place == 0:
             place = record_append(pg, stream, walk.header, cython.cast(bytes_p, walk.header) + HEADER)
             if place == 0:
@@ -150,6 +154,8 @@ def emptiest(pg, state):
     for i in range(1, pg.next_segment):
         s = cython.address(pg.segments[i])
         if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
+            continue
+        if state == SEG_SEALED and s.stays and pg.seals + 1 - s.stays < REST:
             continue
         if state == SEG_DISK and (s.slot >> FILE_SHIFT) != pg.own_file:
             continue  # moving them would free none of our slots
@@ -190,6 +196,8 @@ def segment_clean(pg, ctx, number):
     if loadi(cython.address(s.live)) == 0:
         move_end(pg, number, SEG_SEALED)
         return fill - moved
+    if pg.areas != cython.NULL:
+        s.stays = pg.seals + 1
     move_end(pg, number, SEG_SEALED)
     return 0
 

@@ -208,6 +208,7 @@ def segment_open(pg, stream):
     s.writers = 0
     s.holders = 0
     s.unreadable = 0
+    s.stays = 0
     s.stream = owner_of(stream)
     s.hits = 0
     s.dense = stream == STREAM_DENSE
