@@ -408,7 +408,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
 
 
-def storm(spec: str, turns: int, **settings: Any) -> None:
+def storm(spec: str, turns: int, **settings: Any) -> HooksStatistics:
     """Three threads, each with its part of the pages, know what these are; beside them all else changes."""
     pages, threads, run = 1200, 3, 32
     kinds = [text(128 * PAGE), noise(32 * PAGE), twice(64, 2), np.zeros(16 * PAGE, "u1"), text(64 * PAGE)[::-1]]
@@ -484,6 +484,7 @@ def storm(spec: str, turns: int, **settings: Any) -> None:
         found = agree(hooks)
         assert found.poisoned == 0
         assert found.recompressed_pages > 0
+        return found
 
 
 @pytest.mark.parametrize("spec", ["", ",policy=lru"])

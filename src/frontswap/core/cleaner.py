@@ -16,18 +16,32 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_CLEAN,
     STREAM_DENSE,
     STREAM_POOL,
+    UNIT,
     bytes_p,
     length_of,
     page_p,
+    record_p,
     segment_of,
     segment_p,
     walk_t,
 )
 from cython.cimports.frontswap.core.leases import FILE_SHIFT
 from cython.cimports.frontswap.core.packing import pack_point, page_alone
-from cython.cimports.frontswap.core.packs import pack_open, part_of, walk_begin, walk_claim, walk_live, walk_next
+from cython.cimports.frontswap.core.packs import (
+    group_of,
+    member_of,
+    members_of,
+    pack_open,
+    pack_shrink,
+    part_of,
+    walk_begin,
+    walk_claim,
+    walk_live,
+    walk_next,
+)
 from cython.cimports.frontswap.core.record import room_ahead
 from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append, record_drop
+from cython.cimports.frontswap.core.shares import pool_charge, pool_uncharge
 from cython.cimports.frontswap.core.swapfile import slot_read
 from cython.cimports.frontswap.core.uapi import (
     add64,
@@ -96,17 +110,24 @@ def pack_move(pg, ctx, walk, stream):
     """records_move() of a pack; the bytes moved, -1: there is no room.
 
     The whole record, while half of its members live: the copy is held, as in pack_install(), until each of them has
-    been told. Else they get records of their own; if there is no room for those, or the pack is damaged, they stay
-    where they are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever.)
+    been told. Else, of members that share their bytes, a record made anew for those that live, who bear it alone then;
+    or they get records of their own. If there is no room for those, or the pack is damaged, they stay where they are.
+    (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever.)
     """
     live: uint32_t = walk_live(pg, walk)
     whole: cython.bint = 2 * live >= walk.group.count
+    header: record_p = walk.header
+    i: cython.int
+    more: int64_t
     place: uint64_t = 0
     alone: uint64_t
     moved: int64_t = 0
     p: page_p
     if live == 0:
         return 0
+    if not whole and walk.group.count > walk.group.parts and 2 * live >= walk.group.parts:
+        header = pack_shrink(pg, ctx, walk)
+        whole = header != cython.NULL
     if not whole and pack_open(pg, ctx, walk.number, walk.start, walk.header, walk.header.check) != 0:
         return 0
     while walk_claim(pg, walk):
@@ -119,13 +140,22 @@ def pack_move(pg, ctx, walk, stream):
             record_left(pg, walk, alone, STREAM_POOL)
             moved += length_of(alone)
             continue
+        i = walk.member - 1 if header == walk.header else member_of(group_of(header), walk.page)
+        more = cython.cast(int64_t, members_of(group_of(header))[max(i, 0)].units) * UNIT - length_of(walk.where)
+        if i < 0 or p.check != walk.header.check or (more > 0 and not pool_charge(pg, walk.page, more)):
+            store32(cython.address(p.state), walk.state)
+            continue
         if place == 0:
-            place = record_append(pg, stream, walk.header, cython.cast(bytes_p, walk.header) + HEADER)
+            place = record_append(pg, stream, header, cython.cast(bytes_p, header) + HEADER)
             if place == 0:
+                if more > 0:
+                    pool_uncharge(pg, walk.page, more)
                 store32(cython.address(p.state), walk.state)
                 return -1
-            moved += walk.length
-        pack_point(pg, walk.page, place, length_of(walk.where), walk.header)
+            moved += (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+        pack_point(pg, walk.page, place, members_of(group_of(header)) + i, header)
+        if more < 0:
+            pool_uncharge(pg, walk.page, -more)
         store32(cython.address(p.state), walk.state)
         record_left(pg, walk, place, stream)
     if place:

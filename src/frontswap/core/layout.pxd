@@ -197,6 +197,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_RECOMPRESSED
     C_RECOMPRESSED_BYTES
     C_PACKED_LATER
+    C_SHARING                 # a gauge: pages that share another one's bytes
     C_READAHEADS
     C_OVERSHOOTS
     C_BUSY_PAGES
@@ -207,8 +208,8 @@ cdef enum:                    # kernel names where the kernel has one; they coun
 
 ctypedef struct page_t:       # 24 bytes: all that a page costs beside its record
     uint32_t state
-    uint32_t next             # reclaim queue: 0 not queued, QUEUE_END the last
-    uint64_t where            # RECORD_LOG: segment << 36 | offset/UNIT << 18 | length/UNIT
+    uint32_t next             # reclaim queue: 0 not queued, QUEUE_END the last. Of areas: a page like it, see dedup.py
+    uint64_t where            # RECORD_LOG: sharing << 63 | segment << 36 | offset/UNIT << 18 | length/UNIT
     uint32_t check            # checksum of the record; here, so that an old record can never pass
     uint32_t block
 
@@ -231,7 +232,8 @@ ctypedef struct group_t:      # a pack: behind the header of its record, before 
 ctypedef struct member_t:     # a page that a pack has been made for; it may have gone since
     uint32_t page
     uint16_t units            # what the record costs it, in UNIT
-    uint16_t part             # which of the pages it is
+    uint8_t part              # which of the pages it is
+    uint8_t sharing           # 1: a member before it is that page, too
 
 ctypedef struct stream_t:     # one sequence of faults in an array; written racily, only ever a hint
     uint32_t last             # neighbours: index of the page of its last fault,
@@ -331,13 +333,22 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     bint from_slot            # the last load was answered by the slot
     int source                # where it found the record: FROM_*, see balance.py
 
+ctypedef struct sight_t:      # dedup.py: a page that has been seen
+    uint32_t hash             # of its bytes
+    uint32_t page             # 0: none
+
 ctypedef struct dense_t:      # a record of a batch that is recompressed
     uint64_t where
+    uint32_t page             # whose it is
+    uint32_t serial           # in which life of its segment
     uint32_t at               # in dense_io
     uint32_t check            # as it was
     uint32_t length           # of the new one, in the log; 0: it stays as it is
     uint32_t block            # of its page, for what its area has learnt of its codecs
     uint32_t group            # the pack that it is a member of: where in dense_packs, + 1; 0: none
+    uint32_t hash             # zcache:dedup=on: of the page as it is, 0: it is not known
+    uint32_t head             # which record of the batch it seems to be like
+    bint later                # it is left as it is
 
 ctypedef struct walk_t:       # through the records of a segment: see packs.py
     uint32_t number
@@ -701,6 +712,7 @@ cdef struct pager_t:
     int64_t dense_charged     # bytes of these
     dense_t dense_batch[DENSE_BATCH]
     int dense_count
+    int32_t dense_alike       # 1: the batch is one of dedup.py's
     uint8_t *dense_io         # records of the batch, as in a segment
     uint8_t *dense_tmp
     uint8_t *dense_out
@@ -708,6 +720,14 @@ cdef struct pager_t:
     uint8_t *dense_state      # of the codec, in front of areas
     uint8_t *dense_plain      # a page, there, or a pack
     uint8_t *dense_packs      # the packs of a batch
+    context_t dense_context   # zcache:dedup=on: what packs are decompressed with,
+    uint32_t dense_opened     # and which of the batch has been: where in dense_io, + 1; 0: none
+    # dedup.py
+    int32_t dedup             # zcache:dedup=, in front of areas
+    sight_t *sights           # by hash
+    uint32_t sights_mask
+    uint32_t due[DENSE_BATCH] # pages like which there are others
+    uint32_t due_n
     int64_t dense_again       # when to look again for what is cold (clock_ns()), 0: not before somebody calls
     int64_t dense_faded       # when hits were halved
     codec_choice dense_choice # what the last page has shown, and how long its record was; 0: none
@@ -772,6 +792,7 @@ ctypedef block_t *block_p
 ctypedef stream_t *stream_p
 ctypedef segment_t *segment_p
 ctypedef dense_t *dense_p
+ctypedef sight_t *sight_p
 ctypedef group_t *group_p
 ctypedef member_t *member_p
 ctypedef walk_t *walk_p
@@ -814,8 +835,16 @@ cdef inline bint is_kept_out(pager_t *pg, uint32_t page) noexcept nogil:
 cdef inline uint64_t pack(uint32_t segment, uint32_t offset, uint32_t length) noexcept nogil:
     return (<uint64_t>segment << 36) | (<uint64_t>(offset // UNIT) << 18) | (length // UNIT)
 
+cdef inline uint64_t member_place(uint64_t place, const member_t *member) noexcept nogil:
+    """What a member of the pack at `place` has."""
+    return (
+        pack(segment_of(place), offset_of(place), <uint32_t>member.units * UNIT) | (<uint64_t>(member.sharing & 1) << 63))
+
+cdef inline int64_t is_sharing(uint64_t where) noexcept nogil:
+    return <int64_t>(where >> 63)
+
 cdef inline uint32_t segment_of(uint64_t where) noexcept nogil:
-    return <uint32_t>(where >> 36)
+    return <uint32_t>(where >> 36) & 0x7FFFFFF
 
 cdef inline uint32_t offset_of(uint64_t where) noexcept nogil:
     return <uint32_t>((where >> 18) & 0x3FFFF) * UNIT

@@ -12,6 +12,8 @@ Races, and what prevents them, beside those of recompress.py:
 * A page that changes between the copy and its turn keeps what it has then: it is in the list, and no member.
 * What a record costs its members is together what it takes, and costs none more than its own record did: so nobody is
   charged beyond his quota.
+
+With zcache:dedup=on members with the same bytes are one part of a pack; the bytes are compared, the hash is a hint.
 """
 
 import cython
@@ -35,12 +37,14 @@ from cython.cimports.frontswap.core.layout import (
     C_PACKED_LATER,
     C_RECOMPRESSED,
     C_RECOMPRESSED_BYTES,
+    C_SHARING,
     CLEAN,
     HASTY,
     HEADER,
     KIND,
     OUT,
     PACK_BYTES,
+    PACK_MEMBERS,
     PACK_PAGE,
     PACK_PARTS,
     PLAIN,
@@ -51,15 +55,16 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_POOL,
     UNIT,
     bytes_p,
+    context_p,
     dense_p,
     group_p,
     group_t,
     is_plain,
+    is_sharing,
     length_of,
     member_p,
+    member_place,
     member_t,
-    offset_of,
-    pack,
     page_bytes,
     page_p,
     pressure_of,
@@ -67,7 +72,14 @@ from cython.cimports.frontswap.core.layout import (
     segment_of,
     segment_p,
 )
-from cython.cimports.frontswap.core.packs import group_of, members_of, part_of
+from cython.cimports.frontswap.core.packs import (
+    group_of,
+    member_is,
+    member_of,
+    members_of,
+    pack_decode,
+    part_of,
+)
 from cython.cimports.frontswap.core.record import check_of, record_make, record_plain
 from cython.cimports.frontswap.core.segments import record_append, record_drop, record_on_disk
 from cython.cimports.frontswap.core.shares import pool_charge, pool_uncharge
@@ -85,10 +97,10 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcmp, memcpy, memset
 
 GAIN = cython.declare(uint32_t, 20)  # a pack that is shorter than its members' records by less than this part is none
-LIST = cython.declare(uint32_t, cython.sizeof(group_t) + PACK_PARTS * cython.sizeof(member_t))
+LIST = cython.declare(uint32_t, cython.sizeof(group_t) + PACK_MEMBERS * cython.sizeof(member_t))
 
 
 def widest(pg, page):
@@ -112,9 +124,46 @@ def is_sound(one, header):
     )
 
 
+def page_plain(pg, one, dst):
+    """Decompress the page of a record of a batch; False: it is damaged, or too large for a pack."""
+    header: record_p = cython.cast(record_p, pg.dense_io + one.at)
+    data: bytes_p = cython.cast(bytes_p, header) + HEADER
+    size: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    if size > PACK_PAGE:
+        return False
+    if header.codec & CODEC_PACK:
+        return part_plain(pg, one, header, size, dst)
+    if not is_sound(one, header):
+        return False
+    if header.codec == CODEC_RAW:
+        if header.length != size:
+            return False
+        memcpy(dst, data, size)
+        return True
+    return codec_decompress(header.codec, pg.dense_state, data, header.length, pg.dense_tmp, dst, size) == 0
+
+
+def part_plain(pg, one, header, size, dst):
+    """page_plain() of a page that is in a pack. Those of one pack follow each other, mostly."""
+    ctx: context_p = cython.address(pg.dense_context)
+    group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
+    i: cython.int
+    if pg.dense_opened != one.at + 1 or ctx.pack_check != one.check:
+        pg.dense_opened = 0
+        if pack_decode(pg, ctx, header, one.check):
+            return False
+        pg.dense_opened = one.at + 1
+    i = member_of(group, one.page)
+    if not member_is(group, i, one.where, size):
+        return False
+    memcpy(dst, part_of(ctx, i), size)
+    return True
+
+
 def packs_make(pg, encoder):
     """Make packs of a batch, in `dense_packs`; dense_t.group says which one a record is in."""
-    members: uint32_t[PACK_PARTS]
+    members: uint32_t[PACK_MEMBERS]
+    parts: uint8_t[PACK_MEMBERS]
     tried: uint64_t = 0
     first: uint32_t
     i: uint32_t
@@ -126,10 +175,10 @@ def packs_make(pg, encoder):
             break
         if tried >> first & 1:
             continue
-        n = pack_gather(pg, first, cython.address(tried), members)
+        n = pack_gather(pg, first, cython.address(tried), members, parts)
         if n < 2:
             continue
-        length = pack_make(pg, encoder, members, n, cython.cast(record_p, pg.dense_packs + at))
+        length = pack_make(pg, encoder, members, parts, n, cython.cast(record_p, pg.dense_packs + at))
         if length == 0:
             continue
         for i in range(n):
@@ -137,53 +186,74 @@ def packs_make(pg, encoder):
         at += length
 
 
-def pack_gather(pg, first, tried, members):
-    """Decompress the page of record `first`, and those of further ones like it, into `dense_plain`; how many."""
+def quick(codec):
+    """The quick codec that a record, or a pack, has been made of."""
+    return codec & ~cython.cast(uint8_t, CODEC_PACK | CODEC_ZSTD)
+
+
+def pack_gather(pg, first, tried, members, parts):
+    """Decompress the page of record `first`, and those of further ones like it, into `dense_plain`; how many members
+    that makes. Pages with the bytes of another one are the same part, whatever their codec.
+    """
     header: record_p = cython.cast(record_p, pg.dense_io + pg.dense_batch[first].at)
-    codec: uint8_t = header.codec
+    codec: uint8_t = quick(header.codec)
     shift: uint32_t = header.shift
     size: uint32_t = cython.cast(uint32_t, 1) << shift
+    hash: uint32_t[PACK_PARTS]
+    one: dense_p
     i: uint32_t
     n: uint32_t = 0
+    count: uint32_t = 0
+    part: uint32_t
+    fits: cython.bint
     for i in range(first, cython.cast(uint32_t, pg.dense_count)):
-        header = cython.cast(record_p, pg.dense_io + pg.dense_batch[i].at)
-        if (n + 1) * size > PACK_BYTES or n == PACK_PARTS:
-            break
-        if (
-            tried[0] >> i & 1
-            or header.codec != codec
-            or header.shift != shift
-            or codec == CODEC_RAW
-            or codec & CODEC_ZSTD
-            or size > PACK_PAGE
-        ):
+        one = cython.address(pg.dense_batch[i])
+        header = cython.cast(record_p, pg.dense_io + one.at)
+        if tried[0] >> i & 1 or one.later or header.shift != shift:
+            continue
+        fits = (
+            count < PACK_PARTS
+            and (count + 1) * size <= PACK_BYTES
+            and quick(header.codec) == codec
+            and (codec != CODEC_RAW or pg.dense_alike != 0)
+        )
+        part = 0
+        while part < count and (one.hash == 0 or hash[part] != one.hash):
+            part += 1
+        if part == count and not fits:
             continue
         tried[0] |= cython.cast(uint64_t, 1) << i
-        if is_sound(cython.address(pg.dense_batch[i]), header) and not codec_decompress(
-            codec,
-            pg.dense_state,
-            cython.cast(bytes_p, header) + HEADER,
-            header.length,
-            pg.dense_tmp,
-            pg.dense_plain + n * size,
-            size,
-        ):
-            members[n] = i
-            n += 1
+        if not page_plain(pg, one, pg.dense_out):
+            continue
+        if part < count and memcmp(pg.dense_plain + part * size, pg.dense_out, size) != 0:
+            part = count
+        if part == count:
+            if not fits:
+                continue
+            memcpy(pg.dense_plain + count * size, pg.dense_out, size)
+            hash[count] = one.hash
+            count += 1
+        members[n] = i
+        parts[n] = cython.cast(uint8_t, part)
+        n += 1
     return n
 
 
-def pack_make(pg, encoder, members, n, header):
+def pack_make(pg, encoder, members, parts, n, header):
     """Make the record of a pack of the pages in `dense_plain`; what it takes in the log, 0: it is not worth it."""
     one: record_p = cython.cast(record_p, pg.dense_io + pg.dense_batch[members[0]].at)
     group: group_p = group_of(header)
     list: uint32_t = cython.sizeof(group_t) + n * cython.sizeof(member_t)
-    bytes: uint32_t = n << one.shift
+    count: uint32_t = 0
+    bytes: uint32_t
     size: uint32_t = cython.cast(uint32_t, 1) << one.shift
     before: uint32_t = 0
     length: uint32_t
     i: uint32_t
     made: uint8_t = 0
+    for i in range(n):
+        count = max(count, cython.cast(uint32_t, parts[i]) + 1)
+    bytes = count << one.shift
     group.whole = one.shift
     while size < bytes:
         size *= 2
@@ -194,31 +264,44 @@ def pack_make(pg, encoder, members, n, header):
     length = before - before // GAIN - HEADER - list
     if length > before:
         return 0
-    length = pack_frame(pg, encoder, one.codec, size, cython.cast(bytes_p, group) + list, length, cython.address(made))
+    length = pack_frame(
+        pg, encoder, quick(one.codec), size, cython.cast(bytes_p, group) + list, length, cython.address(made)
+    )
     if length == 0:
         return 0
     group.check = codec_checksum(pg.dense_plain, size, 0)
     group.length = length
     group.count = cython.cast(uint16_t, n)
-    group.parts = cython.cast(uint8_t, n)
+    group.parts = cython.cast(uint8_t, count)
     group.shift = one.shift
     header.page = 0
     header.length = list + length
     header.codec = made | CODEC_PACK
     header.shift = one.shift
     header.settled = 1
-    pack_share(pg, members, n, before, header)
+    pack_share(pg, members, parts, n, before, header)
     header.check = check_of(0, header.length, header.codec, cython.cast(bytes_p, group))
     return (HEADER + header.length + UNIT - 1) // UNIT * UNIT
 
 
 def pack_frame(pg, encoder, codec, size, dst, most, made):
-    """Compress `size` bytes of `dense_plain`, behind the transform of a quick codec; the length, or 0."""
+    """Compress `size` bytes of `dense_plain`, behind the transform of a quick codec; the length, or 0.
+
+    Pages that are as they are, as noise is, stay so if they do not get smaller: what is won is their copies.
+    """
     choice: codec_choice
     kind: uint8_t = codec & CODEC_KIND
     length: uint32_t
+    most = min(most, size)  # what is longer could not be decompressed
+    if kind == CODEC_RAW:
+        length = pack_frame(pg, encoder, CODEC_LZ4, size, dst, most, made)
+        if length == 0 and most == size:
+            made[0] = CODEC_RAW
+            memcpy(dst, pg.dense_plain, size)
+            length = size
+        return length
     if kind == CODEC_LZ4:
-        made[0] = codec | CODEC_ZSTD
+        made[0] = CODEC_LZ4 | CODEC_ZSTD
         return frame(encoder, size, pg.dense_plain, size, dst, most)
     memset(cython.address(choice), 0, cython.sizeof(choice))
     choice.best = 10 if kind == CODEC_DECIMALS else (codec >> 4) + (0 if kind == CODEC_SHUFFLE else 5)
@@ -227,22 +310,27 @@ def pack_frame(pg, encoder, codec, size, dst, most, made):
     length = codec_compress(
         cython.address(choice), pg.dense_state, pg.dense_plain, size, pg.dense_tmp, pg.dense_out, size, made
     )
+    if length == 0 and pg.dense_alike:
+        return pack_frame(pg, encoder, CODEC_LZ4, size, dst, most, made)
     if length == 0:
         return 0
     return densify_record(made[0], encoder, pg.dense_out, length, pg.dense_tmp, dst, most, size, made)
 
 
-def pack_share(pg, members, n, before, header):
+def pack_share(pg, members, parts, n, before, header):
     """Share what a pack takes out among its members, by what their records take, which is `before` together."""
     member: member_p = members_of(group_of(header))
     left: int64_t = (HEADER + header.length + UNIT - 1) // UNIT
     total: int64_t = left
     old: int64_t
+    seen: uint32_t = 0
     i: uint32_t
     for i in range(n):
         old = length_of(pg.dense_batch[members[i]].where) // UNIT
-        member[i].page = cython.cast(record_p, pg.dense_io + pg.dense_batch[members[i]].at).page
-        member[i].part = cython.cast(uint16_t, i)
+        member[i].page = pg.dense_batch[members[i]].page
+        member[i].part = parts[i]
+        member[i].sharing = seen >> parts[i] & 1
+        seen |= cython.cast(uint32_t, 1) << parts[i]
         member[i].units = cython.cast(uint16_t, max(total * old * UNIT // before, 1))
         left -= member[i].units
     for i in range(n):
@@ -266,9 +354,9 @@ def is_tight(pg, length):
     )
 
 
-def batch_claim(pg, one, page, state):
+def batch_claim(pg, one, state):
     """Own a page that still has the record which was copied; False: it has not, or somebody owns it."""
-    p: page_p = cython.address(pg.pages[page])
+    p: page_p = cython.address(pg.pages[one.page])
     word: uint32_t = load32(cython.address(p.state))
     if (
         (word & KIND) != RECORD_LOG
@@ -282,7 +370,7 @@ def batch_claim(pg, one, page, state):
     if (
         p.where != one.where
         or p.check != one.check
-        or pg.segments[segment_of(one.where)].serial != pg.dense_serial
+        or pg.segments[segment_of(one.where)].serial != one.serial
         or record_on_disk(pg, one.where)
     ):
         store32(cython.address(p.state), word)
@@ -291,13 +379,14 @@ def batch_claim(pg, one, page, state):
     return True
 
 
-def batch_replaced(pg, one, page, shift, place):
+def batch_replaced(pg, one, shift, place):
     """A page has got another record at `place`, and is its own again: it may be anything by now. Drop the old one."""
     s: segment_p = cython.address(pg.segments[segment_of(one.where)])
     length: uint32_t = length_of(one.where)
     if not pg.dense_staged:
         note_move(pg, s, segment_of(place), shift)
-    pg.dense_left += length
+    if not pg.dense_alike:
+        pg.dense_left += length
     if is_plain(one.where, cython.cast(uint32_t, 1) << shift):
         add64(cython.address(pg.counters[C_PACKED_LATER]), 1)
     else:
@@ -306,26 +395,29 @@ def batch_replaced(pg, one, page, shift, place):
     record_drop(pg, one.where, cython.cast(uint32_t, 1) << shift)
 
 
-def pack_point(pg, page, place, length, header):
-    """An owned page becomes a member of the pack at `place`, and what that costs it lives."""
+def pack_point(pg, page, place, member, header):
+    """An owned page becomes a member of the pack at `place`, and what that costs it lives; the place that it has."""
     p: page_p = cython.address(pg.pages[page])
     s: segment_p = cython.address(pg.segments[segment_of(place)])
-    addi(cython.address(s.live), cython.cast(int32_t, length))
+    where: uint64_t = member_place(place, member)
+    addi(cython.address(s.live), cython.cast(int32_t, length_of(where)))
     add64(cython.address(s.raw), cython.cast(int64_t, 1) << header.shift)
-    p.where = pack(segment_of(place), offset_of(place), length)
+    add64(cython.address(pg.counters[C_SHARING]), is_sharing(where) - is_sharing(p.where))
+    p.where = where
     p.check = header.check
+    return where
 
 
 def pack_install(pg, group):
     """Put a pack into the log, and have the pages point at it that still have what it was made of; False: no room."""
     header: record_p = cython.cast(record_p, pg.dense_packs + group - 1)
     member: member_p = members_of(group_of(header))
-    length: uint32_t
     state: uint32_t = 0
     n: uint32_t = 0
     i: cython.int
     one: dense_p
     place: uint64_t
+    where: uint64_t
     if is_tight(pg, HEADER + header.length + UNIT):
         return False
     place = record_append(pg, STREAM_DENSE, header, cython.cast(bytes_p, header) + HEADER)
@@ -335,14 +427,13 @@ def pack_install(pg, group):
         one = cython.address(pg.dense_batch[i])
         if one.group != group:
             continue
-        length = cython.cast(uint32_t, member[n].units) * UNIT
-        if batch_claim(pg, one, member[n].page, cython.address(state)):
-            pack_point(pg, member[n].page, place, length, header)
-            pool_uncharge(pg, member[n].page, cython.cast(int64_t, length_of(one.where)) - length)
+        if batch_claim(pg, one, cython.address(state)):
+            where = pack_point(pg, one.page, place, member + n, header)
+            pool_uncharge(pg, one.page, cython.cast(int64_t, length_of(one.where)) - length_of(where))
             if is_plain(one.where, cython.cast(uint32_t, 1) << header.shift):
                 add64(cython.address(pg.staged), -cython.cast(int64_t, length_of(one.where)))
-            store32(cython.address(pg.pages[member[n].page].state), state)
-            batch_replaced(pg, one, member[n].page, header.shift, pack(segment_of(place), offset_of(place), length))
+            store32(cython.address(pg.pages[one.page].state), state)
+            batch_replaced(pg, one, header.shift, where)
         n += 1
     record_drop(pg, place, cython.cast(uint32_t, 1) << header.shift)
     return True
@@ -390,6 +481,7 @@ def page_alone(pg, ctx, page, data):
         pool_uncharge(pg, page, more if place == 0 else -more)
     if place == 0:
         return 0
+    add64(cython.address(pg.counters[C_SHARING]), -is_sharing(old))
     p.where = place
     p.check = ctx.header.check
     if pg.segments[segment_of(place)].staged < (PLAIN if plain else HASTY):

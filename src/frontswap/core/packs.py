@@ -16,6 +16,8 @@ Races, and what prevents them:
   where to look, and nothing else.
 * A record of another life of a segment, or of another pack, lies where a page's was: the checksum of the whole record
   is compared with that of the page (page_t.check, the same one for all members), and the page must be in its list.
+* Of a list that is made anew, for members that live, the cleaner tells each of them as of any pack that it moves: who
+  is not in it, or may not pay for it, keeps the old one.
 * What a context has decompressed before is used again: records do not change, and the place with the serial of the
   segment is that of one record. Whoever asks owns a page that has it, so it is still there.
 """
@@ -37,6 +39,7 @@ from cython.cimports.frontswap.core.layout import (
     PACK_BYTES,
     PACK_MEMBERS,
     PACK_PARTS,
+    PACK_ROOM,
     RECORD_LOG,
     STATE,
     UNIT,
@@ -46,18 +49,20 @@ from cython.cimports.frontswap.core.layout import (
     group_t,
     length_of,
     member_p,
+    member_place,
     member_t,
     offset_of,
     pack,
     page_bytes,
     page_p,
+    pager_p,
     record_p,
     segment_of,
     walk_p,
 )
 from cython.cimports.frontswap.core.record import LOAD_CHECKSUM, LOAD_CODEC, LOAD_HEADER, check_of
 from cython.cimports.frontswap.core.uapi import cas32, load32, store32, uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memcpy
+from cython.cimports.libc.string import memcpy, memset
 
 LIST = cython.declare(uint32_t, cython.sizeof(group_t) + PACK_MEMBERS * cython.sizeof(member_t))
 
@@ -80,10 +85,7 @@ def list_bytes(group: group_p) -> uint32_t:
     return cython.sizeof(group_t) + group.count * cython.sizeof(member_t)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_group(group: group_p, length: uint32_t) -> cython.bint:
+def is_group(group, length):
     """True if a group's numbers agree with each other and with the bytes that its record has."""
     return (
         length >= cython.sizeof(group_t)
@@ -147,7 +149,7 @@ def member_next(walk: walk_p) -> cython.bint:
     else:
         member = members_of(walk.group) + walk.member
         walk.page = member.page
-        walk.where = pack(walk.number, walk.start, cython.cast(uint32_t, member.units) * UNIT)
+        walk.where = member_place(pack(walk.number, walk.start, 0), member)
     walk.member += 1
     return True
 
@@ -177,14 +179,72 @@ def walk_claim(pg, walk):
     return False
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def member_lives(pg: pager_p, walk: walk_p) -> cython.bint:
+    """True if this member has the record, as far as can be seen without owning it."""
+    return (
+        walk.page < pg.max_pages
+        and pg.pages[walk.page].where == walk.where
+        and (load32(cython.address(pg.pages[walk.page].state)) & KIND) == RECORD_LOG
+    )
+
+
 def walk_live(pg, walk):
     """How many pages have this record, as far as can be seen without owning them."""
     live: uint32_t = 0
     while member_next(walk):
-        if walk.page < pg.max_pages and pg.pages[walk.page].where == walk.where:
-            live += (load32(cython.address(pg.pages[walk.page].state)) & KIND) == RECORD_LOG
+        live += member_lives(pg, walk)
     walk.member = 0
     return live
+
+
+def pack_shrink(pg, ctx, walk):
+    """A pack made anew in the context, with the list of those members that live, who bear it alike; NULL: it is
+    damaged, or would cost each of them as much as a page as it is.
+    """
+    old: group_p = walk.group
+    header: record_p = cython.cast(record_p, ctx.pack)
+    group: group_p = group_of(header)
+    member: member_p = members_of(group)
+    seen: uint32_t = 0
+    n: uint32_t = 0
+    i: uint32_t
+    units: uint32_t
+    ctx.pack_segment = 0
+    if (
+        HEADER + LIST + PACK_MEMBERS * UNIT + cython.cast(uint64_t, old.length) > PACK_ROOM
+        or check_of(0, walk.header.length, walk.header.codec, cython.cast(bytes_p, old)) != walk.header.check
+    ):
+        return cython.NULL
+    header[0] = walk.header[0]
+    group[0] = old[0]
+    while member_next(walk):
+        if member_lives(pg, walk):
+            member[n] = members_of(old)[walk.member - 1]
+            i = cython.cast(uint32_t, 1) << (member[n].part & 31)
+            member[n].sharing = seen & i != 0
+            seen |= i
+            n += 1
+    walk.member = 0
+    if n == 0:
+        return cython.NULL
+    group.count = n
+    memcpy(cython.cast(bytes_p, group) + list_bytes(group), cython.cast(bytes_p, old) + list_bytes(old), old.length)
+    header.length = list_bytes(group) + old.length
+    units = (HEADER + header.length + UNIT - 1) // UNIT
+    if units < n:
+        # Zeros behind the frame: each place has a length.
+        memset(cython.cast(bytes_p, group) + header.length, 0, n * UNIT - HEADER - header.length)
+        header.length = n * UNIT - HEADER
+        units = n
+    if units // n + 1 >= (HEADER + (cython.cast(uint32_t, 1) << group.shift)) // UNIT:
+        return cython.NULL
+    for i in range(n):
+        member[i].units = units // n + (i < units % n)
+    header.check = check_of(0, header.length, header.codec, cython.cast(bytes_p, group))
+    return header
 
 
 # --- loads -------------------------------------------------------------------------------------------------------
@@ -196,16 +256,29 @@ def pack_open(pg, ctx, number, at, header, check):
     The caller owns a page that has it, or the segment.
     """
     serial: uint32_t = pg.segments[number].serial
-    length: uint32_t = header.length
-    codec: uint8_t = header.codec
-    data: const_bytes_p = cython.cast(bytes_p, header) + HEADER
-    group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
+    error: cython.int
     ctx.unpacked = False
     if ctx.pack_segment == number and ctx.pack_serial == serial and ctx.pack_at == at and ctx.pack_check == check:
         return 0
     ctx.pack_segment = 0
-    if cython.cast(uint64_t, at) + HEADER + length > pg.segment_bytes:
+    if cython.cast(uint64_t, at) + HEADER + header.length > pg.segment_bytes:
         return LOAD_HEADER
+    error = pack_decode(pg, ctx, header, check)
+    if error:
+        return error
+    ctx.pack_segment = number
+    ctx.pack_serial = serial
+    ctx.pack_at = at
+    ctx.unpacked = True
+    return 0
+
+
+def pack_decode(pg, ctx, header, check):
+    """Verify a pack that is whole in memory and decompress it into the context; 0 or LOAD_*."""
+    length: uint32_t = header.length
+    codec: uint8_t = header.codec
+    data: const_bytes_p = cython.cast(bytes_p, header) + HEADER
+    group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
     if check_of(0, length, codec, data) != check:
         return LOAD_CHECKSUM
     memcpy(group, data, length if length < LIST else LIST)
@@ -226,12 +299,27 @@ def pack_open(pg, ctx, number, at, header, check):
         or codec_checksum(ctx.pack, cython.cast(uint32_t, 1) << group.whole, 0) != group.check
     ):
         return LOAD_CODEC
-    ctx.pack_segment = number
-    ctx.pack_serial = serial
-    ctx.pack_at = at
     ctx.pack_check = check
-    ctx.unpacked = True
     return 0
+
+
+def member_of(group, page):
+    """Which member of a group a page is, -1: none."""
+    i: cython.int
+    for i in range(group.count):
+        if members_of(group)[i].page == page:
+            return i
+    return -1
+
+
+def member_is(group, i, where, size):
+    """True for a member, or -1, with that place, whose page has so many bytes."""
+    return (
+        i >= 0
+        and cython.cast(uint32_t, members_of(group)[i].units) * UNIT == length_of(where)
+        and cython.cast(uint32_t, 1) << group.shift == size
+        and members_of(group)[i].part < group.parts
+    )
 
 
 def part_of(ctx, member):
@@ -243,21 +331,14 @@ def part_of(ctx, member):
 def pack_load(pg, ctx, page, header, where):
     """record_load() of a page that is in a pack."""
     group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
-    member: member_p = members_of(group)
     size: uint32_t = page_bytes(pg, page)
-    i: uint32_t
+    i: cython.int
     error: cython.int = pack_open(pg, ctx, segment_of(where), offset_of(where), header, pg.pages[page].check)
     if error:
         return error
-    for i in range(group.count):
-        if member[i].page == page:
-            if (
-                cython.cast(uint32_t, member[i].units) * UNIT != length_of(where)
-                or cython.cast(uint32_t, 1) << group.shift != size
-                or member[i].part >= group.parts
-            ):
-                return LOAD_HEADER
-            ctx.pack_member = i
-            memcpy(ctx.into, part_of(ctx, i), size)
-            return 0
-    return LOAD_HEADER
+    i = member_of(group, page)
+    if not member_is(group, i, where, size):
+        return LOAD_HEADER
+    ctx.pack_member = i
+    memcpy(ctx.into, part_of(ctx, i), size)
+    return 0

@@ -38,6 +38,7 @@ import cython
 from cython.cimports.frontswap.core.balance import FEW, density, pool_wanted
 from cython.cimports.frontswap.core.cleaner import segment_clean
 from cython.cimports.frontswap.core.codec import (
+    CODEC_PACK,
     CODEC_RAW,
     CODEC_ZSTD,
     codec_choice,
@@ -47,6 +48,7 @@ from cython.cimports.frontswap.core.codec import (
     codec_state_bytes,
 )
 from cython.cimports.frontswap.core.contexts import contexts_open, populate
+from cython.cimports.frontswap.core.dedup import LEAST_ALIKE, alike_look, alike_take
 from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init, densify_record
 from cython.cimports.frontswap.core.layout import (
     DENSE_BATCH,
@@ -232,6 +234,10 @@ def recompress_step(pg):
         return False
     if pg.areas == cython.NULL and not is_full(pg):
         return False
+    if pg.due_n and alike_take(pg, batch_bytes(pg)):
+        storei(cython.address(pg.dense_turn), DENSE_FULL)
+        wake(cython.address(pg.dense_event))
+        return False
     if pg.areas != cython.NULL and not pg.dense_staged and next_staged(pg) != 0:
         pg.dense_segment = 0  # what was staged does not wait for what is cold
     if (pg.dense_segment == 0 and not segment_begin(pg)) or not buffers_there(pg):
@@ -397,7 +403,7 @@ def batch_take(pg):
     """Copy the next records of the segment that may become smaller; False: there are none."""
     number: uint32_t = pg.dense_segment
     data: bytes_p = segment_hold(pg, number, pg.dense_serial)
-    pg.dense_count = 0
+    pg.dense_count = pg.dense_alike = 0
     if data == cython.NULL:
         return False  # freed, written out, or another one by now
     batch_copy(pg, data, pg.segments[number].fill)
@@ -422,7 +428,7 @@ def batch_copy(pg, data, fill):
         p = cython.address(pg.pages[walk.page])
         if (
             header.codec & CODEC_ZSTD
-            or walk.length < SMALLEST
+            or walk.length < (LEAST_ALIKE if pg.dedup and not pg.dense_staged else SMALLEST)
             or (cython.cast(uint32_t, 1) << header.shift) > pg.dense_page
             or (pg.dense_staged and (header.settled or (pg.codec_kind >= 0 and header.codec != CODEC_RAW)))
             or header.check != p.check
@@ -435,9 +441,12 @@ def batch_copy(pg, data, fill):
             break
         one = cython.address(pg.dense_batch[pg.dense_count])
         one.where = walk.where
+        one.page = walk.page
+        one.serial = pg.dense_serial
         one.check = p.check
         one.at = used
-        one.length = one.group = 0
+        one.length = one.group = one.hash = 0
+        one.later = False
         one.block = p.block
         memcpy(pg.dense_io + used, header, walk.length)
         store32(cython.address(p.state), walk.state)
@@ -461,8 +470,10 @@ def batch_install(pg):
         if not done:
             # No room after all. What is left of the segment stays as it is: taken again, the same records might be made
             # for ever.
-            pg.dense_left = 0
-            segment_end(pg)
+            pg.due_n = 0
+            if not pg.dense_alike:
+                pg.dense_left = 0
+                segment_end(pg)
             break
 
 
@@ -470,12 +481,12 @@ def record_install(pg, number):
     """batch_install() of one record; False: no room. A page without it by now, or that somebody owns, is left alone."""
     one: dense_p = cython.address(pg.dense_batch[number])
     header: record_p = cython.cast(record_p, pg.dense_io + one.at)
-    p: page_p = cython.address(pg.pages[header.page])
+    p: page_p = cython.address(pg.pages[one.page])
     state: uint32_t = 0
     place: uint64_t = 0
     if is_tight(pg, one.length):
         return False
-    if not batch_claim(pg, one, header.page, cython.address(state)):
+    if not batch_claim(pg, one, cython.address(state)):
         return True
     place = record_append(
         pg, STREAM_POOL if pg.dense_staged else STREAM_DENSE, header, cython.cast(bytes_p, header) + HEADER
@@ -484,13 +495,13 @@ def record_install(pg, number):
         p.where = place
         p.check = header.check
         if pg.areas != cython.NULL:
-            pool_uncharge(pg, header.page, cython.cast(int64_t, length_of(one.where)) - length_of(place))
+            pool_uncharge(pg, one.page, cython.cast(int64_t, length_of(one.where)) - length_of(place))
             if is_plain(one.where, cython.cast(uint32_t, 1) << header.shift):
                 add64(cython.address(pg.staged), -cython.cast(int64_t, length_of(one.where)))
     store32(cython.address(p.state), state)
     if place == 0:
         return False
-    batch_replaced(pg, one, header.page, header.shift, place)
+    batch_replaced(pg, one, header.shift, place)
     return True
 
 
@@ -579,6 +590,8 @@ def batch_work(pg, encoder):
     length: uint32_t
     made: uint8_t = 0
     if pg.areas != cython.NULL and not pg.dense_staged:
+        if pg.dedup:
+            alike_look(pg)
         packs_make(pg, encoder)
     for i in range(pg.dense_count):
         if pg.closing or pg.pool_closing:
@@ -586,7 +599,7 @@ def batch_work(pg, encoder):
         one = cython.address(pg.dense_batch[i])
         header = cython.cast(record_p, pg.dense_io + one.at)
         data = cython.cast(bytes_p, header) + HEADER
-        if one.group:
+        if one.group or one.later or header.codec & CODEC_PACK:
             continue
         if not is_sound(one, header):
             continue  # damaged: its page will find out when it is loaded

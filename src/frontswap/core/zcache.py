@@ -15,6 +15,7 @@ from cython.cimports.frontswap.core.codec import MISSES_MANY, codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     C_SAME_FILLED,
+    C_SHARING,
     HASTY,
     HEADER,
     KIND,
@@ -36,6 +37,7 @@ from cython.cimports.frontswap.core.layout import (
     area_p,
     block_p,
     is_plain,
+    is_sharing,
     length_of,
     page_bytes,
     page_p,
@@ -199,6 +201,8 @@ def zcache_forget(b, pg, page, state):
     where: uint64_t = pg.pages[page].where
     if (state & KIND) == RECORD_LOG:
         record_drop(pg, where, page_bytes(pg, page))
+        if is_sharing(where):
+            add64(cython.address(pg.counters[C_SHARING]), -1)
         if pg.areas != cython.NULL:
             pool_uncharge(pg, page, length_of(where))
             if is_plain(where, page_bytes(pg, page)):
