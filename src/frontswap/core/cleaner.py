@@ -25,7 +25,15 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.leases import FILE_SHIFT
 from cython.cimports.frontswap.core.packing import pack_point, page_alone
-from cython.cimports.frontswap.core.packs import pack_open, part_of, walk_begin, walk_claim, walk_live, walk_next
+from cython.cimports.frontswap.core.packs import (
+    is_part,
+    pack_open,
+    part_of,
+    walk_begin,
+    walk_claim,
+    walk_live,
+    walk_next,
+)
 from cython.cimports.frontswap.core.record import room_ahead
 from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append, record_drop
 from cython.cimports.frontswap.core.swapfile import slot_read
@@ -95,12 +103,13 @@ def record_left(pg, walk, place, stream):
 def pack_move(pg, ctx, walk, stream):
     """records_move() of a pack; the bytes moved, -1: there is no room.
 
-    The whole record, while half of its members live: the copy is held, as in pack_install(), until each of them has
-    been told. Else they get records of their own; if there is no room for those, or the pack is damaged, they stay
-    where they are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever.)
+    The whole record, while half of its bytes live: the copy is held, as in pack_install(), until each of its members
+    has been told. Else they get records of their own; if there is no room for those, or the pack is damaged, they stay
+    where they are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever. So would it
+    by the number of members: those that live may be the short ones.)
     """
     live: uint32_t = walk_live(pg, walk)
-    whole: cython.bint = 2 * live >= walk.group.count
+    whole: cython.bint = 2 * live >= walk.length
     place: uint64_t = 0
     alone: uint64_t
     moved: int64_t = 0
@@ -111,8 +120,11 @@ def pack_move(pg, ctx, walk, stream):
         return 0
     while walk_claim(pg, walk):
         p = cython.address(pg.pages[walk.page])
+        if p.check != walk.header.check:
+            store32(cython.address(p.state), walk.state)  # damaged, be it only there: it stays
+            break
         if not whole:
-            alone = member_alone(pg, ctx, walk) if p.check == walk.header.check else 0
+            alone = member_alone(pg, ctx, walk) if is_part(ctx, walk.member - 1, walk.page) else 0
             if alone == 0:
                 store32(cython.address(p.state), walk.state)
                 break

@@ -178,11 +178,15 @@ def walk_claim(pg, walk):
 
 
 def walk_live(pg, walk):
-    """How many pages have this record, as far as can be seen without owning them."""
+    """Bytes of this record that live, as far as can be seen without owning its pages."""
     live: uint32_t = 0
     while member_next(walk):
-        if walk.page < pg.max_pages and pg.pages[walk.page].where == walk.where:
-            live += (load32(cython.address(pg.pages[walk.page].state)) & KIND) == RECORD_LOG
+        if (
+            walk.page < pg.max_pages
+            and pg.pages[walk.page].where == walk.where
+            and (load32(cython.address(pg.pages[walk.page].state)) & KIND) == RECORD_LOG
+        ):
+            live += length_of(walk.where)
     walk.member = 0
     return live
 
@@ -238,6 +242,14 @@ def part_of(ctx, member):
     """The bytes of a member of the pack that has been opened last."""
     group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
     return ctx.pack + (cython.cast(uint32_t, members_of(group)[member].part) << group.shift)
+
+
+def is_part(ctx, member, page):
+    """True if the pack that has been opened last has this page as this member. Its record in RAM may say so, and be
+    wrong: it may have been damaged since it was verified.
+    """
+    group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
+    return member < group.count and members_of(group)[member].page == page
 
 
 def pack_load(pg, ctx, page, header, where):
