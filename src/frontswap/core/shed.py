@@ -56,7 +56,7 @@ from cython.cimports.frontswap.core.uapi import (
     store32,
     uint32_t,
 )
-from cython.cimports.frontswap.core.zcache import pool_limit
+from cython.cimports.frontswap.core.zcache import packs_dead, pool_limit
 
 # Victims that one store sheds, beyond the pages that come: a limit that was lowered is for the writeback thread.
 MORE = cython.declare(int64_t, 64)
@@ -210,7 +210,8 @@ def shed_victims(pg, ctx):
     done: int64_t = 0
     stay: cython.int = 0
     turn: cython.int
-    while done < pg.segment_bytes and stay < STAY and pool_live(pg) > policy_room(pool_limit(pg, pg.pool_hard)):
+    dead: int64_t = packs_dead(pg)
+    while done < pg.segment_bytes and stay < STAY and pool_live(pg) + dead > policy_room(pool_limit(pg, pg.pool_hard)):
         got = shed_next(pg, ctx, 0, 0)
         if got == 0:
             break
@@ -281,6 +282,8 @@ def pool_make_room(pg, ctx, number, coming, pages):
         if pg.policy.of != cython.NULL:
             need = policy_mean(pg)
         need = room_for(need, pages, most)
+        if load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_soft):
+            most -= packs_dead(pg)
         while left > 0 and stay < STAY and pool_live(pg) + need > most:
             got = shed_next(pg, ctx, coming, number)
             if got == 0:

@@ -57,7 +57,8 @@ def shed_coldest(pg, ctx):
     """Write the pages of the oldest segment to their slots, in front of areas; 0, -1: none, ENOSPC: no page left it.
 
     A page that has no slot, or whose slot fails, stays in the pool; its segment is the youngest then, so that it does
-    not stand in the way of the others.
+    not stand in the way of the others. So is one of which none has left: somebody has them, or the walk cannot find
+    them, as a header is damaged.
     """
     number: uint32_t
     s: segment_p
@@ -86,7 +87,7 @@ def shed_coldest(pg, ctx):
             else:
                 done += got
     if not move_end(pg, number, SEG_SEALED):
-        if stays:
+        if stays or done == 0:
             segment_renew(pg, number)
         if done == 0:
             return ENOSPC
