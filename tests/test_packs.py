@@ -138,6 +138,12 @@ def some() -> Iterator[Packed]:
     made.close()
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is packed at once, with the priority of the other threads."""
+    monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
+
+
 def test_by_hand(some: Packed) -> None:
     before = agree(some.hooks)
     some.pack()
@@ -256,6 +262,42 @@ def test_critical_pressure(packed: bool) -> None:
         some.hand.install()
     assert some.check().pool_live_bytes == 0
     some.close()
+
+
+def test_critical_pressure_while_all_is_moved(eager: None) -> None:
+    """Pages that are loaded get records of their own, others are packed, what is dead is cleaned."""
+    data = text(2000 * PAGE).reshape(-1, PAGE)
+    with frontswap.Frontswap("zcache:size=16M,codec=lz4,staging=off") as hooks:
+        area = hooks.swapon(2000)
+        area.store_many(np.arange(2000, dtype="u4"), data)
+        done = threading.Event()
+
+        def work(number: int) -> None:
+            rng = np.random.default_rng(number)
+            into = np.empty((64, PAGE), "u1")
+            while number and not done.is_set():
+                at = np.sort(rng.choice(2000, 64, replace=False)).astype("u4")
+                if number == 1:
+                    area.store_many(at, data[at])
+                area.load_many(at, into)
+                assert np.array_equal(into, data[at])
+            if number:
+                return
+            try:
+                for _ in range(12):
+                    area.store_many(np.arange(2000, dtype="u4"), data)
+                    enough = hooks.statistics().recompressed_pages + 500
+                    while hooks.statistics().recompressed_pages < enough:
+                        area.load_many(np.arange(64, dtype="u4"), np.empty((64, PAGE), "u1"))
+                    hooks.pressure("critical")
+                    wait_until(lambda: hooks.statistics().pool_live_bytes == 0, "the last record")
+                    hooks.pressure("none")
+            finally:
+                done.set()
+
+        together(4, work)
+        assert agree(hooks).poisoned == 0
+        area.swapoff()
 
 
 @pytest.mark.parametrize("packed", [False, True])

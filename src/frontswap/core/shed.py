@@ -201,6 +201,20 @@ def shed_next(pg, ctx, coming, inside):
     return shed_of(pg, ctx, share_most(pg), inside) if got <= 0 and pg.weights else got
 
 
+def close_all(pg):
+    """Where nothing may stay in the pool: close what is open, for that would; also what the cleaner, or who had looked
+    at the pressure before, has opened since. How many have been closed.
+    """
+    closed: cython.int = 0
+    turn: cython.int
+    if pool_limit(pg, pg.pool_hard) == 0:
+        for turn in range(2):
+            if pg.open_segment[STREAM_POOL if turn == 0 else STREAM_DENSE] != 0:
+                segment_close(pg, STREAM_POOL if turn == 0 else STREAM_DENSE)
+                closed += 1
+    return closed
+
+
 def shed_victims(pg, ctx):
     """Victims leave until the pool has its room or one segment's bytes are gone, and what is dead is cleaned.
 
@@ -219,12 +233,7 @@ def shed_victims(pg, ctx):
             stay += 1
         else:
             done += got
-    if pool_limit(pg, pg.pool_hard) == 0:
-        # Nothing may stay. A segment that is open would, and the cleaner would open another one.
-        for turn in range(2):
-            if pg.open_segment[STREAM_POOL if turn == 0 else STREAM_DENSE] != 0:
-                segment_close(pg, STREAM_POOL if turn == 0 else STREAM_DENSE)
-                done += 1
+    done += close_all(pg)
     for turn in range(2):
         if load64(cython.address(pg.pool_bytes)) <= pool_limit(pg, pg.pool_soft) or pool_limit(pg, pg.pool_hard) == 0:
             break

@@ -34,7 +34,7 @@ from cython.cimports.frontswap.core.segments import (
     write_coldest,
     write_slot_stream,
 )
-from cython.cimports.frontswap.core.shed import page_shed, shed_victims
+from cython.cimports.frontswap.core.shed import close_all, page_shed, shed_victims
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
@@ -73,7 +73,7 @@ def shed_coldest(pg, ctx):
         move_begin(pg, number)
     unlock(cython.address(pg.log_lock))
     if number == 0:
-        return -1
+        return 0 if close_all(pg) else -1
     s = cython.address(pg.segments[number])
     while loadi(cython.address(s.writers)) != 0:
         backoff(turn)

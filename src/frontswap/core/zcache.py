@@ -129,6 +129,8 @@ def zcache_store(b, pg, ctx, page, data, kind):
         add64(cython.address(pg.staged), need)
     if pg.policy.of != cython.NULL:
         policy_stored(pg, page)
+    if pressure_of(pg) == PRESSURE_CRITICAL and pg.areas != cython.NULL:
+        wake(cython.address(pg.writeback_event))  # since we have looked; who empties the pool may be done
     return ACCEPTED
 
 
