@@ -565,12 +565,6 @@ def test_a_damaged_header_is_not_what_its_pages_go_by(some: Packed) -> None:
 # --- by itself, beside everything else -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is packed at once, with the priority of the other threads."""
-    monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
-
-
 def storm(spec: str, turns: int, **settings: Any) -> HooksStatistics:
     """Three threads, each with its part of the pages, know what these are; beside them all else changes."""
     pages, threads, run = 1200, 3, 32
