@@ -277,8 +277,6 @@ def test_critical_pressure_while_all_is_moved(eager: None) -> None:
             into = np.empty((64, PAGE), "u1")
             while number and not done.is_set():
                 at = np.sort(rng.choice(2000, 64, replace=False)).astype("u4")
-                if number == 1:
-                    area.store_many(at, data[at])
                 area.load_many(at, into)
                 assert np.array_equal(into, data[at])
             if number:
