@@ -21,7 +21,6 @@ from test_packs import (
     PAGE,
     PAGES,
     SECOND,
-    SEGMENT,
     Packed,
     eager,
     storm,
