@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, MiB, noise, together, wait_until
+from helpers import Array, noise, together, wait_until
 from test_codec import capsule_function
 from test_packs import (
     CHANGES,
@@ -23,7 +23,6 @@ from test_packs import (
     SECOND,
     Packed,
     eager,
-    storm,
 )
 from test_recompress import step, text, twice
 from test_shares import agree
@@ -376,8 +375,8 @@ def test_loads_beside_the_cleaner() -> None:
         some.close()
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_critical_pressure(packed: bool) -> None:
+def begun(packed: bool) -> Alike:
+    """Pages with slots: they share, or are about to."""
     some = made()
     some.store(range(PAGES), copies(kinds(PAGES // 10), 10))
     if packed:
@@ -385,6 +384,12 @@ def test_critical_pressure(packed: bool) -> None:
     else:
         assert some.look()
         some.hand.work()
+    return some
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_critical_pressure(packed: bool) -> None:
+    some = begun(packed)
     some.hooks.pressure("critical")
     assert some.hooks.statistics().pool_live_bytes == 0
     if not packed:
@@ -396,13 +401,7 @@ def test_critical_pressure(packed: bool) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_backend_that_leaves(packed: bool) -> None:
-    some = made()
-    some.store(range(PAGES), copies(kinds(PAGES // 10), 10))
-    if packed:
-        some.pack()
-    else:
-        assert some.look()
-        some.hand.work()
+    some = begun(packed)
     [zcache] = some.hooks.backends
     some.hooks.backends.unregister(zcache)
     assert some.check().pool_bytes == 0
@@ -446,22 +445,6 @@ def test_damage_is_lost_by_those_that_share_it(some: Alike, at: int) -> None:
 
 
 # --- by itself -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spec", ["", ",policy=lru"])
-def test_threads_against_a_model(eager: None, spec: str) -> None:
-    storm("zcache:size=8M,staging=2M,dedup=on" + spec, 400)
-
-
-def test_quotas_hold(eager: None) -> None:
-    storm("zcache:size=8M,staging=2M,dedup=on", 300, quota=2 * MiB)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spec", ["", ",policy=s3fifo", ",policy=duel", ",codec=lz4", ",staging=off"])
-@pytest.mark.parametrize("settings", [{}, {"weight": 2}, {"quota": 3 * MiB}], ids=["alone", "weight", "quota"])
-def test_more_threads_against_a_model(eager: None, spec: str, settings: dict[str, Any]) -> None:
-    storm("zcache:size=8M,dedup=on" + spec, 2500, **settings)
 
 
 def test_by_itself(eager: None) -> None:
