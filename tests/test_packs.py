@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Array, MiB, noise, together, wait_until
+from test_codec import capsule_function
 from test_recompress import Hand, step, text, twice
 from test_shares import agree
 
 import frontswap
+from frontswap.core import cleaner, contexts
 from frontswap.counters import HooksStatistics
 from frontswap.errors import PageLostError
 
@@ -77,6 +79,14 @@ class Packed:
             for _ in range(2000):
                 self.hooks.statistics()
 
+    def clean_once(self) -> int:
+        """Clean the emptiest segment, as a store does that makes room; the bytes won."""
+        context = capsule_function(contexts, "context_take", ctypes.c_void_p, ctypes.c_void_p)(self.hand.pager)
+        clean = capsule_function(cleaner, "clean_ram", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        won: int = clean(self.hand.pager, context)
+        capsule_function(contexts, "context_give", None, ctypes.c_void_p)(context)
+        return won
+
     def check(self) -> HooksStatistics:
         into = np.empty(PAGE, "u1")
         for offset, page in self.expected.items():
@@ -106,10 +116,15 @@ class Packed:
         self.hooks.close(force=True)
 
 
+def entries(record: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """A pack's list: page, units, part."""
+    count = GROUP.unpack(ctypes.string_at(record[0] + 16, 16))[2]
+    return [MEMBER.unpack(ctypes.string_at(record[0] + 32 + 8 * i, 8)) for i in range(count)]
+
+
 def members(record: tuple[int, int]) -> list[int]:
     """The offsets of a pack's members."""
-    count = GROUP.unpack(ctypes.string_at(record[0] + 16, 16))[2]
-    found = [MEMBER.unpack(ctypes.string_at(record[0] + 32 + 8 * i, 8)) for i in range(count)]
+    found = entries(record)
     assert sum(units for _, units, _ in found) * 16 == (record[1] + 15) // 16 * 16
     return [page - FIRST for page, _, _ in found]
 
@@ -121,6 +136,12 @@ def some() -> Iterator[Packed]:
     made.store(range(PAGES), text(PAGES * PAGE))
     yield made
     made.close()
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is packed at once, with the priority of the other threads."""
+    monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
 
 
 def test_by_hand(some: Packed) -> None:
@@ -243,6 +264,42 @@ def test_critical_pressure(packed: bool) -> None:
     some.close()
 
 
+def test_critical_pressure_while_all_is_moved(eager: None) -> None:
+    """Pages that are loaded get records of their own, others are packed, what is dead is cleaned."""
+    data = text(2000 * PAGE).reshape(-1, PAGE)
+    with frontswap.Frontswap("zcache:size=16M,codec=lz4,staging=off") as hooks:
+        area = hooks.swapon(2000)
+        area.store_many(np.arange(2000, dtype="u4"), data)
+        done = threading.Event()
+
+        def work(number: int) -> None:
+            rng = np.random.default_rng(number)
+            into = np.empty((64, PAGE), "u1")
+            while number and not done.is_set():
+                at = np.sort(rng.choice(2000, 64, replace=False)).astype("u4")
+                if number == 1:
+                    area.store_many(at, data[at])
+                area.load_many(at, into)
+                assert np.array_equal(into, data[at])
+            if number:
+                return
+            try:
+                for _ in range(12):
+                    area.store_many(np.arange(2000, dtype="u4"), data)
+                    enough = hooks.statistics().recompressed_pages + 500
+                    while hooks.statistics().recompressed_pages < enough:
+                        area.load_many(np.arange(64, dtype="u4"), np.empty((64, PAGE), "u1"))
+                    hooks.pressure("critical")
+                    wait_until(lambda: hooks.statistics().pool_live_bytes == 0, "the last record")
+                    hooks.pressure("none")
+            finally:
+                done.set()
+
+        together(4, work)
+        assert agree(hooks).poisoned == 0
+        area.swapoff()
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_backend_that_leaves(packed: bool) -> None:
     some = Packed()
@@ -307,6 +364,51 @@ def test_packs_of_which_little_lives_are_taken_apart(some: Packed) -> None:
     some.pack()
     assert agree(some.hooks).pool_live_bytes < found.pool_live_bytes
     some.check()
+
+
+def half(number: int) -> Array:
+    """Noise up to the middle, and a bit further."""
+    made = noise(PAGE, number).copy()
+    made[2600:] = 7
+    return made
+
+
+def test_packs_whose_short_pages_live_are_taken_apart() -> None:
+    """Half of its pages, but a fifth of its bytes. Moved as they are nothing would be won, over and over."""
+    some = Packed(swap=None)
+    data = text(PAGES * PAGE).reshape(-1, PAGE).copy()
+    data[::2, 600:] = 7
+    data[::2, :600] = noise(PAGES * PAGE).reshape(-1, PAGE)[::2, :600]
+    some.store(range(PAGES), data)
+    some.pack()
+    some.free(page - FIRST for pack in some.records() for page, units, _ in entries(pack) if units > 60)
+    before = agree(some.hooks)
+    assert before.pool_live_bytes < before.pool_bytes // 3
+    assert 0 < some.area.statistics().curr_pages < PAGES * 2 // 3
+    while some.clean_once() > 0:
+        pass
+    assert some.check().pool_bytes < before.pool_bytes * 2 // 3
+    some.close()
+
+
+@pytest.mark.parametrize(("spec", "settings"), [("", {}), (",policy=lru", {}), ("", {"weight": 1})])
+def test_a_pool_full_of_packs_of_which_half_is_dead_takes_more(spec: str, settings: dict[str, Any]) -> None:
+    """What lives would fit beside what comes; what is dead is not won back before more of it is."""
+    some = Packed(BY_HAND + spec, pages=9000, **settings)
+    for start in range(0, 9000, 500):
+        some.store(range(start, start + 500), text(9000 * PAGE)[start * PAGE : (start + 500) * PAGE])
+        some.pack()
+    some.free(offset for pack in some.records() for offset in members(pack)[:4])
+    found = agree(some.hooks)
+    assert found.pool_live_bytes < SIZE // 2 < SIZE * 3 // 4 < found.pool_bytes
+    other = some.hooks.swapon(4000, **settings)
+    assert sum(other.store(offset, half(offset)) for offset in range(4000)) > 3900
+    into = np.empty(PAGE, "u1")
+    for offset in range(4000):
+        other.load(offset, into)
+        assert np.array_equal(into, half(offset))
+    some.check()
+    some.close()
 
 
 def test_packs_whose_pages_may_not_take_more_stay_packs() -> None:
@@ -399,13 +501,68 @@ def test_damage_is_not_made_right(some: Packed, at: int) -> None:
     agree(some.hooks)
 
 
+def test_damage_since_it_was_decompressed_is_not_made_right() -> None:
+    """Its list in RAM has another page for the first one. The context that takes it apart still has what was there."""
+    some = Packed(swap=None)
+    some.store(range(PAGES), twice(PAGES, 3))
+    some.pack()
+    pool, _ = max(some.hooks._core.places(), key=lambda place: place[1])
+    packs = some.records()
+    pack = packs[5]
+    last = entries(pack)[7]
+    kept = members(pack)[6:]
+    into = np.empty(PAGE, "u1")
+    some.area.load(kept[1], into)
+    beside = [other for other in packs if (other[0] - pool) // SEGMENT == (pack[0] - pool) // SEGMENT]
+    some.free(offset for other in beside for offset in members(other) if offset not in kept)
+    ctypes.memmove(pack[0] + 32, MEMBER.pack(*last[:2], 0), 8)
+    while some.clean_once() > 0:
+        pass
+    lost = 0
+    for offset, page in some.expected.items():
+        try:
+            some.area.load(offset, into)
+        except PageLostError:
+            assert offset in kept
+            lost += 1
+        else:
+            assert np.array_equal(into, page), offset
+    assert some.hooks.statistics().poisoned == lost
+    some.close()
+
+
+def test_damage_stands_in_nobodys_way() -> None:
+    """Who walks through the oldest segment does not find the members of that pack; the others leave."""
+    some = Packed()
+    some.store(range(PAGES), text(PAGES * PAGE))
+    some.pack()
+    pack = some.records()[0]
+    lost = members(pack)
+    ctypes.c_uint16.from_address(pack[0] + 24).value = 60_000  # how many they are
+    some.hooks.pressure("critical")
+    assert agree(some.hooks).pool_live_bytes < SEGMENT
+    into = np.empty(PAGE, "u1")
+    for offset in lost:
+        with pytest.raises(PageLostError):
+            some.area.load(offset, into)
+        del some.expected[offset]
+    for offset, page in some.expected.items():
+        some.area.load(offset, into)
+        assert np.array_equal(into, page), offset
+    some.close()
+
+
+def test_a_damaged_header_is_not_what_its_pages_go_by(some: Packed) -> None:
+    """The checksum that counts is that of the page: moved with the header's, they would be lost."""
+    some.pack()
+    for number, pack in enumerate(some.records()):
+        some.free(iter(members(pack) if number % 3 else members(pack)[:1]))
+        ctypes.c_uint32.from_address(pack[0] + 12).value ^= 4
+    some.clean()
+    some.check()
+
+
 # --- by itself, beside everything else -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is packed at once, with the priority of the other threads."""
-    monkeypatch.setenv("FRONTSWAP_RECOMPRESS", "eager")
 
 
 def storm(spec: str, turns: int, **settings: Any) -> None:

@@ -29,6 +29,7 @@ from cython.cimports.frontswap.core.leases import FILE_SHIFT
 from cython.cimports.frontswap.core.packing import pack_point, page_alone
 from cython.cimports.frontswap.core.packs import (
     group_of,
+    is_part,
     member_of,
     members_of,
     pack_open,
@@ -109,13 +110,14 @@ def record_left(pg, walk, place, stream):
 def pack_move(pg, ctx, walk, stream):
     """records_move() of a pack; the bytes moved, -1: there is no room.
 
-    The whole record, while half of its members live: the copy is held, as in pack_install(), until each of them has
-    been told. Else, of members that share their bytes, a record made anew for those that live, who bear it alone then;
-    or they get records of their own. If there is no room for those, or the pack is damaged, they stay where they are.
-    (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever.)
+    The whole record, while half of its bytes live: the copy is held, as in pack_install(), until each of its members
+    has been told. Else, where members share their bytes, a record made anew for those that live, who bear it alone
+    then; or they get records of their own. If there is no room for those, or the pack is damaged, they stay where they
+    are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever. So would it by the
+    number of members: those that live may be the short ones.)
     """
     live: uint32_t = walk_live(pg, walk)
-    whole: cython.bint = 2 * live >= walk.group.count
+    whole: cython.bint = 2 * live >= walk.length
     header: record_p = walk.header
     i: cython.int
     more: int64_t
@@ -125,15 +127,18 @@ def pack_move(pg, ctx, walk, stream):
     p: page_p
     if live == 0:
         return 0
-    if not whole and walk.group.count > walk.group.parts and 2 * live >= walk.group.parts:
+    if not whole and walk.group.count > walk.group.parts:
         header = pack_shrink(pg, ctx, walk)
         whole = header != cython.NULL
     if not whole and pack_open(pg, ctx, walk.number, walk.start, walk.header, walk.header.check) != 0:
         return 0
     while walk_claim(pg, walk):
         p = cython.address(pg.pages[walk.page])
+        if p.check != walk.header.check:
+            store32(cython.address(p.state), walk.state)  # damaged, be it only there: it stays
+            break
         if not whole:
-            alone = member_alone(pg, ctx, walk) if p.check == walk.header.check else 0
+            alone = member_alone(pg, ctx, walk) if is_part(ctx, walk.member - 1, walk.page) else 0
             if alone == 0:
                 store32(cython.address(p.state), walk.state)
                 break
@@ -142,7 +147,7 @@ def pack_move(pg, ctx, walk, stream):
             continue
         i = walk.member - 1 if header == walk.header else member_of(group_of(header), walk.page)
         more = cython.cast(int64_t, members_of(group_of(header))[max(i, 0)].units) * UNIT - length_of(walk.where)
-        if i < 0 or p.check != walk.header.check or (more > 0 and not pool_charge(pg, walk.page, more)):
+        if i < 0 or (more > 0 and not pool_charge(pg, walk.page, more)):
             store32(cython.address(p.state), walk.state)
             continue
         if place == 0:

@@ -48,6 +48,7 @@ from cython.cimports.frontswap.core.layout import (
     PACK_PAGE,
     PACK_PARTS,
     PLAIN,
+    PRESSURE_CRITICAL,
     PRESSURE_NONE,
     RECORD_LOG,
     STATE,
@@ -96,6 +97,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint16_t,
     uint32_t,
     uint64_t,
+    wake,
 )
 from cython.cimports.libc.string import memcmp, memcpy, memset
 
@@ -456,6 +458,8 @@ def page_quicken(pg, ctx, page, state):
         and page_alone(pg, ctx, page, part_of(ctx, ctx.pack_member))
     ):
         record_drop(pg, where, page_bytes(pg, page))
+        if pressure_of(pg) == PRESSURE_CRITICAL:
+            wake(cython.address(pg.writeback_event))  # since we have looked; who empties the pool may be done
 
 
 def page_alone(pg, ctx, page, data):

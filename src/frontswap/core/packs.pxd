@@ -14,6 +14,7 @@ cdef int pack_decode(pager_t *pg, context_t *ctx, const record_t *header, uint32
 cdef group_t *group_of(const record_t *header) noexcept nogil
 cdef member_t *members_of(group_t *group) noexcept nogil
 cdef const uint8_t *part_of(context_t *ctx, uint32_t member) noexcept nogil
+cdef bint is_part(context_t *ctx, uint32_t member, uint32_t page) noexcept nogil
 cdef int pack_open(pager_t *pg, context_t *ctx, uint32_t number, uint32_t at, const record_t *header,
                    uint32_t check) noexcept nogil
 cdef int pack_load(

@@ -192,17 +192,18 @@ def member_lives(pg: pager_p, walk: walk_p) -> cython.bint:
 
 
 def walk_live(pg, walk):
-    """How many pages have this record, as far as can be seen without owning them."""
+    """Bytes of this record that live, as far as can be seen without owning its pages."""
     live: uint32_t = 0
     while member_next(walk):
-        live += member_lives(pg, walk)
+        if member_lives(pg, walk):
+            live += length_of(walk.where)
     walk.member = 0
     return live
 
 
 def pack_shrink(pg, ctx, walk):
     """A pack made anew in the context, with the list of those members that live, who bear it alike; NULL: it is
-    damaged, or would cost each of them as much as a page as it is.
+    damaged, or would cost each of them as much as a page as it is, or has twice as many pages as there are members.
     """
     old: group_p = walk.group
     header: record_p = cython.cast(record_p, ctx.pack)
@@ -228,7 +229,7 @@ def pack_shrink(pg, ctx, walk):
             seen |= i
             n += 1
     walk.member = 0
-    if n == 0:
+    if n == 0 or 2 * n < old.parts:
         return cython.NULL
     group.count = n
     memcpy(cython.cast(bytes_p, group) + list_bytes(group), cython.cast(bytes_p, old) + list_bytes(old), old.length)
@@ -326,6 +327,14 @@ def part_of(ctx, member):
     """The bytes of a member of the pack that has been opened last."""
     group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
     return ctx.pack + (cython.cast(uint32_t, members_of(group)[member].part) << group.shift)
+
+
+def is_part(ctx, member, page):
+    """True if the pack that has been opened last has this page as this member. Its record in RAM may say so, and be
+    wrong: it may have been damaged since it was verified.
+    """
+    group: group_p = cython.cast(group_p, ctx.pack + PACK_BYTES)
+    return member < group.count and members_of(group)[member].page == page
 
 
 def pack_load(pg, ctx, page, header, where):

@@ -34,7 +34,7 @@ from cython.cimports.frontswap.core.segments import (
     write_coldest,
     write_slot_stream,
 )
-from cython.cimports.frontswap.core.shed import page_shed, shed_victims
+from cython.cimports.frontswap.core.shed import close_all, page_shed, shed_victims
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
@@ -57,7 +57,8 @@ def shed_coldest(pg, ctx):
     """Write the pages of the oldest segment to their slots, in front of areas; 0, -1: none, ENOSPC: no page left it.
 
     A page that has no slot, or whose slot fails, stays in the pool; its segment is the youngest then, so that it does
-    not stand in the way of the others.
+    not stand in the way of the others. So is one of which none has left: somebody has them, or the walk cannot find
+    them, as a header is damaged.
     """
     number: uint32_t
     s: segment_p
@@ -72,7 +73,7 @@ def shed_coldest(pg, ctx):
         move_begin(pg, number)
     unlock(cython.address(pg.log_lock))
     if number == 0:
-        return -1
+        return 0 if close_all(pg) else -1
     s = cython.address(pg.segments[number])
     while loadi(cython.address(s.writers)) != 0:
         backoff(turn)
@@ -86,7 +87,7 @@ def shed_coldest(pg, ctx):
             else:
                 done += got
     if not move_end(pg, number, SEG_SEALED):
-        if stays:
+        if stays or done == 0:
             segment_renew(pg, number)
         if done == 0:
             return ENOSPC
