@@ -339,7 +339,8 @@ def test_the_next_pool_is_another_one() -> None:
 def test_packs_of_which_most_lives_are_moved_as_they_are(some: Packed) -> None:
     some.pack()
     for number, pack in enumerate(some.records()):
-        some.free(iter(members(pack) if number % 3 else members(pack)[:1]))
+        # Of two, the one that is left may have less than half of the bytes.
+        some.free(iter(members(pack) if number % 3 or len(members(pack)) < 3 else members(pack)[:1]))
     before = agree(some.hooks)
     some.clean()
     found = agree(some.hooks)
