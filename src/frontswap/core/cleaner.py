@@ -111,7 +111,7 @@ def pack_move(pg, ctx, walk, stream):
     """records_move() of a pack; the bytes moved, -1: there is no room.
 
     The whole record, while half of its bytes live: the copy is held, as in pack_install(), until each of its members
-    has been told. Else, of members that share their bytes, a record made anew for those that live, who bear it alone
+    has been told. Else, where members share their bytes, a record made anew for those that live, who bear it alone
     then; or they get records of their own. If there is no room for those, or the pack is damaged, they stay where they
     are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever. So would it by the
     number of members: those that live may be the short ones.)

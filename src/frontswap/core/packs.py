@@ -203,7 +203,7 @@ def walk_live(pg, walk):
 
 def pack_shrink(pg, ctx, walk):
     """A pack made anew in the context, with the list of those members that live, who bear it alike; NULL: it is
-    damaged, most of its pages are not wanted any more, or it would cost each of them as much as a page as it is.
+    damaged, or would cost each of them as much as a page as it is, or has twice as many pages as there are members.
     """
     old: group_p = walk.group
     header: record_p = cython.cast(record_p, ctx.pack)
