@@ -1,4 +1,5 @@
-"""Packing: several pages of a batch of recompress.py become one pack (packs.py), and what takes its place later.
+"""Packing: how the records of a batch of recompress.py are made anew, several pages as one pack (packs.py), and what takes
+the place of a pack later.
 
 Records that follow each other and have got the same quick codec are alike, so they go together, behind the same
 transform. The thread that packs needs nothing but the batch; the writeback thread puts a pack into the log once, and
@@ -55,6 +56,7 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_DENSE,
     STREAM_POOL,
     UNIT,
+    area_p,
     bytes_p,
     context_p,
     dense_p,
@@ -101,7 +103,8 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.libc.string import memcmp, memcpy, memset
 
-GAIN = cython.declare(uint32_t, 20)  # a pack that is shorter than its members' records by less than this part is none
+GAIN = cython.declare(uint32_t, 20)  # what does not get shorter by this part of it stays
+ALIKE = cython.declare(uint32_t, 8)  # records that differ by less than this part of them
 LIST = cython.declare(uint32_t, cython.sizeof(group_t) + PACK_MEMBERS * cython.sizeof(member_t))
 
 
@@ -123,6 +126,79 @@ def is_sound(one, header):
     return (
         header.length + HEADER <= length_of(one.where)
         and check_of(header.page, header.length, header.codec, cython.cast(bytes_p, header) + HEADER) == one.check
+    )
+
+
+def quick_pack(pg, block, data, page, made):
+    """Pack a page into `dense_out` by the quick codec that suits it best; the record's length, or 0.
+
+    Neighbours are often alike: the one that was best for the last page is taken if the record is about as long; else
+    all are compared.
+    """
+    choice: cython.pointer(codec_choice) = cython.address(pg.blocks[block].choice)
+    own: cython.pointer(codec_choice) = cython.address(pg.dense_choice)
+    most: uint32_t = page - page // 16
+    length: uint32_t = 0
+    best: uint32_t = pg.dense_length
+    if own.candidates != choice.candidates:
+        best = 0
+    if best:
+        own.pages = 3  # it takes no samples
+        own.misses = 0
+        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
+    if best == 0 or length > best + best // ALIKE or length + best // ALIKE < best:
+        own[0] = choice[0]
+        own.pages = own.misses = 0
+        memset(own.size, 0, cython.sizeof(own.size))
+        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
+    pg.dense_length = length
+    return length
+
+
+def settle_record(pg, one, header, made):
+    """record_pack() of a record that was packed in haste."""
+    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    length: uint32_t
+    if codec_decompress(
+        header.codec,
+        pg.dense_state,
+        cython.cast(bytes_p, header) + HEADER,
+        header.length,
+        pg.dense_tmp,
+        pg.dense_plain,
+        page,
+    ):
+        return 0
+    length = quick_pack(pg, one.block, pg.dense_plain, page, made)
+    return length if length <= header.length - header.length // GAIN else 0
+
+
+def record_pack(pg, one, header, encoder, made):
+    """A record made anew in `dense_out`: what is settled by a quick codec, others by zstd; its length, or 0."""
+    data: bytes_p = cython.cast(bytes_p, header) + HEADER
+    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
+    length: uint32_t
+    area: area_p
+    if header.codec == CODEC_RAW:
+        if pg.areas == cython.NULL:
+            return 0
+        length = quick_pack(pg, one.block, data, page, made)
+        # Not in the choice, by which pages are refused: the area may be another one by now.
+        area = cython.address(pg.areas[one.block])
+        area.misses = 0 if length else area.misses + 1
+        return length
+    if pg.dense_staged:
+        return settle_record(pg, one, header, made)
+    return densify_record(
+        header.codec,
+        encoder,
+        data,
+        header.length,
+        pg.dense_tmp,
+        pg.dense_out,
+        header.length - header.length // GAIN,
+        page,
+        made,
     )
 
 

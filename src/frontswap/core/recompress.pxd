@@ -11,9 +11,6 @@ cdef int64_t room_of(uint32_t page) noexcept nogil
 cdef void open_end(pager_t *pg) noexcept nogil
 cdef uint32_t batch_bytes(pager_t *pg) noexcept nogil
 cdef int64_t codec_bytes(pager_t *pg, uint32_t page) noexcept nogil
-cdef uint32_t quick_pack(pager_t *pg, uint32_t block, const uint8_t *data, uint32_t page, uint8_t *made) noexcept nogil
-cdef uint32_t settle_record(
-    pager_t *pg, dense_t *one, record_t *header, uint8_t *made) noexcept nogil
 cdef bint has_room(pager_t *pg) noexcept nogil
 cdef bint is_full(pager_t *pg) noexcept nogil
 cdef uint32_t next_staged(pager_t *pg) noexcept nogil
@@ -27,6 +24,5 @@ cdef void segment_end(pager_t *pg) noexcept nogil
 cdef bint batch_take(pager_t *pg) noexcept nogil
 cdef void batch_copy(pager_t *pg, uint8_t *data, uint32_t fill) noexcept nogil
 cdef void batch_work(pager_t *pg, void *encoder) noexcept nogil
-cdef uint32_t record_pack(pager_t *pg, dense_t *one, record_t *header, void *encoder, uint8_t *made) noexcept nogil
 cdef void batch_install(pager_t *pg) noexcept nogil
 cdef bint record_install(pager_t *pg, uint32_t number) noexcept nogil

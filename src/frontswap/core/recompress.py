@@ -41,15 +41,12 @@ from cython.cimports.frontswap.core.codec import (
     CODEC_PACK,
     CODEC_RAW,
     CODEC_ZSTD,
-    codec_choice,
-    codec_compress,
     codec_decoder_bytes,
-    codec_decompress,
     codec_state_bytes,
 )
 from cython.cimports.frontswap.core.contexts import contexts_open, populate
 from cython.cimports.frontswap.core.dedup import LEAST_ALIKE, alike_look, alike_take
-from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init, densify_record
+from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init
 from cython.cimports.frontswap.core.layout import (
     DENSE_BATCH,
     DENSE_DONE,
@@ -69,7 +66,6 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_DENSE,
     STREAM_POOL,
     UNIT,
-    area_p,
     bytes_p,
     dense_p,
     hooks_clock,
@@ -90,6 +86,7 @@ from cython.cimports.frontswap.core.packing import (
     pack_install,
     packs_bytes,
     packs_make,
+    record_pack,
     widest,
 )
 from cython.cimports.frontswap.core.packs import walk_begin, walk_claim, walk_next
@@ -119,7 +116,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memcpy
 
 LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
 SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is little to win
@@ -128,7 +125,6 @@ SHARE = cython.declare(int64_t, 64)  # of the limit, a part that all buffers may
 COLD = cython.declare(int64_t, 3_000_000_000)  # ns that a segment in front of areas has been full
 FADE = cython.declare(int64_t, 4_000_000_000)  # ns, and hits there are half as many
 AGAIN = cython.declare(int64_t, 500_000_000)  # ns until what is too young, or in use, is looked at again
-ALIKE = cython.declare(uint32_t, 8)  # records that differ by less than this part of them
 SHARE_AREAS = cython.declare(int64_t, 12)  # and of a pool in front of areas, beside which they are
 
 
@@ -506,79 +502,6 @@ def record_install(pg, number):
 
 
 # --- the other thread's part -------------------------------------------------------------------------------------
-
-
-def quick_pack(pg, block, data, page, made):
-    """Pack a page into `dense_out` by the quick codec that suits it best; the record's length, or 0.
-
-    Neighbours are often alike: the one that was best for the last page is taken if the record is about as long; else
-    all are compared.
-    """
-    choice: cython.pointer(codec_choice) = cython.address(pg.blocks[block].choice)
-    own: cython.pointer(codec_choice) = cython.address(pg.dense_choice)
-    most: uint32_t = page - page // 16
-    length: uint32_t = 0
-    best: uint32_t = pg.dense_length
-    if own.candidates != choice.candidates:
-        best = 0
-    if best:
-        own.pages = 3  # it takes no samples
-        own.misses = 0
-        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
-    if best == 0 or length > best + best // ALIKE or length + best // ALIKE < best:
-        own[0] = choice[0]
-        own.pages = own.misses = 0
-        memset(own.size, 0, cython.sizeof(own.size))
-        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
-    pg.dense_length = length
-    return length
-
-
-def settle_record(pg, one, header, made):
-    """record_pack() of a record that was packed in haste."""
-    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
-    length: uint32_t
-    if codec_decompress(
-        header.codec,
-        pg.dense_state,
-        cython.cast(bytes_p, header) + HEADER,
-        header.length,
-        pg.dense_tmp,
-        pg.dense_plain,
-        page,
-    ):
-        return 0
-    length = quick_pack(pg, one.block, pg.dense_plain, page, made)
-    return length if length <= header.length - header.length // GAIN else 0
-
-
-def record_pack(pg, one, header, encoder, made):
-    """A record made anew in `dense_out`: what is settled by a quick codec, others by zstd; its length, or 0."""
-    data: bytes_p = cython.cast(bytes_p, header) + HEADER
-    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
-    length: uint32_t
-    area: area_p
-    if header.codec == CODEC_RAW:
-        if pg.areas == cython.NULL:
-            return 0
-        length = quick_pack(pg, one.block, data, page, made)
-        # Not in the choice, by which pages are refused: the area may be another one by now.
-        area = cython.address(pg.areas[one.block])
-        area.misses = 0 if length else area.misses + 1
-        return length
-    if pg.dense_staged:
-        return settle_record(pg, one, header, made)
-    return densify_record(
-        header.codec,
-        encoder,
-        data,
-        header.length,
-        pg.dense_tmp,
-        pg.dense_out,
-        header.length - header.length // GAIN,
-        page,
-        made,
-    )
 
 
 def batch_work(pg, encoder):
