@@ -36,6 +36,11 @@ class TestZcacheWithAPolicy(StackSuite):
         return "zcache:size=4M,policy=lirs"
 
 
+class TestZcacheThatSharesPages(StackSuite):
+    def make(self) -> Spec:
+        return "zcache:size=4M,dedup=on"
+
+
 class TestNull(StackSuite):
     accepts = False
 

@@ -225,7 +225,7 @@ class Hand:
     def __init__(self, core: object, page: int = PAGE) -> None:
         # The first of Hooks' own fields, behind the object's head and its table of methods.
         self.pager = ctypes.c_void_p.from_address(id(core) + 24).value
-        self.page = page
+        self.page = page = max(page, 32 << 10)  # of a pack
         size = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, ctypes.c_uint32)(page)
         self.room = np.zeros(size + 64, "u1")
         self.encoder = capsule_function(dense, "dense_encoder_init", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)(

@@ -17,6 +17,7 @@ SAME: list[tuple[str, Any]] = [
     ("zcache", Zcache()),
     ("zcache:codec=lz4,size=64M", Zcache(codec="lz4", size="64M")),
     ("zcache:policy=lirs", Zcache(policy="lirs")),
+    ("zcache:dedup=on", Zcache(dedup=True)),
     (
         "active_only / limit:size=2GiB / zcache:codec=auto",
         ActiveOnly() / Limit(size="2GiB") / Zcache(codec="auto"),
@@ -56,6 +57,7 @@ WRONG = [
     ("zcache:codec", "codec", "parameter=value"),
     ("zcache:codec=", "codec=", "parameter=value"),
     ("zcache:size=1M", "1M", "4 MiB"),
+    ("zcache:dedup=maybe", "maybe", '"on"'),
     ("zcache:policy=belady", "belady", '"age" or "fifo"'),
     ("zcache:codec=lz4,codec=lz4", "codec=lz4", "given once"),
     ("limit:size=much / zcache", "much", "size in bytes"),

@@ -47,6 +47,7 @@ class HooksStatistics:
     pool_limit_bytes: int
     staged_bytes: int  #: of what pages take, those that zcache has as they are: it packs them later, or could not
     packed_later_pages: int  #: pages that it took so, and has packed since
+    pages_sharing: int  #: pages whose record in zcache has been made with the bytes of another one's (dedup=on)
     recompressed_pages: int  #: records of zcache that were packed anew: by zstd, or by a codec that suits them
     recompressed_saved_bytes: int  #: by how much they became smaller
     areas: tuple[AreaStatistics, ...]

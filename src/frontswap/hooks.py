@@ -181,6 +181,12 @@ class Backends:
                 f'"{AGE}" behind the memory door: whole segments leave there, and records of one page cannot; '
                 "others can serve swap areas (frontswap.Frontswap)",
             )
+        if self._areas is None and isinstance(stack.backend, Zcache) and stack.backend.dedup:
+            raise ParameterError(
+                "zcache:dedup",
+                "on",
+                '"off" behind the memory door: records leave for the disk there, each with its page',
+            )
 
     def _register(self, stack: Stack) -> Registered:
         backend = stack.backend
@@ -205,6 +211,7 @@ class Backends:
                     backend.codec_kind,
                     backend.recompress_how,
                     backend.staging_bytes,
+                    bool(backend.dedup),
                     backend.make_policy,
                 )
                 if number >= 0 and self._areas is None:

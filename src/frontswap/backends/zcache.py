@@ -16,7 +16,7 @@ from ..core.native import Native, make_zcache
 from ..errors import ParameterError
 from ..sizes import format_size
 from ..times import parse_duration
-from .layers import Bytes, Duration, Layer, choice, setting, size
+from .layers import Bytes, Duration, Layer, Switch, choice, setting, size, switch
 
 if TYPE_CHECKING:
     from ..policies import Policy
@@ -82,6 +82,9 @@ class Zcache(Layer):
         staging: in front of swap areas, bytes of the pool that pages may take as they are: while it is less than half
             full, pages are taken without compressing them, and packed when a processor is idle. "auto": a quarter of
             `size`; "off": each page is compressed when it is stored. Not without `recompress`.
+        dedup: in front of swap areas, "on" has identical pages of all areas share one record, once they have been cold
+            for some seconds; what one area's user measures may then tell what another one has. Pages of up to 8 KiB.
+            Not without `recompress`.
         write_budget: bytes that a Memory may write to its swap file in each `write_period`; "off": as many as it takes.
             When it has been spent, compressed pages may take nearly all of the limit; what does not fit then is written
             all the same.
@@ -96,6 +99,7 @@ class Zcache(Layer):
     size: Bytes = setting("auto", _size)
     recompress: str = setting("zstd", choice("zstd", "off"))
     staging: Bytes = setting("auto", _staging)
+    dedup: Switch = setting(False, switch)
     write_budget: Bytes = setting("off", _budget)
     write_period: Duration = setting("24h", _period)
     policy: str = setting(AGE, _policy)

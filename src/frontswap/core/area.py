@@ -33,6 +33,7 @@ from cython.cimports.frontswap.core.contexts import (
     context_take,
     contexts_for,
     contexts_make,
+    contexts_open,
 )
 from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take
 from cython.cimports.frontswap.core.layout import (
@@ -42,6 +43,7 @@ from cython.cimports.frontswap.core.layout import (
     NONE,
     OUT,
     PAGE_TABLE,
+    RECOMPRESS_OFF,
     SLOT,
     STREAM_POOL,
     area_p,
@@ -588,8 +590,12 @@ class Areas(Hooks):
         return live
 
     def places(self) -> list[tuple[int, int]]:
-        """Addresses and bytes of what stands behind all areas: the pool, and tables. (Contexts have their RAM.)"""
+        """Addresses and bytes of what stands behind all areas: the pool, and tables. (Contexts have their RAM, and from
+        now on also for packs.)
+        """
         pg: pager_p = self.pager()
+        if pg.recompress != RECOMPRESS_OFF:
+            contexts_open(pg)
         beside = (
             cython.cast(uint64_t, pg.pages),
             cython.cast(uint64_t, pg.map),

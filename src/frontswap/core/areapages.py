@@ -31,6 +31,7 @@ from cython.cimports.frontswap.core.layout import (
     holder,
     page_bytes,
 )
+from cython.cimports.frontswap.core.packing import page_quicken
 from cython.cimports.frontswap.core.record import LOAD_BACKEND
 from cython.cimports.frontswap.core.shares import is_shared
 from cython.cimports.frontswap.core.shed import page_own, pool_make_room
@@ -141,6 +142,8 @@ def area_load(pg, ctx, number, offset, more, into, error):
     page: uint32_t = pg.blocks[number].first + offset
     state: uint32_t = page_own(pg, page)
     result: cython.int = load_owned(pg, ctx, number, page, cython.address(state), more, into, error)
+    if result > 0:
+        page_quicken(pg, ctx, page, state)
     if result >= 0:
         store32(cython.address(pg.pages[page].state), state)
     return result

@@ -6,6 +6,9 @@ cdef enum:                    # context_t.source: where the last load has found 
     FROM_POOL
     FROM_DISK
 
+cdef enum:
+    FEW = 128                 # bytes loaded per KiB of pages: a segment from which no more is loaded is cold
+
 cdef int note_hit(pager_t *pg, uint32_t number, int64_t bytes) noexcept nogil
 cdef void note_seal(pager_t *pg, segment_t *s) noexcept nogil
 cdef void balance_note(pager_t *pg, context_t *ctx, int64_t bytes, int64_t away) noexcept nogil

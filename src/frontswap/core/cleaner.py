@@ -7,42 +7,49 @@ races of moving one, stand in segments.
 import cython
 from cython.cimports.frontswap.core.balance import note_move
 from cython.cimports.frontswap.core.layout import (
-    BUSY,
     C_CLEANED_BYTES,
     C_SLOT_ERRORS,
-    CLEAN,
     HEADER,
     IO_ALIGN,
-    KIND,
-    OUT,
-    RECORD_LOG,
     SEG_DISK,
     SEG_SEALED,
-    STATE,
     STREAM_CLEAN,
     STREAM_DENSE,
     STREAM_POOL,
     UNIT,
     bytes_p,
     length_of,
-    pack,
     page_p,
     record_p,
     segment_of,
     segment_p,
+    walk_t,
 )
 from cython.cimports.frontswap.core.leases import FILE_SHIFT
+from cython.cimports.frontswap.core.packing import pack_point, page_alone
+from cython.cimports.frontswap.core.packs import (
+    group_of,
+    is_part,
+    member_of,
+    members_of,
+    pack_open,
+    pack_shrink,
+    part_of,
+    walk_begin,
+    walk_claim,
+    walk_live,
+    walk_next,
+)
 from cython.cimports.frontswap.core.record import room_ahead
-from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append
+from cython.cimports.frontswap.core.segments import move_begin, move_end, record_append, record_drop
+from cython.cimports.frontswap.core.shares import pool_charge, pool_uncharge
 from cython.cimports.frontswap.core.swapfile import slot_read
 from cython.cimports.frontswap.core.uapi import (
     add64,
     addi,
     backoff,
-    cas32,
     int32_t,
     int64_t,
-    load32,
     loadi,
     lock,
     store32,
@@ -51,77 +58,124 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 
-
-def record_claim(pg, number, data, fill, at, state):
-    """Own the page of the next live record in `data`, from `*at` on; its header, or NULL at the end.
-
-    `*at` is where the record after it begins, `*state` the word that its page had. Pages that somebody owns are
-    skipped: their record stays, and so does the segment. Waiting for them could be waiting for the thread that
-    waits for the room we are making.
-    """
-    header: record_p
-    length: uint32_t
-    p: page_p
-    where: uint64_t
-    while at[0] + HEADER <= fill:
-        header = cython.cast(record_p, data + at[0])
-        if header.length > pg.segment_bytes or header.shift > 21:
-            break  # not what was written: its pages will find out when they load, and say so
-        length = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
-        if at[0] + length > fill or header.page >= pg.max_pages:
-            break
-        p = cython.address(pg.pages[header.page])
-        where = pack(number, at[0], length)
-        at[0] += length
-        state[0] = load32(cython.address(p.state))
-        if (
-            (state[0] & KIND) == RECORD_LOG
-            and ((state[0] & STATE) == OUT or (state[0] & STATE) == CLEAN)
-            and p.where == where
-            and cas32(cython.address(p.state), state[0], BUSY)
-        ):
-            # Looked at again as its owner: it may have gone through a whole life since.
-            if p.where == where:
-                return header
-            store32(cython.address(p.state), state[0])
-    return cython.NULL
+REST = cython.declare(uint32_t, 8)  # segments that are sealed before one that could not be emptied is tried again
 
 
-def records_move(pg, number, data, stream):
-    """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved."""
+def records_move(pg, ctx, number, data, stream):
+    """Append the live records of a segment in SEG_MOVING to `stream`; the bytes moved. `ctx`: for packs."""
     s: segment_p = cython.address(pg.segments[number])
-    at: uint32_t = 0
-    length: uint32_t
-    state: uint32_t = 0
+    length: int64_t
     moved: int64_t = 0
-    header: record_p
+    walk: walk_t
     p: page_p
     place: uint64_t
-    while True:
-        header = record_claim(pg, number, data, s.fill, cython.address(at), cython.address(state))
-        if header == cython.NULL:
-            break
-        p = cython.address(pg.pages[header.page])
-        length = length_of(p.where)
+    walk_begin(cython.address(walk), number, data, s.fill, 0)
+    while walk_next(pg, cython.address(walk)):
+        if walk.group != cython.NULL:
+            length = pack_move(pg, ctx, cython.address(walk), stream)
+            if length < 0:
+                return moved
+            moved += length
+            continue
+        if not walk_claim(pg, cython.address(walk)):
+            continue
+        p = cython.address(pg.pages[walk.page])
         if s.staged == 0 and stream == STREAM_POOL:
-            header.settled = 1  # it has been looked at, and goes among those that have not. A hint, under no checksum
-        place = record_append(pg, stream, header, cython.cast(bytes_p, header) + HEADER)
+            walk.header.settled = 1  # looked at, and goes among those that have not. A hint, under no checksum
+        place = record_append(pg, stream, walk.header, cython.cast(bytes_p, walk.header) + HEADER)
         if place == 0:
-            store32(cython.address(p.state), state)
+            store32(cython.address(p.state), walk.state)
             return moved
         p.where = place
-        store32(cython.address(p.state), state)
+        store32(cython.address(p.state), walk.state)
         if s.staged > pg.segments[segment_of(place)].staged:
             pg.segments[segment_of(place)].staged = s.staged
-        if stream == STREAM_DENSE:
-            note_move(pg, s, segment_of(place), header.shift)
-        add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << header.shift))
-        addi(cython.address(s.live), -cython.cast(int32_t, length))
-        moved += length
+        record_left(pg, cython.address(walk), place, stream)
+        moved += walk.length
         if stream == STREAM_POOL:
             room_ahead(pg)
     add64(cython.address(pg.counters[C_CLEANED_BYTES]), moved)
     return moved
+
+
+def record_left(pg, walk, place, stream):
+    """A page that was claimed has its record at `place` now: the segment that is being moved has it no more."""
+    s: segment_p = cython.address(pg.segments[walk.number])
+    if stream == STREAM_DENSE:
+        note_move(pg, s, segment_of(place), walk.header.shift)
+    add64(cython.address(s.raw), -(cython.cast(int64_t, 1) << walk.header.shift))
+    addi(cython.address(s.live), -cython.cast(int32_t, length_of(walk.where)))
+
+
+def pack_move(pg, ctx, walk, stream):
+    """records_move() of a pack; the bytes moved, -1: there is no room.
+
+    The whole record, while half of its bytes live: the copy is held, as in pack_install(), until each of its members
+    has been told. Else, where members share their bytes, a record made anew for those that live, who bear it alone
+    then; or they get records of their own. If there is no room for those, or the pack is damaged, they stay where they
+    are. (Moved as it is, it would be among the emptiest again: the cleaner would go on for ever. So would it by the
+    number of members: those that live may be the short ones.)
+    """
+    live: uint32_t = walk_live(pg, walk)
+    whole: cython.bint = 2 * live >= walk.length
+    header: record_p = walk.header
+    i: cython.int
+    more: int64_t
+    place: uint64_t = 0
+    alone: uint64_t
+    moved: int64_t = 0
+    p: page_p
+    if live == 0:
+        return 0
+    if not whole and walk.group.count > walk.group.parts:
+        header = pack_shrink(pg, ctx, walk)
+        whole = header != cython.NULL
+    if not whole and pack_open(pg, ctx, walk.number, walk.start, walk.header, walk.header.check) != 0:
+        return 0
+    while walk_claim(pg, walk):
+        p = cython.address(pg.pages[walk.page])
+        if p.check != walk.header.check:
+            store32(cython.address(p.state), walk.state)  # damaged, be it only there: it stays
+            break
+        if not whole:
+            alone = member_alone(pg, ctx, walk) if is_part(ctx, walk.member - 1, walk.page) else 0
+            if alone == 0:
+                store32(cython.address(p.state), walk.state)
+                break
+            record_left(pg, walk, alone, STREAM_POOL)
+            moved += length_of(alone)
+            continue
+        i = walk.member - 1 if header == walk.header else member_of(group_of(header), walk.page)
+        more = cython.cast(int64_t, members_of(group_of(header))[max(i, 0)].units) * UNIT - length_of(walk.where)
+        if i < 0 or (more > 0 and not pool_charge(pg, walk.page, more)):
+            store32(cython.address(p.state), walk.state)
+            continue
+        if place == 0:
+            place = record_append(pg, stream, header, cython.cast(bytes_p, header) + HEADER)
+            if place == 0:
+                if more > 0:
+                    pool_uncharge(pg, walk.page, more)
+                store32(cython.address(p.state), walk.state)
+                return -1
+            moved += (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+        pack_point(pg, walk.page, place, members_of(group_of(header)) + i, header)
+        if more < 0:
+            pool_uncharge(pg, walk.page, -more)
+        store32(cython.address(p.state), walk.state)
+        record_left(pg, walk, place, stream)
+    if place:
+        record_drop(pg, place, cython.cast(uint32_t, 1) << walk.header.shift)
+    return moved
+
+
+def member_alone(pg, ctx, walk):
+    """Give a page that was claimed a quick record of its own, from the pack that is open, and let go of it; its place,
+    0: there is no room, or its area's quota does not allow it, and it is still ours.
+    """
+    place: uint64_t = page_alone(pg, ctx, walk.page, part_of(ctx, walk.member - 1))
+    if place:
+        store32(cython.address(pg.pages[walk.page].state), walk.state)
+    return place
 
 
 def emptiest(pg, state):
@@ -130,17 +184,21 @@ def emptiest(pg, state):
     i: uint32_t
     part: uint64_t
     least: uint64_t = 15 << 16  # what is 15/16 alive is not worth moving
+    half: uint64_t = 1 << 19
     s: segment_p
     for i in range(1, pg.next_segment):
         s = cython.address(pg.segments[i])
         if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
+            continue
+        if state == SEG_SEALED and s.stays and pg.seals + 1 - s.stays < REST:
             continue
         if state == SEG_DISK and (s.slot >> FILE_SHIFT) != pg.own_file:
             continue  # moving them would free none of our slots
         part = (cython.cast(uint64_t, loadi(cython.address(s.live))) << 20) // (
             s.fill if state == SEG_SEALED else pg.segment_bytes
         )
-        if part < least:
+        # Packs whose members live by half are moved as they are.
+        if part < least and (part < half or not s.dense or pg.areas == cython.NULL):
             least = part
             best = i
     if best:
@@ -148,16 +206,16 @@ def emptiest(pg, state):
     return best
 
 
-def clean_ram(pg):
+def clean_ram(pg, ctx):
     """Move the live records of the emptiest pool segment together; the bytes won (0: nothing to win)."""
     number: uint32_t
     lock(cython.address(pg.log_lock))
     number = emptiest(pg, SEG_SEALED)
     unlock(cython.address(pg.log_lock))
-    return segment_clean(pg, number) if number else 0
+    return segment_clean(pg, ctx, number) if number else 0
 
 
-def segment_clean(pg, number):
+def segment_clean(pg, ctx, number):
     """Move the live records of a pool segment in SEG_MOVING to an open one; the bytes won.
 
     Those of a dense segment stay among the coldest.
@@ -169,10 +227,12 @@ def segment_clean(pg, number):
     while loadi(cython.address(s.writers)) != 0:
         backoff(turn)
         turn += 1
-    moved = records_move(pg, number, s.ram, STREAM_DENSE if s.dense else STREAM_POOL)
+    moved = records_move(pg, ctx, number, s.ram, STREAM_DENSE if s.dense else STREAM_POOL)
     if loadi(cython.address(s.live)) == 0:
         move_end(pg, number, SEG_SEALED)
         return fill - moved
+    if pg.areas != cython.NULL:
+        s.stays = pg.seals + 1
     move_end(pg, number, SEG_SEALED)
     return 0
 
@@ -197,5 +257,5 @@ def clean_disk(pg):
         s.unreadable = 1
         move_end(pg, number, SEG_DISK)
         return 0
-    records_move(pg, number, pg.clean_buffer, STREAM_CLEAN)
+    records_move(pg, cython.NULL, number, pg.clean_buffer, STREAM_CLEAN)
     return move_end(pg, number, SEG_DISK)

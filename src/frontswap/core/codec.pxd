@@ -73,6 +73,7 @@ cdef enum:
     CODEC_DECIMALS = 4        # float64 as whole numbers of 4 bytes, then as CODEC_BITSHUFFLE
     CODEC_KIND = 7
     CODEC_ZSTD = 8            # dense.py
+    CODEC_PACK = 128          # several pages in one record: packs.py
 
 cdef enum:
     SMALLEST_PAGE = 4096

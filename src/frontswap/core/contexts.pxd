@@ -9,6 +9,8 @@ cdef void contexts_for(pager_t *pg, uint32_t page) noexcept nogil
 cdef void budget_apply(pager_t *pg) noexcept nogil
 cdef void limit_apply(pager_t *pg, int64_t limit, uint32_t page) noexcept nogil
 cdef void contexts_back(pager_t *pg) noexcept nogil
+cdef void contexts_open(pager_t *pg) noexcept nogil
+cdef void contexts_forget(pager_t *pg) noexcept nogil
 cdef void pool_share(pager_t *pg) noexcept nogil
 
 cdef void populate(uint8_t *at, uint64_t length) noexcept nogil

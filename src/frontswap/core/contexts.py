@@ -9,6 +9,8 @@ from cython.cimports.frontswap.core.layout import (
     HEADER,
     IO_ALIGN,
     MAX_CONTEXTS,
+    PACK_BYTES,
+    PACK_ROOM,
     PAGE_TABLE,
     READAHEAD_CONTEXT,
     READAHEAD_IO,
@@ -105,7 +107,7 @@ def decoder_begin(pg, ctx):
 def buffers_bytes(pg):
     """Addresses that the contexts' buffers take."""
     state: uint64_t = (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
-    one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state
+    one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state + PACK_ROOM
     return MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
 
 
@@ -130,6 +132,7 @@ def contexts_make(pg):
         ctx.packed = ctx.scratch + room
         ctx.io = ctx.packed + room
         ctx.state = ctx.io + room + READAHEAD_IO
+        ctx.pack = ctx.state + (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
         ctx.io_size = read_on(pg, FAULT_IO, 512)
         if i > READAHEAD_CONTEXT - READAHEAD_THREADS:
             ctx.io_size = read_on(pg, READAHEAD_IO, 128) if i != RECLAIM_CONTEXT else 0
@@ -220,6 +223,26 @@ def contexts_back(pg):
         populate(ctx.state, state_bytes())
     if pg.areas == cython.NULL:
         madvise(pg.zeros, pg.max_page, MADV_POPULATE_READ)
+
+
+def contexts_open(pg):
+    """Back what the contexts of areas need for packs (packs.py), before there is one: who loads waits for no frames."""
+    i: cython.int
+    ctx: context_p
+    for i in range(MAX_CONTEXTS):
+        if pg.fault_contexts <= i < RECLAIM_CONTEXT:
+            continue
+        ctx = cython.address(pg.contexts[i])
+        populate(ctx.scratch, PACK_BYTES)
+        populate(ctx.state, codec_state_bytes())
+        populate(ctx.pack, PACK_ROOM)
+
+
+def contexts_forget(pg):
+    """No context knows a pack of the pool that was here before: places there are others in the next one."""
+    i: cython.int
+    for i in range(MAX_CONTEXTS):
+        pg.contexts[i].pack_segment = 0
 
 
 def pool_share(pg):

@@ -12,7 +12,8 @@ from cython.cimports.frontswap.core.arena import map_memory
 from cython.cimports.frontswap.core.brake import brake_stop
 from cython.cimports.frontswap.core.budget import budget_set
 from cython.cimports.frontswap.core.codec import codec_choice_init
-from cython.cimports.frontswap.core.contexts import pool_share
+from cython.cimports.frontswap.core.contexts import contexts_forget, pool_share
+from cython.cimports.frontswap.core.dedup import alike_bytes, alike_layout
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -92,6 +93,7 @@ COUNTER_NAMES = (
     "recompressed_pages",
     "recompressed_saved_bytes",
     "packed_later_pages",
+    "pages_sharing",
     "readaheads",
     "overshoots",
     "busy_pages",
@@ -163,6 +165,8 @@ class Hooks:
         pg.pool = cython.cast(bytes_p, self.map(cython.cast(uint64_t, pg.ram_slots) * pg.segment_bytes))
         pg.clean_buffer = cython.cast(bytes_p, self.map(pg.segment_bytes))
         dense_layout(pg, cython.cast(bytes_p, self.map(dense_bytes(pg, pg.max_page))))
+        if pg.dedup:
+            alike_layout(pg, cython.cast(bytes_p, self.map(alike_bytes(pg))))
         pg.next_segment = 1
         pg.free_ram_n = pg.fresh_ram = 0
         return 0
@@ -239,6 +243,10 @@ class Hooks:
         pg.dense_turn = DENSE_EMPTY
         pg.dense_staged = pg.dense_runs = 0
         pg.dense_length = 0
+        pg.dense_alike = 0
+        pg.due_n = 0
+        pg.dense_again = pg.dense_faded = 0
+        contexts_forget(pg)
         pg.staged = 0
         pg.pool_closing = 0
         self.pool_mappings = self.pg.mappings
@@ -298,13 +306,15 @@ class Hooks:
         codec: int = -1,
         recompress: int = 0,
         staging: int = 0,
+        dedup: bool = False,
         make_policy: object = None,
     ) -> int:
         """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
 
         For a zcache: `size` of its pool (0: the Memory's share), `segment` of the pool in front of swap areas, `codec`
         for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*. In front of swap areas: `staging` bytes of
-        pages as they are, at most; `make_policy(pages)`, a Policy that knows so many, None: the oldest segment leaves.
+        pages as they are, at most; `dedup`: identical pages share their bytes; `make_policy(pages)`, a Policy that
+        knows so many, None: the oldest segment leaves.
         """
         pg: pager_p = self.pager()
         number: cython.int = 0
@@ -326,6 +336,7 @@ class Hooks:
             if bottom.is_zcache:
                 pg.recompress = recompress  # its thread goes by it
                 pg.staging = staging if pg.areas != cython.NULL else 0
+                pg.dedup = dedup and pg.areas != cython.NULL
             if bottom.is_zcache and pg.areas != cython.NULL:
                 self.policy_set(make_policy)
                 self.pool_open(size, segment)
@@ -453,6 +464,7 @@ class Hooks:
             pg.zcache_number = -1
             pg.recompress = RECOMPRESS_OFF
             pg.staging = 0
+            pg.dedup = 0
             if pg.areas != cython.NULL:
                 self.pool_close()
                 self.policy_clear()

@@ -14,6 +14,7 @@ class Hooks:
         codec: int = -1,
         recompress: int = 0,
         staging: int = 0,
+        dedup: bool = False,
         make_policy: Callable[[int], Policy] | None = None,
     ) -> int: ...
     def has(self, native: Native) -> bool: ...

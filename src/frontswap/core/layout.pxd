@@ -136,6 +136,13 @@ cdef enum:                    # zcache:recompress=
     DENSE_IO = 64 << 10       # bytes of a batch, unless one record is larger
     STAGED_IO = 256 << 10     # the same in front of areas, where the buffers are in nobody's limit
 
+cdef enum:                    # packs.py
+    PACK_BYTES = 32 << 10     # of pages as they are that one record has, at most; a power of two
+    PACK_PAGE = 8 << 10       # of one of them, at most
+    PACK_PARTS = PACK_BYTES // 4096
+    PACK_MEMBERS = DENSE_BATCH
+    PACK_ROOM = PACK_BYTES + 4096  # of a context: a pack as it is, and its list
+
 cdef enum:                    # segment_t.staged
     HASTY = 1                 # packed by the codec that was at hand
     PLAIN = 2                 # some are pages as they are
@@ -190,6 +197,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_RECOMPRESSED
     C_RECOMPRESSED_BYTES
     C_PACKED_LATER
+    C_SHARING                 # a gauge: pages that share another one's bytes
     C_READAHEADS
     C_OVERSHOOTS
     C_BUSY_PAGES
@@ -200,8 +208,8 @@ cdef enum:                    # kernel names where the kernel has one; they coun
 
 ctypedef struct page_t:       # 24 bytes: all that a page costs beside its record
     uint32_t state
-    uint32_t next             # reclaim queue: 0 not queued, QUEUE_END the last
-    uint64_t where            # RECORD_LOG: segment << 36 | offset/UNIT << 18 | length/UNIT
+    uint32_t next             # reclaim queue: 0 not queued, QUEUE_END the last. Of areas: a page like it, see dedup.py
+    uint64_t where            # RECORD_LOG: sharing << 63 | segment << 36 | offset/UNIT << 18 | length/UNIT
     uint32_t check            # checksum of the record; here, so that an old record can never pass
     uint32_t block
 
@@ -212,6 +220,20 @@ ctypedef struct record_t:     # the header of a record in a segment
     uint8_t shift
     uint16_t settled          # 1: recompress.py has made it, or could not make it smaller
     uint32_t check
+
+ctypedef struct group_t:      # a pack: behind the header of its record, before its members and its frame
+    uint32_t check            # checksum of the bytes of `parts` pages as they are, and of zeros up to 1 << `whole`
+    uint32_t length           # of the frame
+    uint16_t count            # members
+    uint8_t parts             # pages as they are
+    uint8_t shift             # of one of them
+    uint32_t whole            # log2 of the bytes that the frame becomes
+
+ctypedef struct member_t:     # a page that a pack has been made for; it may have gone since
+    uint32_t page
+    uint16_t units            # what the record costs it, in UNIT
+    uint8_t part              # which of the pages it is
+    uint8_t sharing           # 1: a member before it is that page, too
 
 ctypedef struct stream_t:     # one sequence of faults in an array; written racily, only ever a hint
     uint32_t last             # neighbours: index of the page of its last fault,
@@ -272,10 +294,12 @@ ctypedef struct segment_t:
     uint32_t stream
     uint32_t serial           # changes with every reuse of the number
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
+    uint32_t stays            # areas: pager_t.seals + 1 of when the cleaner could not empty it; 0: it has not tried
     int64_t hits              # bytes of pages loaded from it lately: see balance.py
     uint32_t dense            # 1: recompressed, or found not to be worth it
     uint32_t staged           # areas: PLAIN, HASTY, or 0: there are records as their store has left them. Else looked at
     uint32_t sealed           # pager_t.seals of then: its age
+    int64_t sealed_at         # hooks_clock() of then
     uint32_t older            # age list of sealed segments (0 ends it)
     uint32_t newer
 
@@ -295,6 +319,13 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     uint32_t io_segment
     uint32_t io_serial
     uint64_t io_size
+    uint8_t *pack             # PACK_ROOM: the last pack that was decompressed, pages as they are and its list
+    uint32_t pack_segment     # which one that is: its segment, 0: none; in which life; where there; and its checksum
+    uint32_t pack_serial
+    uint32_t pack_at
+    uint32_t pack_check
+    uint32_t pack_member      # which of its members was loaded last
+    bint unpacked             # the last load has decompressed a pack
     record_t header           # of what is in `packed`
     bint is_packed
     bint was_tried            # it has been tried to pack the page at hand, with or without success
@@ -302,12 +333,36 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     bint from_slot            # the last load was answered by the slot
     int source                # where it found the record: FROM_*, see balance.py
 
+ctypedef struct sight_t:      # dedup.py: a page that has been seen
+    uint32_t hash             # of its bytes
+    uint32_t page             # 0: none
+
 ctypedef struct dense_t:      # a record of a batch that is recompressed
     uint64_t where
+    uint32_t page             # whose it is
+    uint32_t serial           # in which life of its segment
     uint32_t at               # in dense_io
     uint32_t check            # as it was
     uint32_t length           # of the new one, in the log; 0: it stays as it is
     uint32_t block            # of its page, for what its area has learnt of its codecs
+    uint32_t group            # the pack that it is a member of: where in dense_packs, + 1; 0: none
+    uint32_t hash             # zcache:dedup=on: of the page as it is, 0: it is not known
+    uint32_t head             # which record of the batch it seems to be like
+    bint later                # it is left as it is
+
+ctypedef struct walk_t:       # through the records of a segment: see packs.py
+    uint32_t number
+    uint8_t *data
+    uint32_t fill
+    uint32_t at               # of the next record
+    record_t *header          # this record: its header,
+    group_t *group            # its group, NULL: a page's own,
+    uint32_t start            # where it lies,
+    uint32_t length           # what it takes,
+    uint32_t member           # and which of its members is next
+    uint32_t page             # the page that has been claimed, the word that it had, and its place
+    uint32_t state
+    uint64_t where
 
 ctypedef struct extents_t:    # free ranges, sorted, first fit
     uint64_t *start
@@ -657,12 +712,24 @@ cdef struct pager_t:
     int64_t dense_charged     # bytes of these
     dense_t dense_batch[DENSE_BATCH]
     int dense_count
+    int32_t dense_alike       # 1: the batch is one of dedup.py's
     uint8_t *dense_io         # records of the batch, as in a segment
     uint8_t *dense_tmp
     uint8_t *dense_out
     uint8_t *dense_encoder
     uint8_t *dense_state      # of the codec, in front of areas
-    uint8_t *dense_plain      # a page, there
+    uint8_t *dense_plain      # a page, there, or a pack
+    uint8_t *dense_packs      # the packs of a batch
+    context_t dense_context   # zcache:dedup=on: what packs are decompressed with,
+    uint32_t dense_opened     # and which of the batch has been: where in dense_io, + 1; 0: none
+    # dedup.py
+    int32_t dedup             # zcache:dedup=, in front of areas
+    sight_t *sights           # by hash
+    uint32_t sights_mask
+    uint32_t due[DENSE_BATCH] # pages like which there are others
+    uint32_t due_n
+    int64_t dense_again       # when to look again for what is cold (clock_ns()), 0: not before somebody calls
+    int64_t dense_faded       # when hits were halved
     codec_choice dense_choice # what the last page has shown, and how long its record was; 0: none
     uint32_t dense_length
     int32_t writeback_event
@@ -725,6 +792,10 @@ ctypedef block_t *block_p
 ctypedef stream_t *stream_p
 ctypedef segment_t *segment_p
 ctypedef dense_t *dense_p
+ctypedef sight_t *sight_p
+ctypedef group_t *group_p
+ctypedef member_t *member_p
+ctypedef walk_t *walk_p
 ctypedef context_t *context_p
 ctypedef record_t *record_p
 ctypedef const record_t *const_record_p
@@ -764,8 +835,16 @@ cdef inline bint is_kept_out(pager_t *pg, uint32_t page) noexcept nogil:
 cdef inline uint64_t pack(uint32_t segment, uint32_t offset, uint32_t length) noexcept nogil:
     return (<uint64_t>segment << 36) | (<uint64_t>(offset // UNIT) << 18) | (length // UNIT)
 
+cdef inline uint64_t member_place(uint64_t place, const member_t *member) noexcept nogil:
+    """What a member of the pack at `place` has."""
+    return (
+        pack(segment_of(place), offset_of(place), <uint32_t>member.units * UNIT) | (<uint64_t>(member.sharing & 1) << 63))
+
+cdef inline int64_t is_sharing(uint64_t where) noexcept nogil:
+    return <int64_t>(where >> 63)
+
 cdef inline uint32_t segment_of(uint64_t where) noexcept nogil:
-    return <uint32_t>(where >> 36)
+    return <uint32_t>(where >> 36) & 0x7FFFFFF
 
 cdef inline uint32_t offset_of(uint64_t where) noexcept nogil:
     return <uint32_t>((where >> 18) & 0x3FFFF) * UNIT

@@ -511,7 +511,7 @@ class Plane(Hooks):
         present: int64_t = self.present()
         beside: int64_t = load64(cython.address(pg.beside))
         found = self.hook_counters()
-        del found["packed_later_pages"]  # of areas
+        del found["packed_later_pages"], found["pages_sharing"]  # of areas
         for i in range(1, pg.next_segment):
             s = cython.address(pg.segments[i])
             state = load32(cython.address(s.state))

@@ -35,25 +35,19 @@ Races, and what prevents them:
 """
 
 import cython
-from cython.cimports.frontswap.core.balance import density, note_move, pool_wanted
-from cython.cimports.frontswap.core.cleaner import record_claim, segment_clean
+from cython.cimports.frontswap.core.balance import FEW, density, pool_wanted
+from cython.cimports.frontswap.core.cleaner import segment_clean
 from cython.cimports.frontswap.core.codec import (
+    CODEC_PACK,
     CODEC_RAW,
     CODEC_ZSTD,
-    codec_choice,
-    codec_compress,
     codec_decoder_bytes,
-    codec_decompress,
     codec_state_bytes,
 )
-from cython.cimports.frontswap.core.contexts import populate
-from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init, densify_record
+from cython.cimports.frontswap.core.contexts import contexts_open, populate
+from cython.cimports.frontswap.core.dedup import LEAST_ALIKE, alike_look, alike_take
+from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init
 from cython.cimports.frontswap.core.layout import (
-    BUSY,
-    C_PACKED_LATER,
-    C_RECOMPRESSED,
-    C_RECOMPRESSED_BYTES,
-    CLEAN,
     DENSE_BATCH,
     DENSE_DONE,
     DENSE_EMPTY,
@@ -61,39 +55,45 @@ from cython.cimports.frontswap.core.layout import (
     DENSE_IO,
     HASTY,
     HEADER,
-    KIND,
     MIN_PAGE,
-    OUT,
     PLAIN,
     PRESSURE_CRITICAL,
+    RECLAIM_CONTEXT,
     RECOMPRESS_EAGER,
     RECOMPRESS_OFF,
-    RECORD_LOG,
     SEG_SEALED,
     STAGED_IO,
-    STATE,
     STREAM_DENSE,
     STREAM_POOL,
     UNIT,
-    area_p,
     bytes_p,
     dense_p,
+    hooks_clock,
     is_plain,
     length_of,
-    offset_of,
     page_p,
     pager_p,
     pressure_of,
     record_p,
-    segment_of,
     segment_p,
+    walk_t,
 )
+from cython.cimports.frontswap.core.packing import (
+    batch_claim,
+    batch_replaced,
+    is_sound,
+    is_tight,
+    pack_install,
+    packs_bytes,
+    packs_make,
+    record_pack,
+    widest,
+)
+from cython.cimports.frontswap.core.packs import walk_begin, walk_claim, walk_next
 from cython.cimports.frontswap.core.record import check_of
 from cython.cimports.frontswap.core.segments import (
     move_begin,
     record_append,
-    record_drop,
-    record_on_disk,
     segment_close,
     segment_hold,
     segment_let_go,
@@ -101,9 +101,8 @@ from cython.cimports.frontswap.core.segments import (
 from cython.cimports.frontswap.core.shares import pool_uncharge
 from cython.cimports.frontswap.core.uapi import (
     add64,
-    cas32,
+    clock_ns,
     int64_t,
-    load32,
     load64,
     loadi,
     lock,
@@ -117,15 +116,16 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memcpy
 
 LOOK = cython.declare(cython.int, 256)  # segments at most that are looked at under log_lock
 SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is little to win
-FEW = cython.declare(int64_t, 1024 // 8)  # bytes loaded per KiB of pages
 GAIN = cython.declare(uint32_t, 20)  # a record that shrinks by less than this part of it stays
 SHARE = cython.declare(int64_t, 64)  # of the limit, a part that all buffers may take
-ALIKE = cython.declare(uint32_t, 8)  # records that differ by less than this part of them
-SHARE_AREAS = cython.declare(int64_t, 16)  # and of a pool in front of areas, beside which they are
+COLD = cython.declare(int64_t, 3_000_000_000)  # ns that a segment in front of areas has been full
+FADE = cython.declare(int64_t, 4_000_000_000)  # ns, and hits there are half as many
+AGAIN = cython.declare(int64_t, 500_000_000)  # ns until what is too young, or in use, is looked at again
+SHARE_AREAS = cython.declare(int64_t, 12)  # and of a pool in front of areas, beside which they are
 
 
 # --- buffers -----------------------------------------------------------------------------------------------------
@@ -142,14 +142,15 @@ def batch_bytes(pg):
 
 
 def codec_bytes(pg, page):
-    """What settle_record() needs: the quick codecs' state, and a page."""
+    """What settle_record() and packs_make() need: the quick codecs' state, what they unpack, and packs."""
     state: int64_t = (codec_state_bytes() - codec_decoder_bytes() + 63) // 64 * 64
-    return 0 if pg.areas == cython.NULL else room_of(page) + state
+    return 0 if pg.areas == cython.NULL else room_of(widest(pg, page)) + state + batch_bytes(pg) + packs_bytes(pg)
 
 
 def dense_bytes(pg, page):
     """Bytes that recompression needs for pages up to this size."""
-    return 3 * room_of(page) + batch_bytes(pg) + codec_bytes(pg, page) + dense_encoder_bytes(page)
+    most: uint32_t = widest(pg, page)
+    return room_of(page) + 2 * room_of(most) + batch_bytes(pg) + codec_bytes(pg, page) + dense_encoder_bytes(most)
 
 
 def dense_layout(pg, at):
@@ -159,20 +160,23 @@ def dense_layout(pg, at):
     pg.dense_tmp = pg.dense_io + room + batch_bytes(pg)
     pg.dense_out = pg.dense_tmp + room
     pg.dense_plain = pg.dense_out + room
-    pg.dense_state = pg.dense_plain + room
+    pg.dense_packs = pg.dense_plain + room
+    pg.dense_state = pg.dense_packs + batch_bytes(pg) + packs_bytes(pg)
     pg.dense_encoder = pg.dense_out + room + codec_bytes(pg, pg.max_page)
 
 
 def dense_back(pg):
     """Back what is used of them: a fork would wait for an idle thread in the middle of a first touch."""
-    room: int64_t = room_of(pg.dense_page)
-    populate(pg.dense_io, room + batch_bytes(pg))
+    room: int64_t = room_of(widest(pg, pg.dense_page))
+    populate(pg.dense_io, room_of(pg.dense_page) + batch_bytes(pg))
     populate(pg.dense_tmp, room)
     populate(pg.dense_out, room)
-    populate(pg.dense_encoder, dense_encoder_bytes(pg.dense_page))
+    populate(pg.dense_encoder, dense_encoder_bytes(widest(pg, pg.dense_page)))
     if pg.areas != cython.NULL:
         populate(pg.dense_plain, room)
-        populate(pg.dense_state, codec_bytes(pg, pg.dense_page) - room)
+        populate(pg.dense_packs, batch_bytes(pg) + packs_bytes(pg))
+        populate(pg.dense_state, codec_state_bytes() - codec_decoder_bytes())
+        contexts_open(pg)
 
 
 def buffers_there(pg):
@@ -208,6 +212,7 @@ def recompress_step(pg):
 
     One thread only: the writeback thread.
     """
+    pg.dense_again = 0
     if loadi(cython.address(pg.dense_turn)) == DENSE_DONE:
         if pressure_of(pg) != PRESSURE_CRITICAL:
             batch_install(pg)
@@ -223,11 +228,14 @@ def recompress_step(pg):
         buffers_there(pg)  # nothing is staged before
     if not has_room(pg):
         return False
-    if not is_full(pg):
-        if pg.areas == cython.NULL:
-            return False
-        if not pg.dense_staged:
-            pg.dense_segment = 0  # what was staged does not wait for what is cold
+    if pg.areas == cython.NULL and not is_full(pg):
+        return False
+    if pg.due_n and alike_take(pg, batch_bytes(pg)):
+        storei(cython.address(pg.dense_turn), DENSE_FULL)
+        wake(cython.address(pg.dense_event))
+        return False
+    if pg.areas != cython.NULL and not pg.dense_staged and next_staged(pg) != 0:
+        pg.dense_segment = 0  # what was staged does not wait for what is cold
     if (pg.dense_segment == 0 and not segment_begin(pg)) or not buffers_there(pg):
         return False
     if batch_take(pg):
@@ -264,27 +272,63 @@ def has_room(pg):
     return pg.areas != cython.NULL or load64(cython.address(pg.used)) + pg.segment_bytes <= pg.budget
 
 
-def next_segment(pg):
-    """The coldest segment of the pool that has not been looked at, or 0. The caller holds log_lock.
+def recompress_rest(pg):
+    """How long the writeback thread may sleep (ns) before there may be something cold; -1: until it is called."""
+    left: int64_t = pg.dense_again - clock_ns()
+    return -1 if pg.dense_again == 0 else max(left, 1)
+
+
+def hits_fade(pg):
+    """In front of areas: halve what has been counted as loaded from each segment, every now and then."""
+    now: int64_t = hooks_clock(pg)
+    i: uint32_t
+    s: segment_p
+    if now - pg.dense_faded < FADE:
+        return
+    pg.dense_faded = now
+    for i in range(1, pg.next_segment):
+        s = cython.address(pg.segments[i])
+        add64(cython.address(s.hits), -(load64(cython.address(s.hits)) // 2))
+
+
+def is_cold(pg, s):
+    """True for a sealed segment whose records are to be packed anew.
 
     Not those from which more is loaded than an eighth, and than from the coldest quarter (balance.py), as zstd takes
-    longer to decompress; and not the younger quarter: of what has left just now some comes back soon.
+    longer to decompress; and not the younger quarter: of what has left just now some comes back soon. In front of areas
+    nor what has been there for a short time only.
     """
-    few: int64_t = max(load64(cython.address(pg.hits_few)), FEW)
+    young: uint32_t = cython.cast(uint32_t, load64(cython.address(pg.pool_bytes)) // pg.segment_bytes // 4)
+    if pg.recompress == RECOMPRESS_EAGER:
+        return True
+    if density(s) > max(load64(cython.address(pg.hits_few)), FEW) or (
+        pg.areas != cython.NULL and hooks_clock(pg) - s.sealed_at < COLD
+    ):
+        pg.dense_again = 1  # that may change by itself
+        return False
+    return pg.seals - s.sealed >= young
+
+
+def next_segment(pg):
+    """The coldest segment of the pool that has not been looked at, or 0. The caller holds log_lock."""
     number: uint32_t = pg.segments[pg.dense_end].newer if pg.dense_end else pg.oldest
     s: segment_p
     i: cython.int
-    young: uint32_t = cython.cast(uint32_t, load64(cython.address(pg.pool_bytes)) // pg.segment_bytes // 4)
+    pg.dense_again = 0
     for i in range(LOOK):
         if number == 0:
             break
         s = cython.address(pg.segments[number])
         if not s.dense:
-            if pg.recompress == RECOMPRESS_EAGER or (pg.seals - s.sealed >= young and density(s) <= few):
+            if is_cold(pg, s):
                 return number
         elif s.older == pg.dense_end:
             pg.dense_end = number
         number = s.newer
+    if pg.areas == cython.NULL:
+        pg.dense_again = 0
+    if pg.dense_again:
+        pg.dense_again = clock_ns() + AGAIN
     return 0
 
 
@@ -316,11 +360,13 @@ def next_staged(pg):
 def segment_begin(pg):
     """Choose the segment that batches are taken from next; False: there is none."""
     number: uint32_t = next_staged(pg)
+    if pg.areas != cython.NULL:
+        hits_fade(pg)
     lock(cython.address(pg.log_lock))
     if number and (pg.segments[number].state != SEG_SEALED or not pg.segments[number].staged):
         number = 0
     pg.dense_staged = number != 0
-    if number == 0 and (pg.areas == cython.NULL or is_full(pg)):
+    if number == 0:
         number = next_segment(pg)
     if number:
         pg.dense_serial = pg.segments[number].serial
@@ -346,14 +392,14 @@ def segment_end(pg):
     unlock(cython.address(pg.log_lock))
     pg.dense_segment = 0
     if rest:
-        segment_clean(pg, number)
+        segment_clean(pg, cython.address(pg.contexts[RECLAIM_CONTEXT]), number)
 
 
 def batch_take(pg):
     """Copy the next records of the segment that may become smaller; False: there are none."""
     number: uint32_t = pg.dense_segment
     data: bytes_p = segment_hold(pg, number, pg.dense_serial)
-    pg.dense_count = 0
+    pg.dense_count = pg.dense_alike = 0
     if data == cython.NULL:
         return False  # freed, written out, or another one by now
     batch_copy(pg, data, pg.segments[number].fill)
@@ -363,53 +409,67 @@ def batch_take(pg):
 
 def batch_copy(pg, data, fill):
     """batch_take() of a segment that stays where it is."""
-    state: uint32_t = 0
     used: uint32_t = 0
-    length: uint32_t
     most: uint32_t = cython.cast(uint32_t, room_of(pg.dense_page)) + batch_bytes(pg)
+    walk: walk_t
     header: record_p
     p: page_p
     one: dense_p
-    while pg.dense_count < DENSE_BATCH:
-        header = record_claim(pg, pg.dense_segment, data, fill, cython.address(pg.dense_at), cython.address(state))
-        if header == cython.NULL:
-            break
-        p = cython.address(pg.pages[header.page])
-        length = length_of(p.where)
+    walk_begin(cython.address(walk), pg.dense_segment, data, fill, pg.dense_at)
+    while pg.dense_count < DENSE_BATCH and walk_next(pg, cython.address(walk)):
+        pg.dense_at = walk.at
+        if walk.group != cython.NULL or not walk_claim(pg, cython.address(walk)):
+            continue
+        header = walk.header
+        p = cython.address(pg.pages[walk.page])
         if (
             header.codec & CODEC_ZSTD
-            or length < SMALLEST
+            or walk.length < (LEAST_ALIKE if pg.dedup and not pg.dense_staged else SMALLEST)
             or (cython.cast(uint32_t, 1) << header.shift) > pg.dense_page
             or (pg.dense_staged and (header.settled or (pg.codec_kind >= 0 and header.codec != CODEC_RAW)))
             or header.check != p.check
         ):
-            store32(cython.address(p.state), state)
+            store32(cython.address(p.state), walk.state)
             continue
-        if used + length > most or (used + length > batch_bytes(pg) and used):
-            pg.dense_at = offset_of(p.where)  # the first one of the next batch
-            store32(cython.address(p.state), state)
+        if used + walk.length > most or (used + walk.length > batch_bytes(pg) and used):
+            pg.dense_at = walk.start  # the first one of the next batch
+            store32(cython.address(p.state), walk.state)
             break
         one = cython.address(pg.dense_batch[pg.dense_count])
-        one.where = p.where
+        one.where = walk.where
+        one.page = walk.page
+        one.serial = pg.dense_serial
         one.check = p.check
         one.at = used
-        one.length = 0
+        one.length = one.group = one.hash = 0
+        one.later = False
         one.block = p.block
-        memcpy(pg.dense_io + used, header, length)
-        store32(cython.address(p.state), state)
-        used += length
+        memcpy(pg.dense_io + used, header, walk.length)
+        store32(cython.address(p.state), walk.state)
+        used += walk.length
         pg.dense_count += 1
 
 
 def batch_install(pg):
     """Give the pages of a batch their smaller records."""
     i: cython.int
+    group: uint32_t
+    last: uint32_t = 0
+    done: cython.bint = True
     for i in range(pg.dense_count):
-        if pg.dense_batch[i].length and not record_install(pg, i):
+        group = pg.dense_batch[i].group
+        if group > last:
+            done = pack_install(pg, group)
+            last = group
+        elif group == 0 and pg.dense_batch[i].length:
+            done = record_install(pg, i)
+        if not done:
             # No room after all. What is left of the segment stays as it is: taken again, the same records might be made
             # for ever.
-            pg.dense_left = 0
-            segment_end(pg)
+            pg.due_n = 0
+            if not pg.dense_alike:
+                pg.dense_left = 0
+                segment_end(pg)
             break
 
 
@@ -417,26 +477,12 @@ def record_install(pg, number):
     """batch_install() of one record; False: no room. A page without it by now, or that somebody owns, is left alone."""
     one: dense_p = cython.address(pg.dense_batch[number])
     header: record_p = cython.cast(record_p, pg.dense_io + one.at)
-    p: page_p = cython.address(pg.pages[header.page])
-    s: segment_p = cython.address(pg.segments[segment_of(one.where)])
-    state: uint32_t = load32(cython.address(p.state))
+    p: page_p = cython.address(pg.pages[one.page])
+    state: uint32_t = 0
     place: uint64_t = 0
-    plain: cython.bint = is_plain(one.where, cython.cast(uint32_t, 1) << header.shift)
-    if load64(cython.address(pg.pool_bytes)) + one.length > pg.pool_hard or (
-        pg.areas == cython.NULL and load64(cython.address(pg.used)) + one.length > pg.budget
-    ):
+    if is_tight(pg, one.length):
         return False
-    if (
-        (state & KIND) != RECORD_LOG
-        or ((state & STATE) != OUT and (state & STATE) != CLEAN)
-        or p.where != one.where
-        or not cas32(cython.address(p.state), state, BUSY)
-    ):
-        return True
-    # Looked at again as its owner, and the segment with it: what has a record that lives is not freed. What has gone to
-    # the disk meanwhile stays there.
-    if p.where != one.where or p.check != one.check or s.serial != pg.dense_serial or record_on_disk(pg, one.where):
-        store32(cython.address(p.state), state)
+    if not batch_claim(pg, one, cython.address(state)):
         return True
     place = record_append(
         pg, STREAM_POOL if pg.dense_staged else STREAM_DENSE, header, cython.cast(bytes_p, header) + HEADER
@@ -445,99 +491,17 @@ def record_install(pg, number):
         p.where = place
         p.check = header.check
         if pg.areas != cython.NULL:
-            pool_uncharge(pg, header.page, cython.cast(int64_t, length_of(one.where)) - length_of(place))
-            if plain:
+            pool_uncharge(pg, one.page, cython.cast(int64_t, length_of(one.where)) - length_of(place))
+            if is_plain(one.where, cython.cast(uint32_t, 1) << header.shift):
                 add64(cython.address(pg.staged), -cython.cast(int64_t, length_of(one.where)))
     store32(cython.address(p.state), state)
     if place == 0:
         return False
-    # The page is its own again, and may be anything by now: what is dropped is the old record, of this header.
-    if not pg.dense_staged:
-        note_move(pg, s, segment_of(place), header.shift)
-    pg.dense_left += length_of(one.where)
-    if plain:
-        add64(cython.address(pg.counters[C_PACKED_LATER]), 1)
-    else:
-        add64(cython.address(pg.counters[C_RECOMPRESSED]), 1)
-        add64(cython.address(pg.counters[C_RECOMPRESSED_BYTES]), length_of(one.where) - one.length)
-    record_drop(pg, one.where, cython.cast(uint32_t, 1) << header.shift)
+    batch_replaced(pg, one, header.shift, place)
     return True
 
 
 # --- the other thread's part -------------------------------------------------------------------------------------
-
-
-def quick_pack(pg, block, data, page, made):
-    """Pack a page into `dense_out` by the quick codec that suits it best; the record's length, or 0.
-
-    Neighbours are often alike: the one that was best for the last page is taken if the record is about as long; else
-    all are compared.
-    """
-    choice: cython.pointer(codec_choice) = cython.address(pg.blocks[block].choice)
-    own: cython.pointer(codec_choice) = cython.address(pg.dense_choice)
-    most: uint32_t = page - page // 16
-    length: uint32_t = 0
-    best: uint32_t = pg.dense_length
-    if own.candidates != choice.candidates:
-        best = 0
-    if best:
-        own.pages = 3  # it takes no samples
-        own.misses = 0
-        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
-    if best == 0 or length > best + best // ALIKE or length + best // ALIKE < best:
-        own[0] = choice[0]
-        own.pages = own.misses = 0
-        memset(own.size, 0, cython.sizeof(own.size))
-        length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
-    pg.dense_length = length
-    return length
-
-
-def settle_record(pg, one, header, made):
-    """record_pack() of a record that was packed in haste."""
-    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
-    length: uint32_t
-    if codec_decompress(
-        header.codec,
-        pg.dense_state,
-        cython.cast(bytes_p, header) + HEADER,
-        header.length,
-        pg.dense_tmp,
-        pg.dense_plain,
-        page,
-    ):
-        return 0
-    length = quick_pack(pg, one.block, pg.dense_plain, page, made)
-    return length if length <= header.length - header.length // GAIN else 0
-
-
-def record_pack(pg, one, header, encoder, made):
-    """A record made anew in `dense_out`: what is settled by a quick codec, others by zstd; its length, or 0."""
-    data: bytes_p = cython.cast(bytes_p, header) + HEADER
-    page: uint32_t = cython.cast(uint32_t, 1) << header.shift
-    length: uint32_t
-    area: area_p
-    if header.codec == CODEC_RAW:
-        if pg.areas == cython.NULL:
-            return 0
-        length = quick_pack(pg, one.block, data, page, made)
-        # Not in the choice, by which pages are refused: the area may be another one by now.
-        area = cython.address(pg.areas[one.block])
-        area.misses = 0 if length else area.misses + 1
-        return length
-    if pg.dense_staged:
-        return settle_record(pg, one, header, made)
-    return densify_record(
-        header.codec,
-        encoder,
-        data,
-        header.length,
-        pg.dense_tmp,
-        pg.dense_out,
-        header.length - header.length // GAIN,
-        page,
-        made,
-    )
 
 
 def batch_work(pg, encoder):
@@ -548,16 +512,19 @@ def batch_work(pg, encoder):
     data: bytes_p
     length: uint32_t
     made: uint8_t = 0
+    if pg.areas != cython.NULL and not pg.dense_staged:
+        if pg.dedup:
+            alike_look(pg)
+        packs_make(pg, encoder)
     for i in range(pg.dense_count):
         if pg.closing or pg.pool_closing:
             break
         one = cython.address(pg.dense_batch[i])
         header = cython.cast(record_p, pg.dense_io + one.at)
         data = cython.cast(bytes_p, header) + HEADER
-        if (
-            header.length + HEADER > length_of(one.where)
-            or check_of(header.page, header.length, header.codec, data) != one.check
-        ):
+        if one.group or one.later or header.codec & CODEC_PACK:
+            continue
+        if not is_sound(one, header):
             continue  # damaged: its page will find out when it is loaded
         length = record_pack(pg, one, header, encoder, cython.address(made))
         if length == 0:
@@ -583,8 +550,8 @@ def recompress_thread(argument):
     while not (pg.closing or pg.pool_closing):
         sleep_on(cython.address(pg.dense_event), -1)
         if loadi(cython.address(pg.dense_turn)) == DENSE_FULL:
-            if page != pg.dense_page:
-                page = pg.dense_page
+            if page != widest(pg, pg.dense_page):
+                page = widest(pg, pg.dense_page)
                 encoder = dense_encoder_init(pg.dense_encoder, page)
             batch_work(pg, encoder)
             storei(cython.address(pg.dense_turn), DENSE_DONE)

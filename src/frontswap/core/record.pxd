@@ -1,3 +1,4 @@
+from frontswap.core.codec cimport codec_checksum
 from frontswap.core.layout cimport context_t, pager_t, record_t
 from frontswap.core.uapi cimport uint8_t, uint32_t, uint64_t
 
@@ -15,7 +16,10 @@ cdef enum:                    # why a load failed; positive values are errno of 
     LOAD_BACKEND = -4         # the backend that had the page does not give it back
     LOAD_SHORT = -5           # it gives a part of it back
 
-cdef uint32_t check_of(uint32_t page, uint32_t length, uint8_t codec, const uint8_t *data) noexcept nogil
+cdef inline uint32_t check_of(uint32_t page, uint32_t length, uint8_t codec, const uint8_t *data) noexcept nogil:
+    """The checksum of a record: of its bytes, and of whose they are."""
+    return codec_checksum(data, length, page | (<uint64_t>length << 32) | (<uint64_t>codec << 56))
+
 cdef int record_make(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
 cdef void record_plain(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data) noexcept nogil
 cdef int record_load(

@@ -7,9 +7,9 @@ not: where records lie (segments), and who keeps which page (the hooks).
 import cython
 from cython.cimports.frontswap.core.balance import FROM_DISK, note_hit
 from cython.cimports.frontswap.core.codec import (
+    CODEC_PACK,
     CODEC_RAW,
     CODEC_ZSTD,
-    codec_checksum,
     codec_compress,
     codec_decompress,
 )
@@ -31,16 +31,10 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
     segment_of,
 )
+from cython.cimports.frontswap.core.packs import pack_load
 from cython.cimports.frontswap.core.segments import record_get, record_put
 from cython.cimports.frontswap.core.uapi import add64, int64_t, load32, load64, loadp, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, strerror
-
-
-def check_of(page, length, codec, data):
-    """The checksum of a record: of its bytes, and of whose they are."""
-    return codec_checksum(
-        data, length, page | (cython.cast(uint64_t, length) << 32) | (cython.cast(uint64_t, codec) << 56)
-    )
 
 
 def record_make(pg, ctx, page, data):
@@ -88,6 +82,9 @@ def record_load(pg, ctx, page, record, where):
     size: uint32_t = page_bytes(pg, page)
     length: uint32_t = record.length
     codec: uint8_t = record.codec
+    ctx.unpacked = False
+    if codec & CODEC_PACK and pg.areas != cython.NULL:
+        return pack_load(pg, ctx, page, record, where)
     if record.page != page or HEADER + cython.cast(uint64_t, length) > length_of(where):
         return LOAD_HEADER
     if (cython.cast(uint32_t, 1) << record.shift) != size or (codec == CODEC_RAW and length != size):

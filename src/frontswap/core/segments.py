@@ -39,6 +39,7 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_SLOT,
     UNIT,
     bytes_p,
+    hooks_clock,
     length_of,
     offset_of,
     pack,
@@ -207,6 +208,7 @@ def segment_open(pg, stream):
     s.writers = 0
     s.holders = 0
     s.unreadable = 0
+    s.stays = 0
     s.stream = owner_of(stream)
     s.hits = 0
     s.dense = stream == STREAM_DENSE
@@ -240,6 +242,7 @@ def segment_seal(pg, number):
     tail_release(pg, s)
     pg.seals += 1
     s.sealed = pg.seals
+    s.sealed_at = hooks_clock(pg)
     if s.dense:
         age_insert(pg, number)
         return 0

@@ -56,7 +56,7 @@ from cython.cimports.frontswap.core.uapi import (
     store32,
     uint32_t,
 )
-from cython.cimports.frontswap.core.zcache import pool_limit
+from cython.cimports.frontswap.core.zcache import packs_dead, pool_limit
 
 # Victims that one store sheds, beyond the pages that come: a limit that was lowered is for the writeback thread.
 MORE = cython.declare(int64_t, 64)
@@ -201,6 +201,20 @@ def shed_next(pg, ctx, coming, inside):
     return shed_of(pg, ctx, share_most(pg), inside) if got <= 0 and pg.weights else got
 
 
+def close_all(pg):
+    """Where nothing may stay in the pool: close what is open, for that would; also what the cleaner, or who had looked
+    at the pressure before, has opened since. How many have been closed.
+    """
+    closed: cython.int = 0
+    turn: cython.int
+    if pool_limit(pg, pg.pool_hard) == 0:
+        for turn in range(2):
+            if pg.open_segment[STREAM_POOL if turn == 0 else STREAM_DENSE] != 0:
+                segment_close(pg, STREAM_POOL if turn == 0 else STREAM_DENSE)
+                closed += 1
+    return closed
+
+
 def shed_victims(pg, ctx):
     """Victims leave until the pool has its room or one segment's bytes are gone, and what is dead is cleaned.
 
@@ -210,7 +224,8 @@ def shed_victims(pg, ctx):
     done: int64_t = 0
     stay: cython.int = 0
     turn: cython.int
-    while done < pg.segment_bytes and stay < STAY and pool_live(pg) > policy_room(pool_limit(pg, pg.pool_hard)):
+    dead: int64_t = packs_dead(pg)
+    while done < pg.segment_bytes and stay < STAY and pool_live(pg) + dead > policy_room(pool_limit(pg, pg.pool_hard)):
         got = shed_next(pg, ctx, 0, 0)
         if got == 0:
             break
@@ -218,16 +233,11 @@ def shed_victims(pg, ctx):
             stay += 1
         else:
             done += got
-    if pool_limit(pg, pg.pool_hard) == 0:
-        # Nothing may stay. A segment that is open would, and the cleaner would open another one.
-        for turn in range(2):
-            if pg.open_segment[STREAM_POOL if turn == 0 else STREAM_DENSE] != 0:
-                segment_close(pg, STREAM_POOL if turn == 0 else STREAM_DENSE)
-                done += 1
+    done += close_all(pg)
     for turn in range(2):
         if load64(cython.address(pg.pool_bytes)) <= pool_limit(pg, pg.pool_soft) or pool_limit(pg, pg.pool_hard) == 0:
             break
-        got = clean_ram(pg)
+        got = clean_ram(pg, ctx)
         if got <= 0:
             break
         done += got
@@ -281,6 +291,8 @@ def pool_make_room(pg, ctx, number, coming, pages):
         if pg.policy.of != cython.NULL:
             need = policy_mean(pg)
         need = room_for(need, pages, most)
+        if load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_soft):
+            most -= packs_dead(pg)
         while left > 0 and stay < STAY and pool_live(pg) + need > most:
             got = shed_next(pg, ctx, coming, number)
             if got == 0:
@@ -289,6 +301,6 @@ def pool_make_room(pg, ctx, number, coming, pages):
                 stay += 1
             left -= 1
         while load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_soft):
-            if clean_ram(pg) <= 0:
+            if clean_ram(pg, ctx) <= 0:
                 break
     zcache_leave(pg, stack)

@@ -7,7 +7,7 @@ segment's pages are decompressed and written to their slots, as zswap does it.
 import cython
 from cython.cimports.frontswap.core.balance import pool_wanted
 from cython.cimports.frontswap.core.budget import budget_look
-from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram, record_claim
+from cython.cimports.frontswap.core.cleaner import clean_disk, clean_ram
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -20,10 +20,11 @@ from cython.cimports.frontswap.core.layout import (
     context_p,
     pager_p,
     pressure_of,
-    record_p,
     segment_p,
+    walk_t,
 )
-from cython.cimports.frontswap.core.recompress import recompress_step
+from cython.cimports.frontswap.core.packs import walk_begin, walk_claim, walk_next
+from cython.cimports.frontswap.core.recompress import recompress_rest, recompress_step
 from cython.cimports.frontswap.core.segments import (
     move_begin,
     move_end,
@@ -33,7 +34,7 @@ from cython.cimports.frontswap.core.segments import (
     write_coldest,
     write_slot_stream,
 )
-from cython.cimports.frontswap.core.shed import page_shed, shed_victims
+from cython.cimports.frontswap.core.shed import close_all, page_shed, shed_victims
 from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.uapi import (
     ENOSPC,
@@ -56,13 +57,12 @@ def shed_coldest(pg, ctx):
     """Write the pages of the oldest segment to their slots, in front of areas; 0, -1: none, ENOSPC: no page left it.
 
     A page that has no slot, or whose slot fails, stays in the pool; its segment is the youngest then, so that it does
-    not stand in the way of the others.
+    not stand in the way of the others. So is one of which none has left: somebody has them, or the walk cannot find
+    them, as a header is damaged.
     """
     number: uint32_t
     s: segment_p
-    header: record_p
-    at: uint32_t = 0
-    state: uint32_t = 0
+    walk: walk_t
     got: int64_t
     turn: cython.int = 0
     stays: cython.bint = False
@@ -73,22 +73,21 @@ def shed_coldest(pg, ctx):
         move_begin(pg, number)
     unlock(cython.address(pg.log_lock))
     if number == 0:
-        return -1
+        return 0 if close_all(pg) else -1
     s = cython.address(pg.segments[number])
     while loadi(cython.address(s.writers)) != 0:
         backoff(turn)
         turn += 1
-    while True:
-        header = record_claim(pg, number, s.ram, s.fill, cython.address(at), cython.address(state))
-        if header == cython.NULL:
-            break
-        got = page_shed(pg, ctx, header.page, state, 0)
-        if got < 0:
-            stays = True
-        else:
-            done += got
+    walk_begin(cython.address(walk), number, s.ram, s.fill, 0)
+    while walk_next(pg, cython.address(walk)):
+        while walk_claim(pg, cython.address(walk)):
+            got = page_shed(pg, ctx, walk.page, walk.state, 0)
+            if got < 0:
+                stays = True
+            else:
+                done += got
     if not move_end(pg, number, SEG_SEALED):
-        if stays:
+        if stays or done == 0:
             segment_renew(pg, number)
         if done == 0:
             return ENOSPC
@@ -154,7 +153,7 @@ def writeback_step(pg, ctx, idle):
         working = True
     if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
         # What is dead of an area that keeps to its quota is not for others to make room for.
-        if pg.quotas and pressure_of(pg) == PRESSURE_NONE and pool_is_sparse(pg) and clean_ram(pg) > 0:
+        if pg.quotas and pressure_of(pg) == PRESSURE_NONE and pool_is_sparse(pg) and clean_ram(pg, ctx) > 0:
             found = 0
         else:
             found = pool_lighten(pg, ctx)
@@ -164,7 +163,7 @@ def writeback_step(pg, ctx, idle):
     elif found == 0:
         idle[0] = 0
         working = True
-    elif pool_is_sparse(pg) and clean_ram(pg) > 0:
+    elif pool_is_sparse(pg) and clean_ram(pg, ctx) > 0:
         working = True
     if pg.slots and swap_tight(pg) and casi(cython.address(pg.cleaning), 0, 1):
         found = clean_disk(pg)
@@ -185,7 +184,7 @@ def writeback_thread(argument):
     gate_await(pg)
     addi(cython.address(pg.writers_back), 1)
     while not (pg.closing or pg.pool_closing):
-        sleep_on(cython.address(pg.writeback_event), -1)
+        sleep_on(cython.address(pg.writeback_event), recompress_rest(pg))
         working = True
         idle = 0
         while working and not (pg.closing or pg.pool_closing):

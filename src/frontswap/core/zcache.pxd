@@ -15,4 +15,5 @@ cdef void await_cleaner(pager_t *pg, int64_t need) noexcept nogil
 cdef bint may_stage(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint rushes(const block_t *block) noexcept nogil
 cdef bint is_granted(pager_t *pg, uint32_t page, int64_t need) noexcept nogil
+cdef int64_t packs_dead(pager_t *pg) noexcept nogil
 cdef bint pool_is_sparse(pager_t *pg) noexcept nogil

@@ -15,6 +15,7 @@ from cython.cimports.frontswap.core.codec import MISSES_MANY, codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     C_SAME_FILLED,
+    C_SHARING,
     HASTY,
     HEADER,
     KIND,
@@ -36,6 +37,7 @@ from cython.cimports.frontswap.core.layout import (
     area_p,
     block_p,
     is_plain,
+    is_sharing,
     length_of,
     page_bytes,
     page_p,
@@ -127,6 +129,8 @@ def zcache_store(b, pg, ctx, page, data, kind):
         add64(cython.address(pg.staged), need)
     if pg.policy.of != cython.NULL:
         policy_stored(pg, page)
+    if pressure_of(pg) == PRESSURE_CRITICAL and pg.areas != cython.NULL:
+        wake(cython.address(pg.writeback_event))  # since we have looked; who empties the pool may be done
     return ACCEPTED
 
 
@@ -138,7 +142,7 @@ def await_cleaner(pg, need):
     while (
         turn < PATIENCE
         and load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard)
-        and pool_live(pg) + need <= pool_limit(pg, pg.pool_hard)
+        and pool_live(pg) + packs_dead(pg) + need <= pool_limit(pg, pg.pool_hard)
     ):
         if turn == 0:
             wake(cython.address(pg.writeback_event))
@@ -199,6 +203,8 @@ def zcache_forget(b, pg, page, state):
     where: uint64_t = pg.pages[page].where
     if (state & KIND) == RECORD_LOG:
         record_drop(pg, where, page_bytes(pg, page))
+        if is_sharing(where):
+            add64(cython.address(pg.counters[C_SHARING]), -1)
         if pg.areas != cython.NULL:
             pool_uncharge(pg, page, length_of(where))
             if is_plain(where, page_bytes(pg, page)):
@@ -240,6 +246,24 @@ def pressure_share(bytes, level):
     return bytes if level == PRESSURE_NONE else bytes // 4 * (3 if level == PRESSURE_LOW else 2)
 
 
+def packs_dead(pg):
+    """Bytes that are dead of packs, and that the cleaner does not win back: more of their segment lives (cleaner.py).
+
+    Pages have to leave in their place, until it does. (By what lives alone nobody would, and a pool full of such packs
+    would take no page any more.)
+    """
+    dead: int64_t = 0
+    own: int64_t
+    i: uint32_t
+    s: segment_p
+    for i in range(1, pg.next_segment):
+        s = cython.address(pg.segments[i])
+        own = loadi(cython.address(s.live))
+        if s.dense and (s.state == SEG_SEALED or s.state == SEG_OPEN) and 2 * own >= cython.cast(int64_t, s.fill):
+            dead += s.fill - own
+    return dead
+
+
 def pool_is_sparse(pg):
     """True when more than a sixteenth of the pool is dead, and a segment that is being filled; of areas, an eighth.
 
@@ -256,4 +280,6 @@ def pool_is_sparse(pg):
         if s.stream == STREAM_POOL and (s.state == SEG_SEALED or s.state == SEG_OPEN):
             filled += s.fill
             live += loadi(cython.address(s.live))
+    if pg.areas != cython.NULL:
+        live += packs_dead(pg)
     return filled - live > filled // part + cython.cast(int64_t, pg.segment_bytes)

@@ -52,6 +52,7 @@ _HOOKS_GAUGES = {
     "pool_live_bytes": "of it what pages take",
     "pool_limit_bytes": "RAM that zcache may take",
     "staged_bytes": "of what pages take, those that are not compressed yet, or could not be",
+    "pages_sharing": "pages that share the bytes of another one in zcache",
 }
 
 

@@ -36,6 +36,7 @@ SPECS = (
     "checksum / inject:refuse=50% / model:most=200",
     "limit:size=512K / zcache:size=8M",
     "checksum / zcache:size=4M,policy=duel",
+    "checksum / zcache:size=8M,dedup=on",
     "inject:refuse=20% / zcache:size=4M,policy=s3fifo",
     "null",
 )

@@ -29,6 +29,7 @@ SPECS = (
     "zcache:size=4M",
     "limit:size=48K / zcache:size=4M",
     "zcache:size=4M,policy=duel",
+    "zcache:size=4M,dedup=on",
     "active_only / checksum / zcache:size=16M",
     "latency / model",
     "checksum / inject:refuse=30% / model",
