@@ -1,5 +1,5 @@
-"""Packing: how the records of a batch of recompress.py are made anew, several pages as one pack (packs.py), and what takes
-the place of a pack later.
+"""Packing: how the records of a batch of recompress.py are made anew, several pages as one pack (packs.py), and what
+takes the place of a pack later.
 
 Records that follow each other and have got the same quick codec are alike, so they go together, behind the same
 transform. The thread that packs needs nothing but the batch; the writeback thread puts a pack into the log once, and
