@@ -375,6 +375,34 @@ def test_loads_beside_the_cleaner() -> None:
         some.close()
 
 
+@pytest.mark.slow
+def test_who_may_not_bear_it_is_in_nobodys_way() -> None:
+    """What the cleaner cannot win back, for a quota forbids it: with a policy pages leave in its place."""
+    some = Alike(SPEC + ",policy=lru", 20_000)
+    other = some.hooks.swapon(140_000)
+    third = some.hooks.swapon(7000)
+    rng = np.random.default_rng(1)
+    half = np.zeros((450, PAGE), "u1")
+    for start in range(0, 18_000, 450):
+        half[:, :2000] = rng.integers(0, 256, (450, 2000))
+        for i, page in enumerate(half):
+            some.area.store(start + i, page)
+            for turn in range(7):
+                other.store((start + i) * 7 + turn, page)
+        some.hooks._core.skip_time(30 * SECOND)
+        some.pack()
+    some.area.set_quota(some.area.statistics().pool_bytes)
+    other.invalidate_many(np.arange(126_000, dtype="u4"))
+    some.clean()
+    found = agree(some.hooks)
+    assert found.pool_bytes > 4 * found.pool_live_bytes
+    data = np.zeros((7000, PAGE), "u1")
+    data[:, :2000] = rng.integers(0, 256, (7000, 2000))
+    assert sum(third.store(offset, page) for offset, page in enumerate(data)) > 6900
+    agree(some.hooks)
+    some.close()
+
+
 def begun(packed: bool) -> Alike:
     """Pages with slots: they share, or are about to."""
     some = made()

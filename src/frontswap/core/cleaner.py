@@ -178,6 +178,11 @@ def member_alone(pg, ctx, walk):
     return place
 
 
+def is_resting(pg, s):
+    """True for a segment that could not be emptied lately: it is not tried again yet."""
+    return s.stays != 0 and pg.seals + 1 - s.stays < REST
+
+
 def emptiest(pg, state):
     """The segment with the least live part in `state`, taken for moving, or 0. The caller holds log_lock."""
     best: uint32_t = 0
@@ -190,7 +195,7 @@ def emptiest(pg, state):
         s = cython.address(pg.segments[i])
         if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
             continue
-        if state == SEG_SEALED and s.stays and pg.seals + 1 - s.stays < REST:
+        if state == SEG_SEALED and is_resting(pg, s):
             continue
         if state == SEG_DISK and (s.slot >> FILE_SHIFT) != pg.own_file:
             continue  # moving them would free none of our slots

@@ -249,8 +249,10 @@ def owned_copy(pg, page, head, used, most):
     one = cython.address(pg.dense_batch[pg.dense_count])
     one.at = used[0]
     for i in range(pg.dense_count - 1, -1, -1):
-        if segment_of(pg.dense_batch[i].where) == segment_of(where) and (
-            offset_of(pg.dense_batch[i].where) == offset_of(where)
+        if (
+            segment_of(pg.dense_batch[i].where) == segment_of(where)
+            and offset_of(pg.dense_batch[i].where) == offset_of(where)
+            and pg.dense_batch[i].serial == s.serial
         ):
             one.at = pg.dense_batch[i].at  # of the same pack
             break

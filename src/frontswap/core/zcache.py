@@ -11,6 +11,7 @@ What is staged counts as what it takes, wherever bytes are counted.
 
 import cython
 from cython.cimports.frontswap.core.balance import pool_wanted
+from cython.cimports.frontswap.core.cleaner import is_resting
 from cython.cimports.frontswap.core.codec import MISSES_MANY, codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
@@ -247,7 +248,8 @@ def pressure_share(bytes, level):
 
 
 def packs_dead(pg):
-    """Bytes that are dead of packs, and that the cleaner does not win back: more of their segment lives (cleaner.py).
+    """Bytes that are dead of packs, and that the cleaner does not win back: more of their segment lives, or it could
+    not empty that, as where those that live may not bear what others have left to them (cleaner.py).
 
     Pages have to leave in their place, until it does. (By what lives alone nobody would, and a pool full of such packs
     would take no page any more.)
@@ -259,7 +261,11 @@ def packs_dead(pg):
     for i in range(1, pg.next_segment):
         s = cython.address(pg.segments[i])
         own = loadi(cython.address(s.live))
-        if s.dense and (s.state == SEG_SEALED or s.state == SEG_OPEN) and 2 * own >= cython.cast(int64_t, s.fill):
+        if (
+            s.dense
+            and (s.state == SEG_SEALED or s.state == SEG_OPEN)
+            and (2 * own >= cython.cast(int64_t, s.fill) or is_resting(pg, s))
+        ):
             dead += s.fill - own
     return dead
 
