@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from frontswap.core.plane import kernel_access, kernel_features, protection_acce
 from frontswap.testing import hammer
 
 Array = npt.NDArray[Any]
+Counts_co = TypeVar("Counts_co", covariant=True)
 
 MiB = 1 << 20
 ROOT = os.geteuid() == 0
@@ -163,7 +164,13 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         os.sched_yield()
 
 
-def quiet(memory: frontswap.Memory, *, rounds: int = 20) -> frontswap.Statistics:
+class Counted(Protocol[Counts_co]):
+    """A Memory, or a Frontswap."""
+
+    def statistics(self) -> Counts_co: ...
+
+
+def quiet(memory: Counted[Counts_co], *, rounds: int = 20) -> Counts_co:
     """The statistics, once the background threads (reclaim, readahead, writeback) have come to rest for so many looks.
 
     Who waits for readahead alone needs no more than two: its thread is awake before the fault is over.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Array, MiB, noise, together, wait_until
+from helpers import Array, MiB, noise, quiet, together, wait_until
 from test_codec import capsule_function
 from test_recompress import Hand, step, text, twice
 from test_shares import agree
@@ -76,8 +76,7 @@ class Packed:
         while before != self.hooks.statistics().pool_bytes:
             before = self.hooks.statistics().pool_bytes
             self.hooks.pressure("none")
-            for _ in range(2000):
-                self.hooks.statistics()
+            quiet(self.hooks, rounds=2)
 
     def clean_once(self) -> int:
         """Clean the emptiest segment, as a store does that makes room; the bytes won."""
