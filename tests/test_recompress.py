@@ -142,7 +142,7 @@ def test_what_is_moved_keeps_its_hits(new_memory: NewMemory, eager: None) -> Non
     now = memory.statistics()
     assert now.loads - before.loads > 20_000
     assert now.cleaned_bytes > 20 * MiB
-    assert now.slot_loads - before.slot_loads < 3000  # 8000 and more, where they do not
+    assert now.slot_loads - before.slot_loads < 5000  # 8000 and more, where they do not
 
 
 def test_what_comes_back_is_stored_by_lz4_again(new_memory: NewMemory, seam: Mode, eager: None) -> None:
