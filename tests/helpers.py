@@ -186,6 +186,11 @@ def quiet(memory: Counted[Counts_co], *, rounds: int = 20) -> Counts_co:
     return before
 
 
+def at_rest() -> None:
+    """Wait until no background thread of frontswap has anything to do: who plays its part is alone then."""
+    wait_until(lambda: not _at_work(), "a background thread")
+
+
 def _at_work() -> bool:
     """True if a background thread of frontswap has something to do, whether it gets a processor for it or not."""
     for status in Path("/proc/self/task").glob("*/status"):

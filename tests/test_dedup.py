@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, noise, together, wait_until
+from helpers import Array, noise, quiet, together, wait_until
 from test_codec import capsule_function
 from test_packs import (
     CHANGES,
@@ -314,7 +314,7 @@ def test_few_that_are_left_bear_it_alone(left: int) -> None:
     before = agree(some.hooks)
     some.clean()  # it comes to an end
     found = agree(some.hooks)
-    assert found.pool_live_bytes > before.pool_live_bytes  # by 3% to 20%: how far the cleaner goes differs
+    assert found.pool_live_bytes > before.pool_live_bytes * 1.1
     assert found.pool_bytes < before.pool_bytes
     some.check()
     some.pack()
@@ -330,8 +330,12 @@ def test_who_may_not_bear_it_stays() -> None:
     free_but(some, 6)
     quota = some.area.statistics().pool_bytes + 40_000
     some.area.set_quota(quota, deadline=1)
-    some.clean()
-    assert quota - 30_000 < agree(some.hooks).pool_live_bytes <= quota
+    reached = 0
+    for _ in range(8):  # it bears all that it may, and less again once more of its packs have been moved together
+        some.hooks.pressure("none")
+        reached = max(reached, quiet(some.hooks, rounds=2).pool_live_bytes)
+    agree(some.hooks)
+    assert quota - 4000 < reached <= quota
     some.check()
     some.area.set_quota(None)
     some.clean()
@@ -370,7 +374,7 @@ def test_loads_beside_the_cleaner() -> None:
 
         before = agree(some.hooks).pool_live_bytes
         together(3, work)
-        assert agree(some.hooks).pool_live_bytes > before
+        assert agree(some.hooks).pool_live_bytes > before * 1.1
         some.check()
         some.close()
 

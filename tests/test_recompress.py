@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, MiB, Mode, cold, noise, quiet, run_child, same, wait_until
+from helpers import Array, MiB, Mode, at_rest, cold, noise, quiet, run_child, same, wait_until
 from test_codec import capsule_function
 
 import frontswap
@@ -234,6 +234,7 @@ class Hand:
 
     def begin(self) -> bool:
         """Choose the coldest segment that has not been looked at; False: there is none."""
+        at_rest()
         return bool(step("segment_begin", ctypes.c_bool, ctypes.c_void_p)(self.pager))
 
     def take(self, begun: bool = False) -> None:
@@ -254,6 +255,7 @@ class Hand:
         """What is left to do once a batch has been taken."""
         self.work()
         self.install()
+        at_rest()  # the writeback thread cleans what this has made sparse, with the context that segment_end() takes
 
 
 class Story:
