@@ -19,6 +19,7 @@ from cython.cimports.frontswap.core.layout import (
     UNIT,
     bytes_p,
     length_of,
+    log_bytes,
     page_p,
     record_p,
     segment_of,
@@ -157,7 +158,7 @@ def pack_move(pg, ctx, walk, stream):
                     pool_uncharge(pg, walk.page, more)
                 store32(cython.address(p.state), walk.state)
                 return -1
-            moved += (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+            moved += log_bytes(header.length)
         pack_point(pg, walk.page, place, members_of(group_of(header)) + i, header)
         if more < 0:
             pool_uncharge(pg, walk.page, -more)

@@ -24,7 +24,6 @@ from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
     DENSE_BATCH,
-    HEADER,
     KIND,
     OUT,
     PACK_BYTES,
@@ -33,11 +32,11 @@ from cython.cimports.frontswap.core.layout import (
     RECOMPRESS_EAGER,
     RECORD_LOG,
     STATE,
-    UNIT,
     bytes_p,
     dense_p,
     group_p,
     length_of,
+    log_bytes,
     offset_of,
     page_bytes,
     page_p,
@@ -47,7 +46,7 @@ from cython.cimports.frontswap.core.layout import (
     sight_p,
     sight_t,
 )
-from cython.cimports.frontswap.core.packing import page_plain
+from cython.cimports.frontswap.core.packing import batch_add, page_plain
 from cython.cimports.frontswap.core.packs import group_of, is_group, member_is, member_of, members_of
 from cython.cimports.frontswap.core.uapi import (
     cas32,
@@ -219,14 +218,14 @@ def owned_copy(pg, page, head, used, most):
     j: cython.int
     header: record_p
     group: group_p
-    one: dense_p
+    at: uint32_t
     if ram == cython.NULL or size > PACK_PAGE:
         return PASSED
     # What is loaded much keeps its quick record.
     if pg.recompress != RECOMPRESS_EAGER and density(s) > max(load64(cython.address(pg.hits_few)), FEW):
         return PASSED
     header = cython.cast(record_p, ram + offset_of(where))
-    need = (HEADER + cython.cast(uint64_t, header.length) + UNIT - 1) // UNIT * UNIT
+    need = log_bytes(header.length)
     if (
         offset_of(where) + need > pg.segment_bytes
         or header.check != p.check
@@ -246,28 +245,20 @@ def owned_copy(pg, page, head, used, most):
             return ENDS
     elif header.page != page or need > length_of(where):
         return PASSED
-    one = cython.address(pg.dense_batch[pg.dense_count])
-    one.at = used[0]
+    at = used[0]
     for i in range(pg.dense_count - 1, -1, -1):
         if (
             segment_of(pg.dense_batch[i].where) == segment_of(where)
             and offset_of(pg.dense_batch[i].where) == offset_of(where)
             and pg.dense_batch[i].serial == s.serial
         ):
-            one.at = pg.dense_batch[i].at  # of the same pack
+            at = pg.dense_batch[i].at  # of the same pack
             break
-    if one.at == used[0]:
+    if at == used[0]:
         if used[0] + need > most and used[0]:
             return FULL
         memcpy(pg.dense_io + used[0], header, need)
         used[0] += cython.cast(uint32_t, need)
-    one.where = where
-    one.page = page
-    one.serial = s.serial
-    one.check = p.check
-    one.length = one.group = one.hash = 0
-    one.head = head
-    one.later = False
-    one.block = p.block
-    pg.dense_count += 1
+    batch_add(pg, page, where, s.serial, at)
+    pg.dense_batch[pg.dense_count - 1].head = head
     return COPIED

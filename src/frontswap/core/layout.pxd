@@ -835,6 +835,10 @@ cdef inline bint is_kept_out(pager_t *pg, uint32_t page) noexcept nogil:
 cdef inline uint64_t pack(uint32_t segment, uint32_t offset, uint32_t length) noexcept nogil:
     return (<uint64_t>segment << 36) | (<uint64_t>(offset // UNIT) << 18) | (length // UNIT)
 
+cdef inline uint64_t log_bytes(uint64_t length) noexcept nogil:
+    """What a record with so many bytes behind its header takes of a segment."""
+    return (HEADER + length + UNIT - 1) // UNIT * UNIT
+
 cdef inline uint64_t member_place(uint64_t place, const member_t *member) noexcept nogil:
     """What a member of the pack at `place` has."""
     return (

@@ -5,6 +5,7 @@ cdef uint32_t widest(pager_t *pg, uint32_t page) noexcept nogil
 cdef int64_t packs_bytes(pager_t *pg) noexcept nogil
 cdef bint is_sound(dense_t *one, const record_t *header) noexcept nogil
 cdef void packs_make(pager_t *pg, void *encoder) noexcept nogil
+cdef void batch_add(pager_t *pg, uint32_t page, uint64_t where, uint32_t serial, uint32_t at) noexcept nogil
 cdef uint32_t quick_pack(pager_t *pg, uint32_t block, const uint8_t *data, uint32_t page, uint8_t *made) noexcept nogil
 cdef uint32_t settle_record(
     pager_t *pg, dense_t *one, record_t *header, uint8_t *made) noexcept nogil

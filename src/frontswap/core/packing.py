@@ -65,6 +65,7 @@ from cython.cimports.frontswap.core.layout import (
     is_plain,
     is_sharing,
     length_of,
+    log_bytes,
     member_p,
     member_place,
     member_t,
@@ -127,6 +128,20 @@ def is_sound(one, header):
         header.length + HEADER <= length_of(one.where)
         and check_of(header.page, header.length, header.codec, cython.cast(bytes_p, header) + HEADER) == one.check
     )
+
+
+def batch_add(pg, page, where, serial, at):
+    """Add an owned page's record to the batch: at `where` of a segment in that life, its copy at `at` of `dense_io`."""
+    one: dense_p = cython.address(pg.dense_batch[pg.dense_count])
+    one.where = where
+    one.page = page
+    one.serial = serial
+    one.at = at
+    one.check = pg.pages[page].check
+    one.block = pg.pages[page].block
+    one.length = one.group = one.hash = one.head = 0
+    one.later = False
+    pg.dense_count += 1
 
 
 def quick_pack(pg, block, data, page, made):
@@ -359,7 +374,7 @@ def pack_make(pg, encoder, members, parts, n, header):
     header.settled = 1
     pack_share(pg, members, parts, n, before, header)
     header.check = check_of(0, header.length, header.codec, cython.cast(bytes_p, group))
-    return (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+    return log_bytes(header.length)
 
 
 def pack_frame(pg, encoder, codec, size, dst, most, made):
@@ -398,7 +413,7 @@ def pack_frame(pg, encoder, codec, size, dst, most, made):
 def pack_share(pg, members, parts, n, before, header):
     """Share what a pack takes out among its members, by what their records take, which is `before` together."""
     member: member_p = members_of(group_of(header))
-    left: int64_t = (HEADER + header.length + UNIT - 1) // UNIT
+    left: int64_t = log_bytes(header.length) // UNIT
     total: int64_t = left
     old: int64_t
     seen: uint32_t = 0
@@ -550,7 +565,7 @@ def page_alone(pg, ctx, page, data):
     plain: cython.bint = not record_make(pg, ctx, page, data)
     if plain:
         record_plain(pg, ctx, page, data)
-    more = (HEADER + ctx.header.length + UNIT - 1) // UNIT * UNIT
+    more = log_bytes(ctx.header.length)
     if load64(cython.address(pg.pool_bytes)) + more > pg.pool_hard or more > pg.segment_bytes:
         return 0
     more -= length_of(old)

@@ -48,6 +48,7 @@ from cython.cimports.frontswap.core.layout import (
     group_p,
     group_t,
     length_of,
+    log_bytes,
     member_p,
     member_place,
     member_t,
@@ -121,7 +122,7 @@ def walk_next(pg, walk):
     # Not what was written: its pages will find out when they load, and say so
     if header.length > pg.segment_bytes or header.shift > 21:
         return False
-    length = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+    length = log_bytes(header.length)
     if walk.at + length > walk.fill or header.page >= pg.max_pages:
         return False
     walk.header = header
@@ -234,7 +235,7 @@ def pack_shrink(pg, ctx, walk):
     group.count = n
     memcpy(cython.cast(bytes_p, group) + list_bytes(group), cython.cast(bytes_p, old) + list_bytes(old), old.length)
     header.length = list_bytes(group) + old.length
-    units = (HEADER + header.length + UNIT - 1) // UNIT
+    units = log_bytes(header.length) // UNIT
     if units < n:
         # Zeros behind the frame: each place has a length.
         memset(cython.cast(bytes_p, group) + header.length, 0, n * UNIT - HEADER - header.length)

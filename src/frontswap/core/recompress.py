@@ -65,12 +65,12 @@ from cython.cimports.frontswap.core.layout import (
     STAGED_IO,
     STREAM_DENSE,
     STREAM_POOL,
-    UNIT,
     bytes_p,
     dense_p,
     hooks_clock,
     is_plain,
     length_of,
+    log_bytes,
     page_p,
     pager_p,
     pressure_of,
@@ -79,6 +79,7 @@ from cython.cimports.frontswap.core.layout import (
     walk_t,
 )
 from cython.cimports.frontswap.core.packing import (
+    batch_add,
     batch_claim,
     batch_replaced,
     is_sound,
@@ -414,7 +415,6 @@ def batch_copy(pg, data, fill):
     walk: walk_t
     header: record_p
     p: page_p
-    one: dense_p
     walk_begin(cython.address(walk), pg.dense_segment, data, fill, pg.dense_at)
     while pg.dense_count < DENSE_BATCH and walk_next(pg, cython.address(walk)):
         pg.dense_at = walk.at
@@ -435,19 +435,10 @@ def batch_copy(pg, data, fill):
             pg.dense_at = walk.start  # the first one of the next batch
             store32(cython.address(p.state), walk.state)
             break
-        one = cython.address(pg.dense_batch[pg.dense_count])
-        one.where = walk.where
-        one.page = walk.page
-        one.serial = pg.dense_serial
-        one.check = p.check
-        one.at = used
-        one.length = one.group = one.hash = 0
-        one.later = False
-        one.block = p.block
+        batch_add(pg, walk.page, walk.where, pg.dense_serial, used)
         memcpy(pg.dense_io + used, header, walk.length)
         store32(cython.address(p.state), walk.state)
         used += walk.length
-        pg.dense_count += 1
 
 
 def batch_install(pg):
@@ -534,7 +525,7 @@ def batch_work(pg, encoder):
         header.codec = made
         header.settled = 1
         header.check = check_of(header.page, header.length, header.codec, data)
-        one.length = (HEADER + length + UNIT - 1) // UNIT * UNIT
+        one.length = log_bytes(length)
 
 
 def recompress_thread(argument):

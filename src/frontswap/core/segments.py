@@ -37,10 +37,10 @@ from cython.cimports.frontswap.core.layout import (
     STREAM_DENSE,
     STREAM_POOL,
     STREAM_SLOT,
-    UNIT,
     bytes_p,
     hooks_clock,
     length_of,
+    log_bytes,
     offset_of,
     pack,
     page_bytes,
@@ -284,7 +284,7 @@ def record_append(pg, stream, header, data):
     made room); STREAM_SLOT has its own reserve and writes what it has filled.
     """
     owner: cython.int = owner_of(stream)
-    need: uint32_t = (HEADER + header.length + UNIT - 1) // UNIT * UNIT
+    need: uint32_t = log_bytes(header.length)
     number: uint32_t
     offset: uint32_t
     released: uint32_t
