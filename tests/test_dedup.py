@@ -218,12 +218,7 @@ def test_between_copy_and_install(some: Alike, meanwhile: Callable[[Packed], Non
         assert some.look()
         some.hand.finish()
     assert some.look()
-    some.hand.work()
-    meanwhile(some)
-    some.hand.install()
-    some.check()
-    some.pack()
-    some.check()
+    some.interrupted(meanwhile)
 
 
 @pytest.mark.parametrize("meanwhile", CHANGES)

@@ -70,6 +70,15 @@ class Packed:
                 self.hand.finish()
             step("segment_end", None, ctypes.c_void_p)(self.hand.pager)
 
+    def interrupted(self, meanwhile: Callable[[Packed], None]) -> None:
+        """A batch that has been copied, and what happens before its packs are put back; then all the rest."""
+        self.hand.work()
+        meanwhile(self)
+        self.hand.install()
+        self.check()
+        self.pack()
+        self.check()
+
     def clean(self) -> None:
         """Have the writeback thread look at what is dead, until it finds no more."""
         before = -1
@@ -228,12 +237,7 @@ CHANGES = [
 @pytest.mark.parametrize("meanwhile", CHANGES)
 def test_between_copy_and_install(some: Packed, meanwhile: Callable[[Packed], None]) -> None:
     assert some.next()
-    some.hand.work()
-    meanwhile(some)
-    some.hand.install()
-    some.check()
-    some.pack()
-    some.check()
+    some.interrupted(meanwhile)
 
 
 @pytest.mark.parametrize("meanwhile", CHANGES)
@@ -246,8 +250,8 @@ def test_once_it_is_packed(some: Packed, meanwhile: Callable[[Packed], None]) ->
     some.check()
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_critical_pressure(packed: bool) -> None:
+def begun(packed: bool) -> Packed:
+    """Pages with slots: in packs, or about to be."""
     some = Packed()
     some.store(range(PAGES), text(PAGES * PAGE))
     if packed:
@@ -255,6 +259,12 @@ def test_critical_pressure(packed: bool) -> None:
     else:
         assert some.next()
         some.hand.work()
+    return some
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_critical_pressure(packed: bool) -> None:
+    some = begun(packed)
     some.hooks.pressure("critical")
     assert some.hooks.statistics().pool_live_bytes == 0
     if not packed:
@@ -299,13 +309,8 @@ def test_critical_pressure_while_all_is_moved(eager: None) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_backend_that_leaves(packed: bool) -> None:
-    some = Packed()
-    some.store(range(PAGES), text(PAGES * PAGE))
-    if packed:
-        some.pack()
-    else:
-        assert some.next()
-        some.hand.work()
+    some = begun(packed)
+    if not packed:
         some.store(range(50), twice(50, 5))
         some.hand.install()
     [zcache] = some.hooks.backends
