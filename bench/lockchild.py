@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import frontswap
 from bench.data import SIGN, floats
 from bench.native import Loops, words
-from frontswap.core import codec
+from frontswap.core import choice
 
 LIMIT = 256 << 20
 SIZE = 512 << 20
@@ -25,7 +25,7 @@ COMPRESSED = 64 << 20  # what is compressed to see how long a page takes
 def compress_times(data: NDArray[Any], page: int) -> list[int]:
     """Nanoseconds of compressing each page, as the core does it: one choice of codec for the array. The call from
     Python and its buffers are in it (0.5 us, more for large pages)."""
-    chooser = codec.Chooser(8)
+    chooser = choice.Chooser(8)
     pages = data.view(np.uint8).reshape(-1, page)
     taken = []
     for each in pages:

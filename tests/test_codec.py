@@ -14,49 +14,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from pages import CANARY, KINDS, TYPESIZES, Bytes, Guarded, Make, capsule_function, half_noise, ids, noise, text, walk
 
-from frontswap.core import codec, decimals, dense
+from frontswap.core import choice, codec, decimals, dense
 
-Bytes = NDArray[np.uint8]
-Make = Callable[[int, int], Bytes]  # seed and size of a page
-KINDS = {"lz4": codec.LZ4, "shuffle": codec.SHUFFLE, "bitshuffle": codec.BITSHUFFLE}
-TYPESIZES = [1, 2, 4, 8, 16]
+MiB = 1 << 20
 PAGES = [1 << i for i in range(12, 22)]
-CANARY = 0xA5
-MARGIN = 256
 
 kinds = st.sampled_from(list(KINDS.values()))
 typesizes = st.sampled_from(TYPESIZES)
 pages = st.sampled_from([*PAGES[:5] * 4, *PAGES])
 seeds = st.integers(0, 2**32 - 1)
-
-
-def as_bytes(a: NDArray[np.generic], page: int) -> Bytes:
-    return np.frombuffer(a.tobytes()[:page], np.uint8)
-
-
-def walk(seed: int, page: int, dtype: str = "f8", decimals: int = 2) -> Bytes:
-    steps = np.random.default_rng(seed).standard_normal(page // np.dtype(dtype).itemsize)
-    return as_bytes(np.round(steps.cumsum(), decimals).astype(dtype), page)
-
-
-def ids(seed: int, page: int) -> Bytes:
-    return as_bytes(np.random.default_rng(seed).integers(0, 100_000, page // 4).astype("i4"), page)
-
-
-def noise(seed: int, page: int) -> Bytes:
-    return np.random.default_rng(seed).integers(0, 256, page, np.uint8)
-
-
-def text(seed: int, page: int) -> Bytes:
-    words = [b"page ", b"swap ", b"fault ", b"reclaim ", b"store ", b"load\n", b"invalidate ", b"frontswap ", b"slot "]
-    chosen = np.random.default_rng(seed).integers(0, len(words), page // 4)
-    return np.frombuffer(b"".join(words[i] for i in chosen)[:page], np.uint8)
-
-
-def half_noise(seed: int, page: int) -> Bytes:
-    return np.concatenate([noise(seed, page // 2), np.zeros(page // 2, np.uint8)])
 
 
 makers = st.sampled_from([walk, ids, noise, text, half_noise])
@@ -65,43 +33,18 @@ makers = st.sampled_from([walk, ids, noise, text, half_noise])
 # --- the C functions, with canaries around every buffer ------------------------------------------------------
 
 
-def capsule_function(module: Any, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    """A C function of a module of the core."""
-    capsule = module.__pyx_capi__[name]
-    get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
-    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return ctypes.CFUNCTYPE(result, *arguments)(get_pointer(capsule, get_name(capsule)))
-
-
 def c_function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
     return capsule_function(codec, name, result, *arguments)
 
 
 P, U8, U32 = ctypes.c_void_p, ctypes.c_uint8, ctypes.c_uint32
-c_init = c_function("codec_choice_init", None, P, ctypes.c_int, ctypes.c_int)
+c_init = capsule_function(choice, "codec_choice_init", None, P, ctypes.c_int, ctypes.c_int)
 c_state_bytes = c_function("codec_state_bytes", ctypes.c_size_t)
-c_compress = c_function("codec_compress", U32, P, P, P, U32, P, P, U32, P)
+c_compress = capsule_function(choice, "codec_compress", U32, P, P, P, U32, P, P, U32, P)
 c_decompress = c_function("codec_decompress", ctypes.c_int, U8, P, P, U32, P, P, U32)
 c_densify = capsule_function(dense, "densify_record", U32, U8, P, P, U32, P, P, U32, U32, P)
 c_encoder_bytes = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, U32)
 c_encoder_init = capsule_function(dense, "dense_encoder_init", P, P, U32)
-
-
-class Guarded:
-    """A buffer of n bytes between canaries."""
-
-    def __init__(self, n: int) -> None:
-        self.whole = np.full(MARGIN + n + MARGIN, CANARY, np.uint8)
-        self.inside = self.whole[MARGIN : MARGIN + n]
-
-    @property
-    def address(self) -> int:
-        return int(self.inside.ctypes.data)
-
-    def check(self) -> None:
-        assert (self.whole[:MARGIN] == CANARY).all()
-        assert (self.whole[MARGIN + len(self.inside) :] == CANARY).all()
 
 
 def guarded_decompress(codec_byte: int, record: bytes | Bytes, page: int) -> bytes | None:
@@ -182,38 +125,31 @@ def test_every_kind_size_and_page(kind: str, typesize: int, page: int) -> None:
     assert guarded_decompress(used, record, page) == data.tobytes()
 
 
-@given(pages, makers, seeds, st.integers(0, 16), st.floats(0, 1))
-def test_compress_stays_in_its_buffers(page: int, make: Make, seed: int, typesize: int, part: float) -> None:
+@given(pages, st.lists(makers, min_size=1, max_size=3), seeds, st.integers(0, 16), st.floats(0, 1))
+def test_compress_stays_in_its_buffers(page: int, make: list[Make], seed: int, typesize: int, part: float) -> None:
     cap = int(part * page)
-    data = make(seed, page)
-    choice, state, tmp, record = Guarded(64), Guarded(c_state_bytes()), Guarded(page), Guarded(cap)
+    choice, state, tmp, record = Guarded(96), Guarded(c_state_bytes()), Guarded(page), Guarded(cap)
     used = U8()
     c_init(choice.address, typesize, -1)
-    length = c_compress(
-        choice.address, state.address, data.ctypes.data, page, tmp.address, record.address, cap, ctypes.byref(used)
-    )
-    for buffer in (choice, state, tmp, record):
-        buffer.check()
-    assert length <= cap
-    if length:
-        assert guarded_decompress(used.value, record.inside[:length], page) == data.tobytes()
+    # Kinds of pages in turn: soon each is tried on.
+    for i in range(1 if len(make) == 1 else 2 * MiB // page if page > 65536 else 40):
+        data = make[i % len(make)](seed + i, page)
+        length = c_compress(
+            choice.address, state.address, data.ctypes.data, page, tmp.address, record.address, cap, ctypes.byref(used)
+        )
+        for buffer in (choice, state, tmp, record):
+            buffer.check()
+        assert length <= cap
+        if length:
+            assert guarded_decompress(used.value, record.inside[:length], page) == data.tobytes()
 
 
 @pytest.mark.parametrize("kind", [-1, *KINDS.values()])
 def test_source_is_only_read(read_only_page: mmap.mmap, kind: int) -> None:
     page = memoryview(read_only_page)[:4096]
-    stored = codec.Chooser(8, kind).compress(page)
+    stored = choice.Chooser(8, kind).compress(page)
     assert stored is not None
     assert codec.decompress(*stored, 4096) == bytes(page)
-
-
-def test_fixed_kind_is_kept() -> None:
-    for name, kind in KINDS.items():
-        chooser = codec.Chooser(typesize=8, kind=kind)
-        for i in range(130):
-            stored = chooser.compress(walk(i, 4096))
-            assert stored is None or stored[0] & 15 == kind, name
-    assert codec.Chooser(typesize=8, kind=codec.RAW).compress(bytes(4096)) is None
 
 
 def packed(kind: int, typesize: int, data: Bytes) -> tuple[int, bytes]:
@@ -412,120 +348,6 @@ def test_wrong_parameters_are_refused(wrong: dict[str, int]) -> None:
         codec.compress(bytes(4096), **wrong)
 
 
-# --- the choice ----------------------------------------------------------------------------------------------
-
-
-def smallest(data: Bytes, typesize: int) -> int:
-    """Length of the shortest record that any candidate makes."""
-    sizes = [typesize] if typesize else TYPESIZES
-    lengths = [len(codec.compress(data, t, kind)[1]) for kind in KINDS.values() for t in sizes]
-    return min(lengths + [len(codec.compress(data, 8, codec.DECIMALS)[1])] * (8 in sizes))
-
-
-def integers(dtype: str, low: int, high: int) -> Make:
-    def make(seed: int, page: int) -> Bytes:
-        rng = np.random.default_rng(seed)
-        return as_bytes(rng.integers(low, high, page // np.dtype(dtype).itemsize).cumsum().astype(dtype), page)
-
-    return make
-
-
-TYPICAL: dict[str, tuple[int, Make]] = {
-    "float64 walk": (8, walk),
-    "float32 walk": (4, lambda seed, page: walk(seed, page, "f4", 9)),
-    "int32 ids": (4, ids),
-    "int64 timestamps": (8, integers("i8", 1_000_000, 100_000_000)),
-    "int32 counters": (4, integers("i4", 1, 2)),
-    "int16 audio": (2, integers("i2", -20, 21)),
-    "complex128": (16, walk),
-    "bool": (1, lambda seed, page: noise(seed, page) & np.uint8(1)),
-    "text": (1, text),
-}
-
-
-@pytest.mark.parametrize("page", [4096, 65536])
-@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-@pytest.mark.parametrize("name", TYPICAL)
-def test_choice_converges_on_the_best(name: str, known: bool, page: int) -> None:
-    typesize, make = TYPICAL[name]
-    chooser = codec.Chooser(typesize if known else 0)
-    got = best = 0
-    for i in range(80):
-        data = make(i, page)
-        stored = chooser.compress(data)
-        if i >= 8:
-            got += len(stored[1]) if stored else page
-            best += smallest(data, typesize if known else 0)
-    # speed decides between what is about as small, and the choice is the array's, not the page's
-    assert got <= best * 1.08
-
-
-def half_random(seed: int, page: int) -> Bytes:
-    """Random words with one byte in eight that is not quite, then zeros; fio's buffer_compress_percentage=50 is so."""
-    words = np.zeros((page // 8, 8), np.uint8)
-    words[: page // 16] = noise(seed, page // 2).reshape(-1, 8)
-    words[: page // 16, 0] = np.tile(words[:32, 0], page // 16 // 32)
-    return words.ravel()
-
-
-def test_what_lz4_rushes_through_is_left_to_it() -> None:
-    page = 4096
-    chooser = codec.Chooser()
-    settle(chooser, half_random, 100, page)
-    assert chooser.codec == codec.LZ4
-    # Others save a bit more, at several times the time; but an eighth more would be worth it.
-    best, plain = smallest(half_random(1, page), 0), len(codec.compress(half_random(1, page), 1, codec.LZ4)[1])
-    assert plain * 7 / 8 < best < plain
-    settle(chooser, TYPICAL["int32 counters"][1], 100, page)
-    assert chooser.codec != codec.LZ4
-
-
-def settle(chooser: codec.Chooser, make: Make, pages: int, page: int = 16384) -> int:
-    """Store pages; return how many came before the last change of codec."""
-    last = 0
-    for i in range(pages):
-        before = chooser.codec
-        chooser.compress(make(i, page))
-        if chooser.codec != before:
-            last = i + 1
-    return last
-
-
-@pytest.mark.parametrize("typesize", [8, 0])
-def test_choice_follows_the_data(typesize: int) -> None:
-    chooser = codec.Chooser(typesize)
-    settle(chooser, walk, 200)
-    assert chooser.codec == codec.DECIMALS | 3 << 4
-    assert settle(chooser, text, 200) <= 130
-    assert chooser.codec == codec.LZ4
-    assert settle(chooser, walk, 200) <= 130
-    assert chooser.codec == codec.DECIMALS | 3 << 4
-
-
-def test_choice_settles() -> None:
-    chooser = codec.Chooser(8)
-    settle(chooser, walk, 100)
-    assert settle(chooser, walk, 1000) == 0
-
-
-def test_pages_that_stop_fitting_are_looked_at_again_soon() -> None:
-    """After text, plain LZ4 finds nothing in float32: four misses, not 64 pages, until another is tried."""
-    chooser = codec.Chooser(4)
-    settle(chooser, text, 100)
-    assert chooser.codec == codec.LZ4
-    misses = sum(chooser.compress(walk(i, 16384, "f4", 9)) is None for i in range(20))
-    assert misses <= 5
-
-
-def test_incompressible_pages_are_mostly_left_alone() -> None:
-    page = 4096
-    chooser = codec.Chooser(8)
-    assert not any(chooser.compress(noise(i, page)) for i in range(60))
-    # pages 60 to 63 are not even tried, page 64 is
-    stored = [chooser.compress(walk(i, page)) is not None for i in range(20)]
-    assert stored == [False] * 4 + [True] * 16
-
-
 # --- decimals ------------------------------------------------------------------------------------------------
 
 c_fegetround, c_fesetround = (ctypes.CDLL("libm.so.6")[name] for name in ("fegetround", "fesetround"))
@@ -593,22 +415,6 @@ def test_decimals_do_not_depend_on_how_a_thread_rounds(rounding: int) -> None:
         c_fesetround(before)
     assert back == values.tobytes()
     assert again == (used, record)
-
-
-def test_pages_that_are_no_decimals_take_the_next_best_codec() -> None:
-    """Columns of one table, say: every other page is no decimals, and none is kept as it is for that."""
-    chooser = codec.Chooser(8)
-    counters = integers("i8", 1, 1000)
-    kinds = set()
-    for i in range(300):
-        data = (walk, counters)[i % 2](i, 16384)
-        stored = chooser.compress(data)
-        if i >= 8:
-            assert stored is not None, i
-            assert codec.decompress(*stored, 16384) == data.tobytes()
-            kinds.add((i % 2, stored[0] & 15))
-    assert (0, codec.DECIMALS) in kinds
-    assert (1, codec.DECIMALS) not in kinds
 
 
 def test_decimals_of_measurements_take_a_fifth() -> None:
@@ -680,7 +486,7 @@ def test_nothing_that_a_fault_calls_allocates() -> None:
     """A new blosc2 may bring back a malloc that no test run would notice."""
     reached, outside = calls_outside(
         codec.__file__,
-        r"codec_codec_(choice_init|compress|decompress|same_filled|checksum)$",
+        r"codec_codec_(encode|decompress|same_filled|checksum)$",
         r"(un)?shuffle\w*_(sse2|avx2|generic)$|bshuf_(trans_bit_byte|trans_byte_bitrow|shuffle_bit_eightelem)_",
         never="ZSTD_freeDDict",  # of a set of dictionaries, which nobody gives
     )
@@ -690,5 +496,9 @@ def test_nothing_that_a_fault_calls_allocates() -> None:
     # weak, and nobody's unless somebody traces zstd
     harmless |= {"ZSTD_trace_decompress_begin", "ZSTD_trace_decompress_end"}
     assert outside <= harmless
-    _, outside = calls_outside(decimals.__file__, r"decimals_decimals_(split|head_bytes|join)$")
-    assert outside <= harmless
+    for file, functions in (
+        (decimals.__file__, r"decimals_decimals_(split|head_bytes|join)$"),
+        (choice.__file__, r"choice_codec_(choice_init|compress)$"),
+    ):
+        _, outside = calls_outside(file, functions)
+        assert outside <= harmless

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import Array, noise, quiet, together, wait_until
-from test_codec import capsule_function
+from pages import capsule_function
 from test_packs import (
     CHANGES,
     FIRST,

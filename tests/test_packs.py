@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Array, MiB, noise, quiet, together, wait_until
-from test_codec import capsule_function
+from pages import capsule_function
 from test_recompress import Hand, step, text, twice
 from test_shares import agree
 

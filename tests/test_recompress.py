@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import Array, MiB, Mode, at_rest, cold, noise, quiet, run_child, same, wait_until
-from test_codec import capsule_function
+from pages import capsule_function
 
 import frontswap
 from frontswap.core import codec, dense, recompress

@@ -26,7 +26,7 @@ from cython.cimports.frontswap.core.areapages import (
     area_store_many,
     area_used,
 )
-from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.choice import codec_choice_init
 from cython.cimports.frontswap.core.contexts import (
     buffers_bytes,
     context_give,

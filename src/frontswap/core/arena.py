@@ -5,7 +5,7 @@ with signals blocked (a handler of the program that faults must not find our loc
 """
 
 import cython
-from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.choice import codec_choice_init
 from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
 from cython.cimports.frontswap.core.evict import huge_take
 from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take

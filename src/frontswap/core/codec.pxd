@@ -80,39 +80,14 @@ cdef enum:
     LARGEST_PAGE = 2097152
     TILE = 4096             # bytes that a bit shuffle takes at a time: two of them fit in the L1 cache
 
-cdef enum:
-    CANDIDATES = 11         # LZ4; shuffle of 2, 4, 8, 16; bit shuffle of 1, 2, 4, 8, 16; decimals
-    BITSHUFFLES = 5         # the first candidate of these
-    DECIMALS_CANDIDATE = 10
-    SAMPLE = 16384          # bytes of a page on which candidates are compared
-    SAMPLE_EVERY = 64       # pages
-    SAMPLE_UNIT = 65535     # a sample that did not shrink
-    MISSES_LOOK = 4         # misses in a row after which the candidates are compared again
-    MISSES_MANY = 8         # misses in a row after which most pages are not even tried
-    TRY_EVERY = 16          # pages, then
-    FEW = 64                # bytes of a sample to one match of LZ4's: if there are fewer matches it rushes
-
-# What one array's pages have taught so far; 31 bytes. Several threads update it without a lock: every
-# field is one aligned word of which every value is valid, and a lost update costs a sample at most.
-cdef struct codec_choice:
-    uint32_t pages              # offered so far: the clock of sampling
-    uint16_t candidates         # bit i: candidate i may be chosen
-    uint8_t best                # the candidate in use
-    uint8_t misses              # pages in a row that did not fit, up to MISSES_MANY
-    uint16_t size[CANDIDATES]   # of a sample, smoothed, in 1/SAMPLE_UNIT; 0: not tried yet
-    uint8_t rushes              # 1: LZ4 alone finds few matches, so it takes several GB a second; a shuffle makes many
-
-# typesize: bytes of an element, 0 for unknown. fixed_kind: one of the kinds, -1 to choose.
-cdef void codec_choice_init(codec_choice *c, int typesize, int fixed_kind) noexcept nogil
-
 # What `state` must have room for, aligned to 64. What is in it between two calls does not matter, but for its last
 # part, of codec_decoder_bytes(): zeros at first, touched only where a record of zstd is decompressed, kept from then on.
 cdef size_t codec_state_bytes() noexcept nogil
 cdef size_t codec_decoder_bytes() noexcept nogil
 
-# The record's length (at most cap), or 0: the page does not fit and is kept as it is. Needs n bytes of tmp.
-cdef uint32_t codec_compress(codec_choice *c, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp,
-                             uint8_t *dst, uint32_t cap, uint8_t *codec) noexcept nogil
+# The record's length (at most cap), or 0: it does not fit. Needs n bytes of tmp.
+cdef uint32_t codec_encode(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
+                           uint32_t cap) noexcept nogil
 
 # 0, or -1: the record is malformed and dst is garbage. Needs page bytes of tmp.
 cdef int codec_decompress(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp, uint8_t *dst,
@@ -126,6 +101,8 @@ cdef uint32_t codec_checksum(const uint8_t *src, size_t n, uint64_t seed) noexce
 cdef bint page_is_valid(uint32_t page) noexcept nogil
 # For Python: `n`, or a ValueError.
 cdef uint32_t check_page(Py_ssize_t n) except 0
+# The logarithm of an element's size, or a ValueError.
+cdef int check_typesize(int typesize) except -1
 # LZ4's or zstd's part of a record: exactly `size` bytes, or False. `state` may be NULL for LZ4.
 cdef bint unpack(uint8_t codec, void *state, const uint8_t *src, uint32_t n, uint8_t *dst, uint32_t size) noexcept nogil
 # The inverse of a bit shuffle. Needs two tiles of scratch.

@@ -3,17 +3,17 @@ for what has been cold for long (dense.py).
 
 float64 with few decimals become whole numbers first (decimals.py).
 
-What may enter: bytes to fewer bytes and back, and the choice between the ways to do it. What may not:
-where the bytes are kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the contract.
+What may enter: bytes to fewer bytes and back. What may not: which of the ways (choice.py), and where the bytes are
+kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the contract.
 (The wrappers for Python at the end do allocate; no fault comes near them.)
 """
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.frontswap.core.decimals import decimals_head_bytes, decimals_join, decimals_split
-from cython.cimports.libc.stdint import int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memcmp, memcpy, memset
+from cython.cimports.libc.string import memcmp, memcpy
 
 RAW = CODEC_RAW
 LZ4 = CODEC_LZ4
@@ -179,19 +179,7 @@ def unpack_zstd(
         done += cython.cast(uint32_t, got)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def encode(
-    codec: uint8_t,
-    state: cython.p_void,
-    src: cython.pointer[cython.const[uint8_t]],
-    n: uint32_t,
-    tmp: cython.pointer[uint8_t],
-    dst: cython.pointer[uint8_t],
-    cap: uint32_t,
-) -> uint32_t:
-    """Length of the record in dst, 0 when it does not fit in cap."""
+def codec_encode(codec, state, src, n, tmp, dst, cap):
     kind: uint8_t = codec & 15
     typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
     plain: cython.pointer[cython.const[uint8_t]] = src
@@ -272,179 +260,6 @@ def codec_checksum(src, n, seed):
     return cython.cast(uint32_t, h ^ (h >> 32))
 
 
-# --- the choice ----------------------------------------------------------------------------------------------
-#
-# A normal page costs one shuffle and one LZ4 pass with the candidate in use. Now and then a piece of the page is
-# compressed with the others too. The smallest wins; what is as small is decided by speed.
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def candidate(i: cython.int) -> uint8_t:
-    """The codec byte of candidate i."""
-    if i == 0:
-        return CODEC_LZ4
-    if i <= 4:
-        return CODEC_SHUFFLE | i << 4
-    if i == DECIMALS_CANDIDATE:
-        return CODEC_DECIMALS | 3 << 4
-    return CODEC_BITSHUFFLE | (i - BITSHUFFLES) << 4
-
-
-def codec_choice_init(c, typesize, fixed_kind):
-    memset(c, 0, cython.sizeof(codec_choice))
-    known: cython.bint = typesize == 1 or typesize == 2 or typesize == 4 or typesize == 8 or typesize == 16
-    i: cython.int
-    for i in range(CANDIDATES - 1, -1, -1):
-        codec: uint8_t = candidate(i)
-        kind: cython.int = codec & 15
-        if fixed_kind >= 0 and kind != fixed_kind:
-            continue
-        if known and kind != CODEC_LZ4 and 1 << (codec >> 4) != typesize:
-            continue
-        c.candidates |= 1 << i
-        c.best = i
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def measure(
-    c: cython.pointer[codec_choice],
-    i: cython.int,
-    state: cython.p_void,
-    src: cython.pointer[cython.const[uint8_t]],
-    n: uint32_t,
-    tmp: cython.pointer[uint8_t],
-    dst: cython.pointer[uint8_t],
-    cap: uint32_t,
-) -> cython.bint:
-    """Compress a sample with candidate i. True when its size is far from what it used to be."""
-    length: uint32_t = encode(candidate(i), state, src, n, tmp, dst, cap)
-    now: int32_t = SAMPLE_UNIT
-    if i == 0:
-        c.rushes = length != 0 and matches_are_few(dst, length, n // FEW)
-    if 0 < length < n:
-        now = cython.cast(int32_t, cython.cast(uint64_t, length) * SAMPLE_UNIT // n)
-    before: int32_t = c.size[i]
-    jumped: cython.bint = before == 0 or now > before + SAMPLE_UNIT // 8 or now < before - SAMPLE_UNIT // 8
-    c.size[i] = cython.cast(uint16_t, now if jumped else (before + now) // 2)
-    return jumped
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def matches_are_few(record: cython.pointer[cython.const[uint8_t]], n: uint32_t, most: uint32_t) -> cython.bint:
-    """Has LZ4 found no more than `most` matches?
-
-    Source: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
-    """
-    at: uint32_t = 0
-    token: uint32_t
-    length: uint32_t
-    while True:
-        token = record[at]
-        at += 1
-        length = token >> 4
-        if length == 15:
-            while at < n and record[at] == 255:
-                length += 255
-                at += 1
-            length += record[at] if at < n else 0
-            at += 1
-        at += length + 2
-        if at >= n:
-            return True  # the last ones are literals
-        if most == 0:
-            return False
-        most -= 1
-        if token & 15 == 15:
-            while at < n and record[at] == 255:
-                at += 1
-            at += 1
-            if at >= n:
-                return True
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def cheapest(c: cython.pointer[codec_choice], but: cython.int) -> cython.int:
-    """The best candidate by what samples have shown, `but` that one."""
-    i: cython.int
-    best: cython.int = c.best
-    least: uint32_t = 0xFFFFFFFF
-    for i in range(CANDIDATES):
-        size: uint32_t = c.size[i]
-        if size == 0 or i == but:
-            continue
-        # as fast as they come: LZ4 where it rushes; shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
-        weight: uint32_t = 66 if i >= BITSHUFFLES else 64
-        if i == 0:
-            weight = 56 if c.rushes else 68 if size > SAMPLE_UNIT // 4 else 64
-        cost: uint32_t = size * weight
-        if cost < least:
-            least = cost
-            best = i
-    return best
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sample(
-    c: cython.pointer[codec_choice],
-    page: uint32_t,
-    state: cython.p_void,
-    src: cython.pointer[cython.const[uint8_t]],
-    n: uint32_t,
-    tmp: cython.pointer[uint8_t],
-    dst: cython.pointer[uint8_t],
-    cap: uint32_t,
-) -> cython.void:
-    """Compare the candidates on a piece of this page and choose."""
-    piece: uint32_t = min(n, cython.cast(uint32_t, SAMPLE))
-    src += (page * cython.cast(uint32_t, 0x9E3779B1) >> 16) * piece & (n - 1)  # pieces from all over the page
-    cap = min(cap, piece)
-    best: cython.int = c.best
-    all_of_them: cython.bint = measure(c, best, state, src, piece, tmp, dst, cap)
-    turn: uint32_t = page // SAMPLE_EVERY % 3
-    i: cython.int
-    for i in range(CANDIDATES):
-        if i != best and c.candidates >> i & 1 and (all_of_them or cython.cast(uint32_t, i) % 3 == turn):
-            measure(c, i, state, src, piece, tmp, dst, cap)
-    c.best = cython.cast(uint8_t, cheapest(c, CANDIDATES))
-
-
-def codec_compress(c, state, src, n, tmp, dst, cap, codec):
-    page: uint32_t = c.pages
-    misses: uint8_t = c.misses
-    c.pages = page + 1
-    if c.candidates == 0 or (misses >= MISSES_MANY and page % TRY_EVERY != 0):
-        return 0
-    if page & (page - 1) == 0 or page % SAMPLE_EVERY == 0 or misses == MISSES_LOOK or misses >= MISSES_MANY:
-        sample(c, page, state, src, n, tmp, dst, cap)
-        if misses >= MISSES_MANY and c.size[c.best] == SAMPLE_UNIT:
-            return 0
-    best: cython.int = c.best
-    codec[0] = candidate(best)
-    length: uint32_t = encode(codec[0], state, src, n, tmp, dst, cap)
-    if length == 0 and best == DECIMALS_CANDIDATE:
-        # Found out early. It says that these are other numbers, not that nothing makes them smaller.
-        codec[0] = candidate(cheapest(c, best))
-        length = encode(codec[0], state, src, n, tmp, dst, cap)
-        if length and misses < MISSES_LOOK:
-            c.misses = misses + 1
-            return length
-    if length:
-        c.misses = 0
-    elif misses < MISSES_MANY:
-        c.misses = misses + 1
-    return length
-
-
 # --- for Python ----------------------------------------------------------------------------------------------
 
 
@@ -454,55 +269,10 @@ def check_page(n):
     return n
 
 
-@cython.cfunc
-def check_typesize(typesize: cython.int) -> cython.int:
+def check_typesize(typesize):
     if typesize not in (1, 2, 4, 8, 16):
         raise ValueError(f"typesize is 1, 2, 4, 8 or 16, not {typesize}")
     return typesize.bit_length() - 1
-
-
-@cython.cclass
-class Chooser:
-    """One array's choice of codec: give it the pages in the order in which they are stored."""
-
-    choice: codec_choice
-
-    def __init__(self, typesize: cython.int = 0, kind: cython.int = -1):
-        if typesize:
-            check_typesize(typesize)
-        codec_choice_init(cython.address(self.choice), typesize, kind)
-
-    @property
-    def codec(self) -> int:
-        """The codec byte in use."""
-        return candidate(self.choice.best)
-
-    def compress(self, data: cython.const[uint8_t][::1], cap: cython.int = -1):
-        """Return (codec, record), or None for a page that does not fit in cap bytes."""
-        n: uint32_t = check_page(data.shape[0])
-        limit: uint32_t = n - 1 if cap < 0 else cap
-        state: cython.p_void = malloc(codec_state_bytes() + n + limit)
-        if state == cython.NULL:
-            raise MemoryError
-        tmp: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + codec_state_bytes()
-        dst: cython.pointer[uint8_t] = tmp + n
-        codec: uint8_t = 0
-        length: uint32_t
-        try:
-            with cython.nogil:
-                length = codec_compress(
-                    cython.address(self.choice),
-                    state,
-                    cython.address(data[0]),
-                    n,
-                    tmp,
-                    dst,
-                    limit,
-                    cython.address(codec),
-                )
-            return (codec, PyBytes_FromStringAndSize(cython.cast(cython.p_char, dst), length)) if length else None
-        finally:
-            free(state)
 
 
 def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: cython.int = CODEC_BITSHUFFLE):
@@ -520,7 +290,7 @@ def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: c
     length: uint32_t
     try:
         with cython.nogil:
-            length = encode(codec, state, cython.address(data[0]), n, tmp, tmp + n, n - 1)
+            length = codec_encode(codec, state, cython.address(data[0]), n, tmp, tmp + n, n - 1)
         if length:
             return codec, PyBytes_FromStringAndSize(cython.cast(cython.p_char, tmp + n), length)
         return RAW, bytes(data)

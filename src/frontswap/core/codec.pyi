@@ -14,16 +14,6 @@ BITSHUFFLE: Final[int]
 DECIMALS: Final[int]
 ZSTD: Final[int]
 
-class Chooser:
-    """One array's choice of codec: give it the pages in the order in which they are stored."""
-
-    def __init__(self, typesize: int = 0, kind: int = -1) -> None: ...
-    @property
-    def codec(self) -> int:
-        """The codec byte in use."""
-    def compress(self, data: Bytes, cap: int = -1) -> tuple[int, bytes] | None:
-        """Return (codec, record), or None for a page that does not fit in cap bytes."""
-
 def compress(data: Bytes, typesize: int = 1, kind: int = ...) -> tuple[int, bytes]:
     """Return (codec, record) of a page; the page itself with codec RAW when it does not shrink."""
 

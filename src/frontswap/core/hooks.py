@@ -11,7 +11,7 @@ from cython.cimports.cpython.ref import Py_CLEAR, Py_INCREF, Py_XDECREF, PyObjec
 from cython.cimports.frontswap.core.arena import map_memory
 from cython.cimports.frontswap.core.brake import brake_stop
 from cython.cimports.frontswap.core.budget import budget_set
-from cython.cimports.frontswap.core.codec import codec_choice_init
+from cython.cimports.frontswap.core.choice import codec_choice_init
 from cython.cimports.frontswap.core.contexts import contexts_forget, pool_share
 from cython.cimports.frontswap.core.dedup import alike_bytes, alike_layout
 from cython.cimports.frontswap.core.drain import drain_pass, pages_in_backends, shrink_to

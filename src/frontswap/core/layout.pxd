@@ -49,7 +49,7 @@
 # ends, the store succeeds: its page is lost with the backend.) Loads and invalidations need no count: they own a
 # page that the drain has not come to.
 
-from frontswap.core.codec cimport codec_choice
+from frontswap.core.choice cimport codec_choice
 from frontswap.core.uapi cimport (
     clock_ns, int32_t, int64_t, load32, load64, loadi, lock_t, or32, and32, add64, pthread_t, uint8_t, uint16_t, uint32_t, uint64_t)
 

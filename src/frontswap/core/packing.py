@@ -19,18 +19,16 @@ With zcache:dedup=on members with the same bytes are one part of a pack; the byt
 
 import cython
 from cython.cimports.frontswap.core.balance import FEW, density, note_move, pool_wanted
+from cython.cimports.frontswap.core.choice import codec_choice, codec_compress
 from cython.cimports.frontswap.core.codec import (
-    CODEC_DECIMALS,
     CODEC_KIND,
     CODEC_LZ4,
     CODEC_PACK,
     CODEC_RAW,
-    CODEC_SHUFFLE,
     CODEC_ZSTD,
     codec_checksum,
-    codec_choice,
-    codec_compress,
     codec_decompress,
+    codec_encode,
 )
 from cython.cimports.frontswap.core.dense import densify_record, frame
 from cython.cimports.frontswap.core.layout import (
@@ -165,6 +163,7 @@ def quick_pack(pg, block, data, page, made):
         own[0] = choice[0]
         own.pages = own.misses = 0
         memset(own.size, 0, cython.sizeof(own.size))
+        memset(own.won, 0, cython.sizeof(own.won))
         length = codec_compress(own, pg.dense_state, data, page, pg.dense_tmp, pg.dense_out, most, made)
     pg.dense_length = length
     return length
@@ -382,7 +381,6 @@ def pack_frame(pg, encoder, codec, size, dst, most, made):
 
     Pages that are as they are, as noise is, stay so if they do not get smaller: what is won is their copies.
     """
-    choice: codec_choice
     kind: uint8_t = codec & CODEC_KIND
     length: uint32_t
     most = min(most, size)  # what is longer could not be decompressed
@@ -396,18 +394,12 @@ def pack_frame(pg, encoder, codec, size, dst, most, made):
     if kind == CODEC_LZ4:
         made[0] = CODEC_LZ4 | CODEC_ZSTD
         return frame(encoder, size, pg.dense_plain, size, dst, most)
-    memset(cython.address(choice), 0, cython.sizeof(choice))
-    choice.best = 10 if kind == CODEC_DECIMALS else (codec >> 4) + (0 if kind == CODEC_SHUFFLE else 5)
-    choice.candidates = cython.cast(uint16_t, 1 << choice.best)
-    choice.pages = 3  # it takes no samples
-    length = codec_compress(
-        cython.address(choice), pg.dense_state, pg.dense_plain, size, pg.dense_tmp, pg.dense_out, size, made
-    )
+    length = codec_encode(codec, pg.dense_state, pg.dense_plain, size, pg.dense_tmp, pg.dense_out, size)
     if length == 0 and pg.dense_alike:
         return pack_frame(pg, encoder, CODEC_LZ4, size, dst, most, made)
     if length == 0:
         return 0
-    return densify_record(made[0], encoder, pg.dense_out, length, pg.dense_tmp, dst, most, size, made)
+    return densify_record(codec, encoder, pg.dense_out, length, pg.dense_tmp, dst, most, size, made)
 
 
 def pack_share(pg, members, parts, n, before, header):

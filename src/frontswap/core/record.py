@@ -6,11 +6,11 @@ not: where records lie (segments), and who keeps which page (the hooks).
 
 import cython
 from cython.cimports.frontswap.core.balance import FROM_DISK, note_hit
+from cython.cimports.frontswap.core.choice import codec_compress
 from cython.cimports.frontswap.core.codec import (
     CODEC_PACK,
     CODEC_RAW,
     CODEC_ZSTD,
-    codec_compress,
     codec_decompress,
 )
 from cython.cimports.frontswap.core.contexts import decoder_begin

@@ -11,8 +11,9 @@ What is staged counts as what it takes, wherever bytes are counted.
 
 import cython
 from cython.cimports.frontswap.core.balance import pool_wanted
+from cython.cimports.frontswap.core.choice import MISSES_MANY
 from cython.cimports.frontswap.core.cleaner import is_resting
-from cython.cimports.frontswap.core.codec import MISSES_MANY, codec_same_filled
+from cython.cimports.frontswap.core.codec import codec_same_filled
 from cython.cimports.frontswap.core.layout import (
     ACCEPTED,
     C_SAME_FILLED,
