@@ -394,41 +394,6 @@ def test_huge_pages_leave_in_one_piece(new_memory: NewMemory, page: int) -> None
 
 
 @pytest.mark.skipif(huge_from() == 0, reason="no transparent huge pages here")
-@pytest.mark.parametrize("end", ["evicted", "in parts", "freed", "never"])
-def test_what_is_set_aside_for_huge_pages_goes_back(new_memory: NewMemory, end: str) -> None:
-    """A huge page is charged until all of it has gone, and its records beside it: 2 MiB, while there are such pages."""
-    if MODES[0].why_not():
-        pytest.skip(MODES[0].why_not())
-    memory = new_memory("288M")
-    array = memory.empty(16 << 20)
-    before = memory.statistics().reserve_bytes
-    if end != "never":
-        array[:] = walk(16 << 20)
-        needs_to_see_huge_pages(array)
-    more = memory.empty(24 << 20)
-    assert memory.statistics().registered
-    if end == "evicted":
-        assert memory.statistics().reserve_bytes == before
-        memory.advise(array, "cold")
-        assert memory.statistics().evicted_huge > 10
-        same(array, walk(16 << 20))
-    if end == "in parts":
-        for at in range(0, len(array), MiB // 8):
-            memory.advise(array[at : at + MiB // 8], "cold")
-        assert memory.statistics().evicted_huge == 0
-        same(array, walk(16 << 20))
-    if end == "freed":
-        assert memory.statistics().reserve_bytes == before
-        del array, more
-    left = memory.statistics().reserve_bytes
-    assert left == before - 2 * MiB
-    memory.resize("300M")
-    assert memory.statistics().reserve_bytes == left
-    memory.resize("288M")
-    assert memory.statistics().reserve_bytes == left
-
-
-@pytest.mark.skipif(huge_from() == 0, reason="no transparent huge pages here")
 def test_reclaim_takes_huge_pages_whole(new_memory: NewMemory) -> None:
     memory = new_memory("288M")
     array = memory.array(walk(24 << 20))

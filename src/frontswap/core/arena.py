@@ -6,7 +6,7 @@ with signals blocked (a handler of the program that faults must not find our loc
 
 import cython
 from cython.cimports.frontswap.core.choice import codec_choice_init
-from cython.cimports.frontswap.core.contexts import budget_apply, contexts_for
+from cython.cimports.frontswap.core.contexts import contexts_for
 from cython.cimports.frontswap.core.evict import huge_take
 from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
@@ -324,8 +324,7 @@ def array_end(pg, number, counted):
         marks_clear(pg, block)
     for i in range(block.chunk, block.chunk + block.chunks):
         store32(cython.address(pg.chunks[i]), 0)
-        if load64(cython.address(pg.huge_left)) and huge_take(pg, i) and add64(cython.address(pg.huge_left), -1) == 1:
-            budget_apply(pg)
+        huge_take(pg, i)
     add64(counted, -(cython.cast(int64_t, block.pages - block.dropped) << block.shift))
     extent_give(cython.address(pg.space), block.chunk, block.chunks)
     extent_give(cython.address(pg.ids), block.first, block.room)

@@ -21,6 +21,7 @@ from cython.cimports.frontswap.core.layout import (
 )
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
+    MADV_HUGEPAGE,
     MADV_POPULATE_READ,
     MADV_POPULATE_WRITE,
     add32,
@@ -28,7 +29,6 @@ from cython.cimports.frontswap.core.uapi import (
     backoff,
     casi,
     int64_t,
-    load64,
     loadi,
     madvise,
     store64,
@@ -58,16 +58,11 @@ def fault_share(pg, limit, page):
 
 
 def huge_share(pg, limit):
-    """Huge pages that may leave in one piece at the same time; 0: none does, in this Memory.
-
-    Once it is registered there are no new ones, and nothing is set aside when the last has gone.
-    """
+    """Huge pages that may leave in one piece at the same time; 0: none does, in this Memory."""
     share: int64_t = limit // 128 // PAGE_TABLE
-    if pg.huge_from == 0 or not pg.use_move or pg.max_page < PAGE_TABLE:
+    if pg.huge_from == 0 or not pg.use_move or pg.max_page < PAGE_TABLE or share == 0:
         return 0
-    if loadi(cython.address(pg.registered)) and load64(cython.address(pg.huge_left)) == 0:
-        return 0
-    share = share if share > 1 else 1
+    share = share if share > 2 else 2  # the thread that reclaims, and who cannot wait for it
     return cython.cast(cython.int, share if share <= pg.most_contexts else pg.most_contexts + 1)
 
 
@@ -108,7 +103,13 @@ def buffers_bytes(pg):
     """Addresses that the contexts' buffers take."""
     state: uint64_t = (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
     one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state + PACK_ROOM
+    one += 2 * whole_bytes(pg)
     return MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
+
+
+def whole_bytes(pg):
+    """Addresses for a huge page, where there may be some."""
+    return PAGE_TABLE if pg.max_page == PAGE_TABLE and pg.huge_from else 0
 
 
 def contexts_make(pg):
@@ -127,7 +128,11 @@ def contexts_make(pg):
     for i in range(MAX_CONTEXTS):
         ctx = cython.address(pg.contexts[i])
         ctx.frame = at
-        ctx.plain = ctx.into = at + pg.max_page
+        ctx.whole = at + pg.max_page
+        ctx.fresh = ctx.whole + whole_bytes(pg)
+        ctx.plain = ctx.into = ctx.fresh + whole_bytes(pg)
+        if whole_bytes(pg):
+            madvise(ctx.fresh, whole_bytes(pg), MADV_HUGEPAGE)
         ctx.scratch = ctx.plain + room
         ctx.packed = ctx.scratch + room
         ctx.io = ctx.packed + room

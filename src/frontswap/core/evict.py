@@ -5,7 +5,6 @@ reclaim.py speaks of.
 """
 
 import cython
-from cython.cimports.frontswap.core.contexts import budget_apply
 from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
 from cython.cimports.frontswap.core.layout import (
     BUSY,
@@ -49,13 +48,11 @@ from cython.cimports.frontswap.core.uapi import (
     iovec,
     load32,
     load64,
-    lock,
     madvise,
     or32,
     store32,
     uint32_t,
     uint64_t,
-    unlock,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_move
 
@@ -340,12 +337,8 @@ def huge_take(pg, chunk):
 
 
 def huge_gone(pg):
-    """One of those that were leaving is none any more. What was set aside for them goes back with the last."""
+    """One of those that were leaving is none any more."""
     addi(cython.address(pg.huge_leaving), -1)
-    if add64(cython.address(pg.huge_left), -1) == 1:
-        lock(cython.address(pg.arena_lock))
-        budget_apply(pg)
-        unlock(cython.address(pg.arena_lock))
 
 
 def evict_huge(pg, ctx, page, low, high):
@@ -363,8 +356,7 @@ def evict_huge(pg, ctx, page, low, high):
     gone: int64_t = 0
     kind: uint32_t
     data: bytes_p
-    # If it cannot be done now it is done the ordinary way, for good: that splits it. A bit that stayed would hold what
-    # is set aside for huge pages until the array is freed.
+    # If it cannot be done now it is done the ordinary way, for good: that splits it.
     if pg.huge_most == 0 or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
         return 0
     first = block.first + cython.cast(uint32_t, (at - block.base) // size)
@@ -377,12 +369,12 @@ def evict_huge(pg, ctx, page, low, high):
     ):
         huge_gone(pg)
         return 0
-    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.frame), at, PAGE_TABLE) != 0:
+    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
         huge_disown(pg, first, n, page)
         huge_gone(pg)
         return 0
     for i in range(n):
-        data = ctx.frame + i * size
+        data = ctx.whole + i * size
         kind = RECORD_NONE
         if frontswap_store(pg, ctx, first + i, data, DIRTY, cython.address(kind)) <= NOWHERE:
             put_back(pg, data, page_address(pg, first + i), cython.cast(uint32_t, size))
@@ -394,7 +386,7 @@ def evict_huge(pg, ctx, page, low, high):
         add64(cython.address(pg.resident), -cython.cast(int64_t, size))
         add64(cython.address(pg.evicted), size)
         store32(cython.address(pg.pages[first + i].state), out_word(pg, kind))
-    if madvise(ctx.frame, PAGE_TABLE, MADV_DONTNEED) != 0:
+    if madvise(ctx.whole, PAGE_TABLE, MADV_DONTNEED) != 0:
         die("MADV_DONTNEED", errno)
     uncharge(pg, gone)
     huge_gone(pg)

@@ -93,6 +93,7 @@ cdef enum:
     FAULT_IO = 128 << 10      # and a fault that continues a sequence, at most
     MAX_PAGE = 2 << 20
     PAGE_TABLE = 2 << 20      # bytes that one page table maps
+    HUGE_TOUCHES = 8          # refusals in a row after which first touches make no huge pages any more
     MIN_PAGE = 4096
     MOST_MAP_PAGE = 128 << 10 # of what a program maps: the pieces of a page are bits of one word, see maps.py
     QUEUE_END = 0xFFFFFFFF
@@ -307,6 +308,8 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     int32_t taken
     bint retired              # by limit_apply(): there are too many
     uint8_t *frame            # registered, max_page (FRAME at least): MOVE brings evicted pages here
+    uint8_t *whole            # registered: and huge pages here, for where small ones have been is a page table
+    uint8_t *fresh            # where a huge page begins, before MOVE brings it to its place: touch.py
     uint8_t *plain            # a page, decompressed
     uint8_t *into             # where a load puts it: `plain`, or the buffer of who reads a swap area
     uint8_t *scratch          # a page, shuffled
@@ -541,11 +544,11 @@ cdef struct pager_t:
     uint64_t base
     uint64_t size
     uint32_t *chunks          # chunk -> block, 0: free
-    uint32_t *huge            # a bit for each chunk: it was one huge page when it was registered (a hint)
+    uint32_t *huge            # a bit for each chunk: it has been one huge page (a hint)
     int64_t huge_from         # until then, arrays from so many bytes on ask for huge pages; 0: none
     int32_t huge_most         # so many may leave in one piece at the same time
     int32_t huge_leaving
-    int64_t huge_left         # those whose bit is set, and those that are leaving
+    int32_t huge_touches      # first touches make huge pages, as long as so many have not been refused in a row
     page_t *pages
     uint32_t max_pages
     block_t *blocks

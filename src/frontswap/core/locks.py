@@ -8,9 +8,9 @@ before a thread waits for what lies in it; freeing the memory ends that. A lock 
 import cython
 from cython.cimports.frontswap.core.got import got_add
 from cython.cimports.frontswap.core.layout import DIRTY, HIGH_SHIFT, HOLES, SPLIT, STATE, pager_p
-from cython.cimports.frontswap.core.pager import spot_find, spot_part, spot_t
 from cython.cimports.frontswap.core.pins import pager_pin
 from cython.cimports.frontswap.core.seam import in_arena, pager_of
+from cython.cimports.frontswap.core.spot import spot_find, spot_part, spot_t
 from cython.cimports.frontswap.core.uapi import (
     EBUSY,
     block_signals,

@@ -1,4 +1,5 @@
 from frontswap.core.layout cimport context_t, pager_t
+from frontswap.core.spot cimport spot_t
 from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 
 cdef enum:                    # what a fault ends in
@@ -11,27 +12,8 @@ cdef enum:                    # what a fault ends in
     NO_DISK = -4              # a page of a mapping without a reservation is touched, and the disk cannot back it
 
 cdef int pager_fault(pager_t *pg, uint64_t address, bint write) noexcept nogil
-cdef bint pager_fixed(pager_t *pg, uint64_t address) noexcept nogil
 cdef void *readahead_thread(void *argument) noexcept nogil
 
-
-ctypedef struct spot_t:       # the page that an address lies in
-    uint64_t address
-    uint64_t chunk
-    uint32_t array            # its block
-    uint32_t number           # and that of its page: the same, or that of the parts of its pages
-    uint32_t whole            # the page that this one is a part of, 0: of none
-    uint32_t serial
-    uint32_t shift
-    uint32_t page
-    uint32_t index
-    int64_t at                # bytes from the beginning of the array
-
-cdef bint spot_find(pager_t *pg, uint64_t address, spot_t *spot) noexcept nogil
-cdef bint spot_part(pager_t *pg, spot_t *spot) noexcept nogil
-cdef bint spot_holds(pager_t *pg, const spot_t *spot) noexcept nogil
-cdef bint part_holds(pager_t *pg, const spot_t *spot) noexcept nogil
-cdef bint is_shut(pager_t *pg, const spot_t *spot) noexcept nogil
 cdef bint backed(pager_t *pg, int64_t bytes) noexcept nogil
 cdef int fault(pager_t *pg, spot_t *spot, bint write, context_t **ctx) noexcept nogil
 cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,

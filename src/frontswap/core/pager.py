@@ -18,13 +18,11 @@ from cython.cimports.frontswap.core.layout import (
     C_READAHEADS,
     C_REFAULTS,
     C_WRITE_UPGRADES,
-    CHUNK_SHIFT,
     CLEAN,
     DIRTY,
     HIGH_SHIFT,
     HOLES,
     KIND,
-    MIN_PAGE,
     NONE,
     OUT,
     POISON,
@@ -42,7 +40,6 @@ from cython.cimports.frontswap.core.layout import (
     context_p,
     first_part,
     is_kept_out,
-    is_let_in,
     page_address,
     page_bytes,
     page_p,
@@ -56,8 +53,10 @@ from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.split import split_untouched, wants_parts
+from cython.cimports.frontswap.core.spot import is_shut, part_holds, spot_find, spot_holds, spot_part, spot_t
 from cython.cimports.frontswap.core.streams import JUMPS, request_page, stream_note
 from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
+from cython.cimports.frontswap.core.touch import touch_huge
 from cython.cimports.frontswap.core.trace import trace_note
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
@@ -99,95 +98,6 @@ def pager_fault(pg, address, write):
             context_give(ctx)
     gate_leave(pg)
     return result
-
-
-def spot_find(pg, address, spot):
-    """Where an address lies, as far as can be said without a lock; False: in no array.
-
-    A handler thread can read the event of an access that is over (readahead has resolved it), whose
-    array has been freed and its block given to another. So this is a guess until spot_holds() says,
-    with the page owned, that it still is so.
-    """
-    block: block_p
-    first: uint32_t
-    index: uint64_t
-    spot.address = address
-    spot.chunk = (address - pg.base) >> CHUNK_SHIFT
-    spot.number = load32(cython.address(pg.chunks[spot.chunk]))
-    block = cython.address(pg.blocks[spot.number])
-    spot.serial = load32(cython.address(block.serial))
-    spot.array = spot.number
-    spot.whole = 0
-    spot.shift = block.shift
-    index = (address - block.base) >> spot.shift
-    first = load32(cython.address(block.first))  # once: what it says may change, and must lead into the table
-    if spot.number == 0 or index >= block.pages or first + index >= pg.max_pages:
-        return False
-    spot.page = first + cython.cast(uint32_t, index)
-    spot.index = cython.cast(uint32_t, index)
-    spot.at = cython.cast(int64_t, address - block.base)
-    return True
-
-
-def spot_part(pg, spot):
-    """From a page that is SPLIT to its part that the address lies in; False: it is no page of this array any more."""
-    number: uint32_t = load32(cython.address(pg.blocks[spot.number].parts))
-    parts: block_p = cython.address(pg.blocks[number])
-    index: uint64_t = (spot.address - parts.base) // MIN_PAGE
-    first: uint32_t = load32(cython.address(parts.first))
-    if number == 0 or spot.whole or index >= parts.pages or first + index >= pg.max_pages:
-        return False
-    spot.whole = spot.page
-    spot.number = number
-    spot.page = first + cython.cast(uint32_t, index)
-    spot.index = cython.cast(uint32_t, index)
-    spot.shift = parts.shift
-    return True
-
-
-def part_holds(pg, spot):
-    """False if the owned page is a part of one that has become whole since."""
-    return spot.whole == 0 or (load32(cython.address(pg.pages[spot.whole].state)) & STATE) == SPLIT
-
-
-def spot_holds(pg, spot):
-    """True if the owned page is the one that the address means.
-
-    Freeing clears `live` first and looks at the pages then; here the page is owned first and `live`
-    looked at then. So either the free waits for this page, or it is seen here. So it is with `pages` and an array
-    that becomes shorter.
-    """
-    block: block_p = cython.address(pg.blocks[spot.array])
-    parts: block_p = cython.address(pg.blocks[spot.number])
-    if (
-        load32(cython.address(block.live)) != 1
-        or load32(cython.address(block.serial)) != spot.serial
-        or load32(cython.address(pg.chunks[spot.chunk])) != spot.array
-        or parts.shift != spot.shift
-        or parts.first + spot.index != spot.page
-    ):
-        return False
-    if spot.whole == 0:
-        return spot.index < load32(cython.address(block.pages))
-    return (
-        block.parts == spot.number
-        and block.first + (spot.index >> (block.shift - spot.shift)) == spot.whole
-        and (spot.index >> (block.shift - spot.shift)) < load32(cython.address(block.pages))
-    )
-
-
-def pager_fixed(pg, address):
-    """True if the program has protected these 4 KiB: their page is pinned, and the kernel's affair (core/maps.py)."""
-    spot: spot_t
-    piece: uint64_t = (address - pg.base) // 4096
-    if not spot_find(pg, address, cython.address(spot)) or not pg.blocks[spot.number].marked:
-        return False
-    return (load32(cython.address(pg.fixed[piece // 32])) >> (piece % 32)) & 1
-
-
-def is_shut(pg, spot):
-    """True if an access is to what is reserved, and not committed: nothing is brought in for it."""
-    return pg.blocks[spot.number].reserved and not is_let_in(pg, spot.address)
 
 
 def backed(pg, bytes):
@@ -274,6 +184,9 @@ def fault(pg, spot, write, ctx):
                     break
                 split_untouched(pg, spot.number, spot.page)
             continue
+        if (state & STATE) == NONE and write and not charged and touch_huge(pg, spot, ctx):
+            result = RESOLVED
+            break
         # NONE or OUT: pay first, own the page then. Who owns a page waits for nobody.
         if (state & STATE) != CLEAN and not charged:
             if charge(pg, ctx, size, PATIENT) < 0:

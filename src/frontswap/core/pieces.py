@@ -7,7 +7,7 @@ GUARDED   protected in another way than read and write: pinned, and counts
 ENDED     unmapped
 FOREIGN   something else is mapped over it, by the kernel alone: core/foreign.py
 
-Changed under protect_lock. A fault reads it without: see is_held() and pager.is_shut(). So what is given to a piece is
+Changed under protect_lock. A fault reads it without: see is_held() and spot.is_shut(). So what is given to a piece is
 set before what is taken from it is cleared, and no piece is seen as none that it has never been.
 """
 

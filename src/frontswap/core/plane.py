@@ -28,6 +28,7 @@ from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     ADVICE_SEQUENTIAL,
     CHUNK_SHIFT,
+    HUGE_TOUCHES,
     MAX_FILES,
     PAGE_TABLE,
     SEG_FREE,
@@ -186,10 +187,10 @@ class Plane(Hooks):
         self.map_tables(limit_most)
         pg.file = pg.files[0] = file
         pg.directory = strdup(directory)
+        pg.huge_from = huge
+        pg.huge_touches = HUGE_TOUCHES
         pg.buffers = cython.cast(bytes_p, self.map(buffers_bytes(pg) + PAGE_TABLE))
         contexts_make(pg)
-        if not early:
-            pg.huge_from = huge
         contexts_for(pg, 4096)
         error = region_supported(pg)
         if error:

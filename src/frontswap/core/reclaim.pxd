@@ -4,6 +4,7 @@ from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef enum:                    # how long a charge tries
     BRIEF = 0
     PATIENT = 1
+    WITHIN = 2
     PATIENCE = 600            # rounds without a page freed, then it gives up: some 20 ms, in which disk writes end
 
 cdef void queue_push(pager_t *pg, uint32_t page) noexcept nogil

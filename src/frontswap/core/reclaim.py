@@ -224,7 +224,8 @@ def evict_parts(pg, ctx, page, state):
 def charge(pg, ctx, bytes, patience):
     """Charge `bytes` to the limit before they are used: 0; 1 overshot (counted); -1 nothing is left.
 
-    BRIEF gives up when nothing leaves at once, PATIENT waits for others and overshoots in the end.
+    BRIEF gives up when nothing leaves at once, PATIENT waits for others and overshoots in the end, WITHIN waits as long
+    and gives up then.
 
     Above the limit the caller evicts first, with a context of its own (`*ctx`, taken here when it is
     NULL). The caller owns no page: it may have to wait for those who do.
@@ -272,7 +273,7 @@ def charge(pg, ctx, bytes, patience):
             # Each time it was pages that do not shrink, maybe: others will, so all are asked before the process ends.
             most += load64(cython.address(pg.resident)) // 65536
         if idle > most:
-            if pg.file < 0:
+            if pg.file < 0 or patience == WITHIN:
                 return -1
             # Everything is pinned, or the disk does not take it. Stopping here would be a hang.
             add64(cython.address(pg.counters[C_OVERSHOOTS]), 1)

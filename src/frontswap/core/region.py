@@ -5,6 +5,7 @@ called where it is used. All return 0 or an errno; ENOMEM is no end: there is no
 """
 
 import cython
+from cython.cimports.frontswap.core.contexts import whole_bytes
 from cython.cimports.frontswap.core.keeper import guard, unguard
 from cython.cimports.frontswap.core.layout import MAX_CONTEXTS, SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD
 from cython.cimports.frontswap.core.pieces import foreign_run
@@ -98,7 +99,10 @@ def region_register(pg):
         for i in range(MAX_CONTEXTS):
             if error == 0:
                 error = uffd_register(
-                    fd, cython.cast(uint64_t, pg.contexts[i].frame), pg.max_page, UFFDIO_REGISTER_MODE_MISSING
+                    fd,
+                    cython.cast(uint64_t, pg.contexts[i].frame),
+                    pg.max_page + whole_bytes(pg),
+                    UFFDIO_REGISTER_MODE_MISSING,
                 )
         if error == 0:
             error = register_arena(pg, fd)

@@ -9,7 +9,7 @@ leave, and the next array at its addresses would see its bytes.)
 """
 
 import cython
-from cython.cimports.frontswap.core.contexts import budget_apply, contexts_back
+from cython.cimports.frontswap.core.contexts import contexts_back
 from cython.cimports.frontswap.core.gate import gate_close, gate_enter, gate_leave, gate_open
 from cython.cimports.frontswap.core.keeper import guard, keeper_start, keeper_stop, kept_call, unguard
 from cython.cimports.frontswap.core.layout import (
@@ -218,10 +218,6 @@ def register_closed(pg):
         return error
     madvise(cython.cast(cython.p_void, pg.base), pg.size, MADV_NOHUGEPAGE)
     arena_look(pg, cython.NULL)
-    if pg.huge_left == 0:
-        lock(cython.address(pg.arena_lock))
-        budget_apply(pg)
-        unlock(cython.address(pg.arena_lock))
     return 0
 
 
@@ -314,7 +310,6 @@ def part_look(pg, s, number, low, high, touched):
                 (region.start - pg.base + CHUNK - 1) >> CHUNK_SHIFT, (region.end - pg.base) >> CHUNK_SHIFT
             ):
                 or32(cython.address(pg.huge[chunk // 32]), cython.cast(uint32_t, 1) << (chunk % 32))
-                pg.huge_left += 1
     if there:
         page_found(pg, number, page, there == size, touched)
 

@@ -23,7 +23,7 @@ from cython.cimports.frontswap.core.gate import gate_await
 from cython.cimports.frontswap.core.got import got_patch_all
 from cython.cimports.frontswap.core.keeper import own_table
 from cython.cimports.frontswap.core.layout import SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD, pager_p
-from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, SHUT, STRAY, pager_fault, pager_fixed
+from cython.cimports.frontswap.core.pager import NO_DISK, NO_MEMORY, RETRY, SHUT, STRAY, pager_fault
 from cython.cimports.frontswap.core.pieces import protect_lock
 from cython.cimports.frontswap.core.signals import (
     chain,
@@ -33,6 +33,7 @@ from cython.cimports.frontswap.core.signals import (
     signals_take,
     signals_watch,
 )
+from cython.cimports.frontswap.core.spot import pager_fixed
 from cython.cimports.frontswap.core.uapi import (
     EFAULT,
     EMFILE,

@@ -1,0 +1,162 @@
+"""First touches of who writes along: a huge page at a time.
+
+Page by page each 4 KiB is allocated, charged and cleared by itself, and freed by itself when it leaves: a quarter of
+what a fill costs, and more. A huge page is all that at once, comes with one UFFDIO_MOVE and leaves with one
+(evict_huge()).
+
+Who has touched both pages before a chunk of which nothing has been touched (or both behind it) walks along, and will
+want the rest of it soon. What he does not touch leaves as a same-filled page, without bytes.
+"""
+
+import cython
+from cython.cimports.frontswap.core.contexts import context_take
+from cython.cimports.frontswap.core.evict import uncharge
+from cython.cimports.frontswap.core.layout import (
+    ADVICE_RANDOM,
+    BUSY,
+    C_FIRST_TOUCHES,
+    CHUNK_SHIFT,
+    DIRTY,
+    HUGE_TOUCHES,
+    NONE,
+    PAGE_TABLE,
+    STATE,
+    block_p,
+)
+from cython.cimports.frontswap.core.reclaim import WITHIN, charge, queue_add
+from cython.cimports.frontswap.core.split import wants_parts
+from cython.cimports.frontswap.core.spot import spot_holds
+from cython.cimports.frontswap.core.uapi import (
+    EAGAIN,
+    EBUSY,
+    ENOMEM,
+    MADV_DONTNEED,
+    MADV_POPULATE_WRITE,
+    add64,
+    addi,
+    cas32,
+    errno,
+    load32,
+    loadi,
+    madvise,
+    or32,
+    store32,
+    storei,
+    uint32_t,
+    uint64_t,
+)
+from cython.cimports.frontswap.core.uffd import die, uffd_move
+
+
+def touch_huge(pg, spot, ctx):
+    """A write has found a page untouched: fill the 2 MiB that it lies in, if whoever writes walks along.
+
+    False: they are as before, and the page is filled by itself. The caller owns no page; `*ctx` as for fault().
+    """
+    block: block_p = cython.address(pg.blocks[spot.number])
+    shift: uint32_t = spot.shift
+    at: uint64_t = spot.address & ~cython.cast(uint64_t, PAGE_TABLE - 1)
+    n: uint32_t = cython.cast(uint32_t, 1) << (CHUNK_SHIFT - shift)
+    index: uint32_t = spot.index & ~(n - 1)  # an array begins with a chunk
+    first: uint32_t = spot.page - spot.index + index
+    i: uint32_t
+    error: cython.int
+    if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2 or not suits(pg, block):
+        return False
+    if index + n > load32(cython.address(block.pages)) or not walks_along(pg, block, first, index, n):
+        return False
+    for i in range(n):
+        if load32(cython.address(pg.pages[first + i].state)) != NONE:
+            return False
+    # Paid and there before a page is owned.
+    if charge(pg, ctx, PAGE_TABLE, WITHIN) != 0:
+        return False
+    if ctx[0] == cython.NULL:
+        ctx[0] = context_take(pg)
+    if madvise(ctx[0].fresh, PAGE_TABLE, MADV_POPULATE_WRITE) != 0 or not own(pg, spot, first, n):
+        give_up(pg, ctx[0])
+        return False
+    # The fault has made a page table, which must go: the kernel splits a huge page for it. (From 6.14 on this frees it;
+    # before, all this is as fast as page by page.)
+    madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
+    error = uffd_move(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
+    if error:
+        disown(pg, first, n)
+        give_up(pg, ctx[0])
+        if error != EAGAIN and error != EBUSY and error != ENOMEM:
+            addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
+        return False
+    storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
+    add64(cython.address(pg.resident), PAGE_TABLE)
+    add64(cython.address(pg.counters[C_FIRST_TOUCHES]), n)
+    or32(cython.address(pg.huge[spot.chunk // 32]), cython.cast(uint32_t, 1) << cython.cast(uint32_t, spot.chunk % 32))
+    for i in range(n):
+        pg.pages[first + i].where = 0
+        pg.pages[first + i].block = spot.number
+        store32(cython.address(pg.pages[first + i].state), DIRTY)
+        queue_add(pg, first + i)
+    return True
+
+
+def suits(pg, block):
+    """True if nothing but pages that are there or not is known of an array: no marks, nothing to be paid for piece by
+    piece, nobody who records, and pages that leave whole.
+    """
+    return (
+        pg.trace == cython.NULL
+        and not block.loose
+        and not block.reserved
+        and not block.marked
+        and block.foreign == 0
+        and block.advice != ADVICE_RANDOM
+        and not wants_parts(pg, block)
+    )
+
+
+def walks_along(pg, block, first, index, n):
+    """Have the two pages before a chunk been touched, or the two behind it?"""
+    return (index >= 2 and is_touched(pg, first - 1) and is_touched(pg, first - 2)) or (
+        index + n + 2 <= load32(cython.address(block.pages))
+        and is_touched(pg, first + n)
+        and is_touched(pg, first + n + 1)
+    )
+
+
+def is_touched(pg, page):
+    """Has a page anything in it? (Nobody owns it: a hint.)"""
+    return (load32(cython.address(pg.pages[page].state)) & STATE) != NONE
+
+
+def own(pg, spot, first, n):
+    """Own the untouched pages of a chunk; False: that cannot be, and none is.
+
+    All first, and then the look whether the array lives: who frees it may have gone by some of them before they were
+    owned.
+    """
+    i: uint32_t
+    for i in range(n):
+        if not cas32(cython.address(pg.pages[first + i].state), NONE, BUSY):
+            disown(pg, first, i)
+            return False
+    if (
+        not spot_holds(pg, spot)
+        or spot.index - (spot.page - first) + n > load32(cython.address(pg.blocks[spot.number].pages))
+        or not suits(pg, cython.address(pg.blocks[spot.number]))
+    ):
+        disown(pg, first, n)
+        return False
+    return True
+
+
+def disown(pg, first, n):
+    """End of own(): nothing has been touched."""
+    i: uint32_t
+    for i in range(n):
+        store32(cython.address(pg.pages[first + i].state), NONE)
+
+
+def give_up(pg, ctx):
+    """What was to be the huge page goes back."""
+    if madvise(ctx.fresh, PAGE_TABLE, MADV_DONTNEED) != 0:
+        die("MADV_DONTNEED", errno)
+    uncharge(pg, PAGE_TABLE)
