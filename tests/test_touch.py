@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import NewMemory
-from helpers import Array, MiB, Mode, same, together, wait_until, walk
+from conftest import NewMemory, use
+from helpers import MODES, Array, MiB, Mode, mode_of, same, together, wait_until, walk
 
 from frontswap.memory.settings import huge_from
 
@@ -20,11 +20,12 @@ LIMIT, SIZE = "256M", 512 * MiB
 pytestmark = pytest.mark.skipif(huge_from() == 0, reason="no transparent huge pages here")
 
 
-@pytest.fixture
-def huge(mode: Mode) -> Mode:
-    """The ways that have huge pages."""
+@pytest.fixture(params=["sigbus", "thread"])
+def huge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mode:
+    """The ways of catching faults that have huge pages."""
+    mode = use(mode_of(request.param), monkeypatch)
     if mode.evict != "move":
-        pytest.skip("huge pages come and leave by UFFDIO_MOVE")
+        pytest.skip(f"huge pages come and leave by UFFDIO_MOVE: {MODES[0].why_not()}")
     return mode
 
 

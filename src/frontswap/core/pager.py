@@ -185,7 +185,7 @@ def fault(pg, spot, write, ctx):
                 split_untouched(pg, spot.number, spot.page)
             continue
         if (state & STATE) == NONE and write and not charged and touch_huge(pg, spot, ctx):
-            result = RESOLVED
+            result = RETRY  # it may not be there after all: the next fault fills the holes then
             break
         # NONE or OUT: pay first, own the page then. Who owns a page waits for nobody.
         if (state & STATE) != CLEAN and not charged:

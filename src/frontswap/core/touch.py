@@ -17,6 +17,7 @@ from cython.cimports.frontswap.core.layout import (
     C_FIRST_TOUCHES,
     CHUNK_SHIFT,
     DIRTY,
+    HOLES,
     HUGE_TOUCHES,
     NONE,
     PAGE_TABLE,
@@ -27,9 +28,7 @@ from cython.cimports.frontswap.core.reclaim import WITHIN, charge, queue_add
 from cython.cimports.frontswap.core.split import wants_parts
 from cython.cimports.frontswap.core.spot import spot_holds
 from cython.cimports.frontswap.core.uapi import (
-    EAGAIN,
-    EBUSY,
-    ENOMEM,
+    EINVAL,
     MADV_DONTNEED,
     MADV_POPULATE_WRITE,
     add64,
@@ -45,7 +44,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_move
+from cython.cimports.frontswap.core.uffd import die, uffd_bring
 
 
 def touch_huge(pg, spot, ctx):
@@ -60,6 +59,8 @@ def touch_huge(pg, spot, ctx):
     index: uint32_t = spot.index & ~(n - 1)  # an array begins with a chunk
     first: uint32_t = spot.page - spot.index + index
     i: uint32_t
+    bit: uint32_t
+    word: uint32_t = DIRTY
     error: cython.int
     if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2 or not suits(pg, block):
         return False
@@ -79,21 +80,26 @@ def touch_huge(pg, spot, ctx):
     # The fault has made a page table, which must go: the kernel splits a huge page for it. (From 6.14 on this frees it;
     # before, all this is as fast as page by page.)
     madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
-    error = uffd_move(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
-    if error:
+    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
+    if error == EINVAL:
         disown(pg, first, n)
         give_up(pg, ctx[0])
-        if error != EAGAIN and error != EBUSY and error != ENOMEM:
-            addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
+        addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
         return False
-    storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
+    if error:
+        # It was split, and one of its small pages is busy. Others may have written to those that are in their places.
+        drop(ctx[0])
+        word |= HOLES
+    else:
+        storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
+        bit = cython.cast(uint32_t, 1) << cython.cast(uint32_t, spot.chunk % 32)
+        or32(cython.address(pg.huge[spot.chunk // 32]), bit)
     add64(cython.address(pg.resident), PAGE_TABLE)
     add64(cython.address(pg.counters[C_FIRST_TOUCHES]), n)
-    or32(cython.address(pg.huge[spot.chunk // 32]), cython.cast(uint32_t, 1) << cython.cast(uint32_t, spot.chunk % 32))
     for i in range(n):
         pg.pages[first + i].where = 0
         pg.pages[first + i].block = spot.number
-        store32(cython.address(pg.pages[first + i].state), DIRTY)
+        store32(cython.address(pg.pages[first + i].state), word)
         queue_add(pg, first + i)
     return True
 
@@ -155,8 +161,13 @@ def disown(pg, first, n):
         store32(cython.address(pg.pages[first + i].state), NONE)
 
 
-def give_up(pg, ctx):
-    """What was to be the huge page goes back."""
+def drop(ctx):
+    """What was to be the huge page, or is left of it, goes back."""
     if madvise(ctx.fresh, PAGE_TABLE, MADV_DONTNEED) != 0:
         die("MADV_DONTNEED", errno)
+
+
+def give_up(pg, ctx):
+    """There will be none: what was paid for it goes back, too."""
+    drop(ctx)
     uncharge(pg, PAGE_TABLE)

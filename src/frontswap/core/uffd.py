@@ -158,31 +158,25 @@ def uffd_protect(fd, address, size, on):
     return 0
 
 
-def uffd_move(fd, to, address, size):
-    """Move `size` present bytes to the absent range `to`, whole; EBUSY when one is pinned.
-
-    What had been moved before the refusal is moved back: afterwards either all or nothing has gone. The way back looks
-    at every small page and does not go by what the kernel says it has moved: 231 of 512 were lost once, beyond where
-    `to` crossed a page table (6.18, which moves in batches; callers do not cross any now).
-    """
+def move_on(fd, to, address, size, done):
+    """Move present bytes to an absent range; `*done` of them have gone when one cannot, as far as the kernel says."""
     m: uffdio_move
-    done: uint64_t = 0
-    back: uint64_t = 0
     turn: cython.int = 0
     error: cython.int = 0
-    while done < size:
-        m.dst = to + done
-        m.src = address + done
-        m.len = size - done
+    done[0] = 0
+    while done[0] < size:
+        m.dst = to + done[0]
+        m.src = address + done[0]
+        m.len = size - done[0]
         m.mode = 0
         m.move = 0
         if guarded_ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0:
             return 0
         error = errno
-        if error == EINVAL and done == 0:
+        if error == EINVAL and done[0] == 0:
             return error  # more than one mapping, which the kernel looks at first: see uffd_copy()
         if m.move > 0:
-            done += cython.cast(uint64_t, m.move)
+            done[0] += cython.cast(uint64_t, m.move)
             continue
         # EAGAIN: a page is locked or being migrated for a moment. EBUSY may pass as quickly; what is
         # still busy after a few turns is pinned, and stays.
@@ -192,9 +186,31 @@ def uffd_move(fd, to, address, size):
             break
         backoff(turn)
         turn += 1
-    if done >= size:
-        return 0
-    turn = 0
+    return 0 if done[0] >= size else error
+
+
+def uffd_bring(fd, to, address, size):
+    """Move `size` present bytes of ours to the absent range `to`, where others may write to them at once: there is no
+    way back. 0; EINVAL: nothing has gone, and it never will; another errno: a part has, or nothing.
+    """
+    done: uint64_t
+    return move_on(fd, to, address, size, cython.address(done))
+
+
+def uffd_move(fd, to, address, size):
+    """Move `size` present bytes to the absent range `to`, whole; EBUSY when one is pinned.
+
+    What had been moved before the refusal is moved back: afterwards either all or nothing has gone. The way back looks
+    at every small page and does not go by what the kernel says it has moved: 231 of 512 were lost once, beyond where
+    `to` crossed a page table (6.18, which moves in batches; callers do not cross any now).
+    """
+    m: uffdio_move
+    done: uint64_t
+    back: uint64_t = 0
+    turn: cython.int = 0
+    error: cython.int = move_on(fd, to, address, size, cython.address(done))
+    if error == 0 or (error == EINVAL and done == 0):
+        return error
     while back < size:
         m.dst = address + back
         m.src = to + back
