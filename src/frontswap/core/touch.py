@@ -64,6 +64,9 @@ def touch_huge(pg, spot, ctx):
     error: cython.int
     if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2 or not suits(pg, block):
         return False
+    # The array may be another one by now, so that of its pages only some are in the table: all this is a guess.
+    if first + n + 2 > pg.max_pages:
+        return False
     if index + n > load32(cython.address(block.pages)) or not walks_along(pg, block, first, index, n):
         return False
     for i in range(n):
