@@ -44,7 +44,15 @@ PASSED = pytest.StashKey[bool]()
 # test_registration is about the rest; FRONTSWAP_REGISTER=late in the environment runs all of them the other way.
 os.environ.setdefault("FRONTSWAP_REGISTER", "early")
 # Without userfaultfd nothing but these can run.
-NEED_NO_KERNEL = {"test_choice", "test_codec", "test_errors", "test_policies", "test_replay", "test_sizes", "test_wheel"}
+NEED_NO_KERNEL = {
+    "test_choice",
+    "test_codec",
+    "test_errors",
+    "test_policies",
+    "test_replay",
+    "test_sizes",
+    "test_wheel",
+}
 
 
 class Sample:
