@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import fcntl
 import os
 import signal
+import struct
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NewMemory
+from conftest import NewMemory, use
 from helpers import (
     MODES,
+    PATIENCE,
     PROTECTION,
     ROOT,
     Array,
@@ -20,6 +26,7 @@ from helpers import (
     census,
     forbidden,
     held,
+    mode_of,
     noise,
     quiet,
     run_child,
@@ -32,6 +39,7 @@ from frontswap.core import presence
 from frontswap.memory.settings import huge_from
 from frontswap.testing import crossing
 
+UFFDIO_COPY = 0xC028AA03  # <linux/userfaultfd.h>
 PAGES = (4096, 65536, 262144)  # 2 MiB too, in a Memory that may have it
 
 
@@ -290,6 +298,50 @@ def test_holes_are_filled_by_faults_and_evictions(mode: Mode, new_memory: NewMem
     expected[:, 3] = 1.5
     expected[1, 9] = 2.5
     same(words, expected)
+
+
+def test_who_waits_for_a_hole_that_somebody_else_fills_is_woken(
+    new_memory: NewMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes may come without a word to who waits: as of a huge page that comes in part (uffd_move())."""
+    mode = use(mode_of("thread"), monkeypatch)
+    if mode.why_not():
+        pytest.skip(mode.why_not())
+    memory = new_memory("400M")
+    arrays = [memory.empty(16 * 8192, page=65536) for _ in range(128)]  # too small for huge pages
+    pages = [page for array in arrays for page in array.reshape(16, 16, 512)]
+    for page in pages:
+        page[3] = 1.5
+    memory.advise(memory.empty(512), "cold")  # registered: all else of these pages is absent
+    [fd] = [int(n) for n in os.listdir("/proc/self/fd") if is_userfaultfd(n)]
+    zeros = np.zeros(512)
+    copies = [struct.pack("QQQQq", page[15].ctypes.data, zeros.ctypes.data, 4096, 1, 0) for page in pages]
+    at = 0
+
+    def write() -> None:
+        nonlocal at
+        for i, page in enumerate(pages):
+            start = page[15].ctypes.data
+            at = i
+            ctypes.memset(start, 1, 4096)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    deadline = time.monotonic() + 20 * PATIENCE
+    while writer.is_alive():
+        assert time.monotonic() < deadline, f"page {at} is there, and who waits for it does not know"
+        with contextlib.suppress(FileExistsError, BlockingIOError):
+            fcntl.ioctl(fd, UFFDIO_COPY, copies[at])  # and wake nobody
+    for page in pages:
+        assert (page[15].view("u1") == 1).all()
+        assert (page[3] == 1.5).all()
+        assert not page[4:15].any()
+
+
+def is_userfaultfd(number: str) -> bool:
+    with contextlib.suppress(OSError):  # the listing's own
+        return os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[userfaultfd]"
+    return False
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])

@@ -165,7 +165,9 @@ def fault(pg, spot, write, ctx):
                 break
             fill_holes(pg, ctx[0], spot.page)
             store32(cython.address(p.state), state & ~cython.cast(uint32_t, HOLES))
-            result = RESOLVED
+            # Not RESOLVED: nothing may have been absent any more, and whoever waits (handler threads) has been woken by
+            # nobody: not by a huge page that came in part, of which the kernel has not said so (uffd_move()).
+            result = RETRY
             break
         if (state & STATE) == DIRTY or ((state & STATE) == CLEAN and not write):
             result = RETRY
