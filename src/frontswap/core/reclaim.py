@@ -111,7 +111,7 @@ def reclaim_batch(pg, ctx, want):
 
 def reclaim_some(pg, ctx, want, passed):
     """One turn of reclaim_batch(); `*passed` counts the pages that were not asked: those that had gone already, are
-    pinned, or have a second chance.
+    pinned, have a second chance, or are somebody's.
     """
     popped: uint32_t[64]
     clean: uint32_t[64]
@@ -147,7 +147,10 @@ def reclaim_some(pg, ctx, want, passed):
         if (state & STATE) in (NONE, OUT, POISON, SPLIT):
             passed[0] += 1
             continue  # freed, or evicted by advice
-        if (state & STATE) != BUSY:
+        if (state & STATE) == BUSY:
+            # A whole huge page, maybe, that another thread evicts: those behind it are to be asked.
+            passed[0] += 1
+        else:
             if (state >> HIGH_SHIFT) != 0:
                 passed[0] += 1
             elif (state & REF) != 0:
