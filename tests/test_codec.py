@@ -1,4 +1,4 @@
-"""The page codec: what comes back is what went in, bad records stay harmless, and the choice finds the best."""
+"""The page codec: what comes back is what went in, and bad records stay harmless."""
 
 import ctypes
 import mmap
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import MiB
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import CANARY, KINDS, TYPESIZES, Bytes, Guarded, Make, capsule_function, half_noise, ids, noise, text, walk
 
 from frontswap.core import choice, codec, decimals, dense
 
-MiB = 1 << 20
 PAGES = [1 << i for i in range(12, 22)]
 
 kinds = st.sampled_from(list(KINDS.values()))
