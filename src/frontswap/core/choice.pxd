@@ -39,4 +39,3 @@ cdef void codec_choice_init(codec_choice *c, int typesize, int fixed_kind) noexc
 # The record's length (at most cap), or 0: the page does not fit and is kept as it is. Needs n bytes of tmp.
 cdef uint32_t codec_compress(codec_choice *c, void *state, const uint8_t *src, uint32_t n, uint8_t *tmp,
                              uint8_t *dst, uint32_t cap, uint8_t *codec) noexcept nogil
-

@@ -60,7 +60,7 @@ def fault_share(pg, limit, page):
 def huge_share(pg, limit):
     """Huge pages that may leave in one piece at the same time; 0: none does, in this Memory."""
     share: int64_t = limit // 128 // PAGE_TABLE
-    if pg.huge_from == 0 or not pg.use_move or pg.max_page < PAGE_TABLE or share == 0:
+    if whole_bytes(pg) == 0 or not pg.use_move or share == 0:
         return 0
     share = share if share > 2 else 2  # the thread that reclaims, and who cannot wait for it
     return cython.cast(cython.int, share if share <= pg.most_contexts else pg.most_contexts + 1)

@@ -14,8 +14,9 @@ cdef int64_t evict_group(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t 
 cdef void take_run(
     pager_t *pg, uint8_t *to, uint32_t *pages, uint32_t *states, int n, uint8_t **data
 ) noexcept nogil
-cdef bint huge_own(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned) noexcept nogil
-cdef void huge_disown(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned) noexcept nogil
+cdef bint huge_own(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned, uint32_t word) noexcept nogil
+cdef void huge_disown(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned, uint32_t word) noexcept nogil
+cdef void huge_mark(pager_t *pg, uint64_t chunk) noexcept nogil
 cdef bint huge_take(pager_t *pg, uint64_t chunk) noexcept nogil
 cdef void huge_gone(pager_t *pg) noexcept nogil
 cdef int64_t let_go(pager_t *pg, uint32_t *pages, uint32_t *words, int n, bint drop) noexcept nogil

@@ -302,10 +302,11 @@ def fill_holes_of(pg, page, state):
     return True
 
 
-def huge_own(pg, first, n, owned):
-    """Own the pages of a huge page beside `owned`, which is; False if that cannot be, and all are as they were.
+def huge_own(pg, first, n, owned, word):
+    """Own the pages of a huge page beside `owned`, which is (0: none is); False if that cannot be, and all are as they
+    were.
 
-    Nobody waits here: the first that is not just DIRTY ends it.
+    Nobody waits here: the first whose state is not just `word` ends it.
     """
     i: uint32_t
     state: uint32_t
@@ -315,18 +316,23 @@ def huge_own(pg, first, n, owned):
         if first + i == owned:
             continue
         state = load32(cython.address(p.state))
-        if (state & ~cython.cast(uint32_t, REF)) != DIRTY or not cas32(cython.address(p.state), state, BUSY):
-            huge_disown(pg, first, i, owned)
+        if (state & ~cython.cast(uint32_t, REF)) != word or not cas32(cython.address(p.state), state, BUSY):
+            huge_disown(pg, first, i, owned, word)
             return False
     return True
 
 
-def huge_disown(pg, first, n, owned):
+def huge_disown(pg, first, n, owned, word):
     """End of huge_own(), for `n` pages of it. (That they came back soon, REF, is forgotten.)"""
     i: uint32_t
     for i in range(n):
         if first + i != owned:
-            store32(cython.address(pg.pages[first + i].state), DIRTY)
+            store32(cython.address(pg.pages[first + i].state), word)
+
+
+def huge_mark(pg, chunk):
+    """A chunk is one huge page from now on."""
+    or32(cython.address(pg.huge[chunk // 32]), cython.cast(uint32_t, 1) << (chunk % 32))
 
 
 def huge_take(pg, chunk):
@@ -365,12 +371,12 @@ def evict_huge(pg, ctx, page, low, high):
         or at + PAGE_TABLE > block.base + block.pages * size
         or first < low
         or first + n > high
-        or not huge_own(pg, first, n, page)
+        or not huge_own(pg, first, n, page, DIRTY)
     ):
         huge_gone(pg)
         return 0
     if uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
-        huge_disown(pg, first, n, page)
+        huge_disown(pg, first, n, page, DIRTY)
         huge_gone(pg)
         return 0
     for i in range(n):

@@ -147,47 +147,44 @@ def reclaim_some(pg, ctx, want, passed):
         if (state & STATE) in (NONE, OUT, POISON, SPLIT):
             passed[0] += 1
             continue  # freed, or evicted by advice
-        if (state & STATE) == BUSY:
-            # A whole huge page, maybe, that another thread evicts: those behind it are to be asked.
+        if (state & STATE) == BUSY or (state >> HIGH_SHIFT) != 0:
+            # Of a whole huge page, maybe, that another thread evicts; or pinned. Those behind it are to be asked.
             passed[0] += 1
-        else:
-            if (state >> HIGH_SHIFT) != 0:
-                passed[0] += 1
-            elif (state & REF) != 0:
-                # Its second chance. A lost swap means that somebody uses it: the same answer.
-                cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
-                passed[0] += 1
-            elif cas32(cython.address(p.state), state, BUSY):
-                whole = collapse(pg, ctx, page, state)
-                if whole:
-                    page = whole
-                    p = cython.address(pg.pages[page])
-                    state = DIRTY
-                if (state & STATE) == CLEAN:
+        elif (state & REF) != 0:
+            # Its second chance. A lost swap means that somebody uses it: the same answer.
+            cas32(cython.address(p.state), state, state & ~cython.cast(uint32_t, REF))
+            passed[0] += 1
+        elif cas32(cython.address(p.state), state, BUSY):
+            whole = collapse(pg, ctx, page, state)
+            if whole:
+                page = whole
+                p = cython.address(pg.pages[page])
+                state = DIRTY
+            if (state & STATE) == CLEAN:
+                huge = evict_parts(pg, ctx, page, state)
+                if huge >= 0:
+                    freed += huge
+                    continue
+                clean[cleans] = page
+                clean_states[cleans] = state
+                cleans += 1
+                continue
+            if fill_holes_of(pg, page, cython.address(state)):
+                huge = evict_huge(pg, ctx, page, 0, QUEUE_END)
+                if huge == 0 and whole == 0:
                     huge = evict_parts(pg, ctx, page, state)
                     if huge >= 0:
                         freed += huge
                         continue
-                    clean[cleans] = page
-                    clean_states[cleans] = state
-                    cleans += 1
+                    huge = 0
+                if huge == 0:
+                    dirty[dirties] = page
+                    dirty_states[dirties] = state
+                    dirties += 1
                     continue
-                if fill_holes_of(pg, page, cython.address(state)):
-                    huge = evict_huge(pg, ctx, page, 0, QUEUE_END)
-                    if huge == 0 and whole == 0:
-                        huge = evict_parts(pg, ctx, page, state)
-                        if huge >= 0:
-                            freed += huge
-                            continue
-                        huge = 0
-                    if huge == 0:
-                        dirty[dirties] = page
-                        dirty_states[dirties] = state
-                        dirties += 1
-                        continue
-                    freed += huge
-                    if (load32(cython.address(p.state)) & STATE) != DIRTY:
-                        continue
+                freed += huge
+                if (load32(cython.address(p.state)) & STATE) != DIRTY:
+                    continue
         popped[stays] = page  # used, pinned, or somebody is at work on it
         stays += 1
     freed += evict_clean(pg, clean, clean_states, cleans)

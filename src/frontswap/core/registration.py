@@ -10,6 +10,7 @@ leave, and the next array at its addresses would see its bytes.)
 
 import cython
 from cython.cimports.frontswap.core.contexts import contexts_back
+from cython.cimports.frontswap.core.evict import huge_mark
 from cython.cimports.frontswap.core.gate import gate_close, gate_enter, gate_leave, gate_open
 from cython.cimports.frontswap.core.keeper import guard, keeper_start, keeper_stop, kept_call, unguard
 from cython.cimports.frontswap.core.layout import (
@@ -59,7 +60,6 @@ from cython.cimports.frontswap.core.uapi import (
     loadi,
     lock,
     madvise,
-    or32,
     pthread_create,
     pthread_join,
     restore_signals,
@@ -309,7 +309,7 @@ def part_look(pg, s, number, low, high, touched):
             for chunk in range(
                 (region.start - pg.base + CHUNK - 1) >> CHUNK_SHIFT, (region.end - pg.base) >> CHUNK_SHIFT
             ):
-                or32(cython.address(pg.huge[chunk // 32]), cython.cast(uint32_t, 1) << (chunk % 32))
+                huge_mark(pg, chunk)
     if there:
         page_found(pg, number, page, there == size, touched)
 

@@ -10,10 +10,9 @@ want the rest of it soon. What he does not touch leaves as a same-filled page, w
 
 import cython
 from cython.cimports.frontswap.core.contexts import context_take
-from cython.cimports.frontswap.core.evict import uncharge
+from cython.cimports.frontswap.core.evict import huge_disown, huge_mark, huge_own, uncharge
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
-    BUSY,
     C_FIRST_TOUCHES,
     CHUNK_SHIFT,
     DIRTY,
@@ -33,12 +32,10 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_POPULATE_WRITE,
     add64,
     addi,
-    cas32,
     errno,
     load32,
     loadi,
     madvise,
-    or32,
     store32,
     storei,
     uint32_t,
@@ -53,21 +50,19 @@ def touch_huge(pg, spot, ctx):
     False: they are as before, and the page is filled by itself. The caller owns no page; `*ctx` as for fault().
     """
     block: block_p = cython.address(pg.blocks[spot.number])
-    shift: uint32_t = spot.shift
     at: uint64_t = spot.address & ~cython.cast(uint64_t, PAGE_TABLE - 1)
-    n: uint32_t = cython.cast(uint32_t, 1) << (CHUNK_SHIFT - shift)
+    n: uint32_t = cython.cast(uint32_t, 1) << (CHUNK_SHIFT - spot.shift)
     index: uint32_t = spot.index & ~(n - 1)  # an array begins with a chunk
     first: uint32_t = spot.page - spot.index + index
     i: uint32_t
-    bit: uint32_t
     word: uint32_t = DIRTY
     error: cython.int
-    if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2 or not suits(pg, block):
+    if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2:
         return False
     # The array may be another one by now, so that of its pages only some are in the table: all this is a guess.
     if first + n + 2 > pg.max_pages:
         return False
-    if index + n > load32(cython.address(block.pages)) or not walks_along(pg, block, first, index, n):
+    if not suits(pg, block, index + n) or not walks_along(pg, block, first, index, n):
         return False
     for i in range(n):
         if load32(cython.address(pg.pages[first + i].state)) != NONE:
@@ -77,7 +72,7 @@ def touch_huge(pg, spot, ctx):
         return False
     if ctx[0] == cython.NULL:
         ctx[0] = context_take(pg)
-    if madvise(ctx[0].fresh, PAGE_TABLE, MADV_POPULATE_WRITE) != 0 or not own(pg, spot, first, n):
+    if madvise(ctx[0].fresh, PAGE_TABLE, MADV_POPULATE_WRITE) != 0 or not own(pg, spot, first, index, n):
         give_up(pg, ctx[0])
         return False
     # The fault has made a page table, which must go: the kernel splits a huge page for it. (From 6.14 on this frees it;
@@ -85,7 +80,7 @@ def touch_huge(pg, spot, ctx):
     madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
     error = uffd_bring(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
     if error == EINVAL:
-        disown(pg, first, n)
+        huge_disown(pg, first, n, 0, NONE)
         give_up(pg, ctx[0])
         addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
         return False
@@ -95,8 +90,7 @@ def touch_huge(pg, spot, ctx):
         word |= HOLES
     else:
         storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
-        bit = cython.cast(uint32_t, 1) << cython.cast(uint32_t, spot.chunk % 32)
-        or32(cython.address(pg.huge[spot.chunk // 32]), bit)
+        huge_mark(pg, spot.chunk)
     add64(cython.address(pg.resident), PAGE_TABLE)
     add64(cython.address(pg.counters[C_FIRST_TOUCHES]), n)
     for i in range(n):
@@ -107,12 +101,13 @@ def touch_huge(pg, spot, ctx):
     return True
 
 
-def suits(pg, block):
-    """True if nothing but pages that are there or not is known of an array: no marks, nothing to be paid for piece by
-    piece, nobody who records, and pages that leave whole.
+def suits(pg, block, end):
+    """True if an array has `end` pages at least, and nothing else is known of it than which are there: no marks,
+    nothing to be paid for piece by piece, nobody who records, and pages that leave whole.
     """
     return (
-        pg.trace == cython.NULL
+        end <= load32(cython.address(block.pages))
+        and pg.trace == cython.NULL
         and not block.loose
         and not block.reserved
         and not block.marked
@@ -136,32 +131,18 @@ def is_touched(pg, page):
     return (load32(cython.address(pg.pages[page].state)) & STATE) != NONE
 
 
-def own(pg, spot, first, n):
+def own(pg, spot, first, index, n):
     """Own the untouched pages of a chunk; False: that cannot be, and none is.
 
     All first, and then the look whether the array lives: who frees it may have gone by some of them before they were
     owned.
     """
-    i: uint32_t
-    for i in range(n):
-        if not cas32(cython.address(pg.pages[first + i].state), NONE, BUSY):
-            disown(pg, first, i)
-            return False
-    if (
-        not spot_holds(pg, spot)
-        or spot.index - (spot.page - first) + n > load32(cython.address(pg.blocks[spot.number].pages))
-        or not suits(pg, cython.address(pg.blocks[spot.number]))
-    ):
-        disown(pg, first, n)
+    if not huge_own(pg, first, n, 0, NONE):
         return False
-    return True
-
-
-def disown(pg, first, n):
-    """End of own(): nothing has been touched."""
-    i: uint32_t
-    for i in range(n):
-        store32(cython.address(pg.pages[first + i].state), NONE)
+    if spot_holds(pg, spot) and suits(pg, cython.address(pg.blocks[spot.number]), index + n):
+        return True
+    huge_disown(pg, first, n, 0, NONE)
+    return False
 
 
 def drop(ctx):
