@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RULES = "tests/test_rules.py"
+BRING = "tests/test_bring.py"
 REGISTRATION = "tests/test_registration.py"
 RECOMPRESS = "tests/test_recompress.py"
 NBD_BASES = "tests/test_nbd_bases.py"
@@ -80,7 +81,11 @@ MUTATIONS = [
     Mutation(12, f"{CORE}/arena.py", "    if loadi(cython.address(pg.registered)) == 0 and allocated + loose_counted(pg) + pg.spare_bytes <= budget:", "    if False:", "rule_12", REGISTRATION),
     Mutation(12, f"{CORE}/zap.py", "    if loadi(cython.address(pg.registered)) == 0:", "    if False:", "freed_array", REGISTRATION),
     Mutation(12, f"{CORE}/registration.py", "DIRTY if whole and pg.side != SIDE_PROTECTION else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
-    Mutation(12, f"{CORE}/evict.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
+    Mutation(12, f"{CORE}/whole.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
+    # pages that come back a huge page at a time
+    Mutation(0, f"{CORE}/bring.py", "            if now[0] != sums[2 * i] or now[1] != sums[2 * i + 1]:", "            if False:", "in_the_moment", BRING),
+    Mutation(0, f"{CORE}/bring.py", "        if keeps and region_keep(pg, address, PAGE_TABLE) != 0:", "        if False:", "who_writes_along", BRING),
+    Mutation(0, f"{CORE}/fork.py", "    frames_trim(pg, 0)  # what", "    # what", "child_and_its_parent", BRING),
     # recompression: nobody's newer bytes, and no damage, are overwritten
     Mutation(0, f"{CORE}/packing.py", "        p.where != one.where\n        or p.check != one.check\n        or pg.segments[segment_of(one.where)].serial != one.serial\n        or record_on_disk(pg, one.where)\n", "        p.where != one.where\n", "same_place or to_the_disk", RECOMPRESS),
     Mutation(0, f"{CORE}/packing.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n", "        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),

@@ -7,7 +7,6 @@ with signals blocked (a handler of the program that faults must not find our loc
 import cython
 from cython.cimports.frontswap.core.choice import codec_choice_init
 from cython.cimports.frontswap.core.contexts import contexts_for
-from cython.cimports.frontswap.core.evict import huge_take
 from cython.cimports.frontswap.core.extents import NOWHERE, extent_give, extent_take
 from cython.cimports.frontswap.core.gate import gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -59,6 +58,7 @@ from cython.cimports.frontswap.core.uapi import (
 )
 from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.watch import watch_look
+from cython.cimports.frontswap.core.whole import huge_take
 from cython.cimports.frontswap.core.zap import pager_zap
 from cython.cimports.libc.string import memmove, memset
 

@@ -7,6 +7,8 @@ cdef int64_t evict_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) 
 cdef int64_t evict_dirty(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
 cdef bint fill_holes_of(pager_t *pg, uint32_t page, uint32_t *state) noexcept nogil
 cdef int64_t evict_huge(pager_t *pg, context_t *ctx, uint32_t page, uint32_t low, uint32_t high) noexcept nogil
+cdef int64_t evict_huge_clean(
+    pager_t *pg, uint32_t page, uint32_t state, uint32_t low, uint32_t high) noexcept nogil
 
 cdef int run_from(pager_t *pg, const uint32_t *pages, int i, int n) noexcept nogil
 cdef int close_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil
@@ -14,10 +16,6 @@ cdef int64_t evict_group(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t 
 cdef void take_run(
     pager_t *pg, uint8_t *to, uint32_t *pages, uint32_t *states, int n, uint8_t **data
 ) noexcept nogil
-cdef bint huge_own(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned, uint32_t word) noexcept nogil
-cdef void huge_disown(pager_t *pg, uint32_t first, uint32_t n, uint32_t owned, uint32_t word) noexcept nogil
-cdef void huge_mark(pager_t *pg, uint64_t chunk) noexcept nogil
-cdef bint huge_take(pager_t *pg, uint64_t chunk) noexcept nogil
 cdef void huge_gone(pager_t *pg) noexcept nogil
 cdef int64_t let_go(pager_t *pg, uint32_t *pages, uint32_t *words, int n, bint drop) noexcept nogil
 cdef void put_back(pager_t *pg, const uint8_t *data, uint64_t address, uint32_t size) noexcept nogil

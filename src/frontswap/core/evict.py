@@ -22,9 +22,9 @@ from cython.cimports.frontswap.core.layout import (
     PAGE_TABLE,
     RECORD,
     RECORD_NONE,
-    REF,
     SPLIT,
     STATE,
+    WHOLE_PAGES,
     block_p,
     bytes_p,
     first_part,
@@ -40,7 +40,6 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
     add64,
     addi,
-    and32,
     cas32,
     drop_ranges,
     errno,
@@ -55,6 +54,14 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_move
+from cython.cimports.frontswap.core.whole import (
+    frame_for,
+    frame_give,
+    frames_wanted,
+    huge_disown,
+    huge_own,
+    huge_take,
+)
 
 
 def out_word(pg, kind):
@@ -302,46 +309,6 @@ def fill_holes_of(pg, page, state):
     return True
 
 
-def huge_own(pg, first, n, owned, word):
-    """Own the pages of a huge page beside `owned`, which is (0: none is); False if that cannot be, and all are as they
-    were.
-
-    Nobody waits here: the first whose state is not just `word` ends it.
-    """
-    i: uint32_t
-    state: uint32_t
-    p: page_p
-    for i in range(n):
-        p = cython.address(pg.pages[first + i])
-        if first + i == owned:
-            continue
-        state = load32(cython.address(p.state))
-        if (state & ~cython.cast(uint32_t, REF)) != word or not cas32(cython.address(p.state), state, BUSY):
-            huge_disown(pg, first, i, owned, word)
-            return False
-    return True
-
-
-def huge_disown(pg, first, n, owned, word):
-    """End of huge_own(), for `n` pages of it. (That they came back soon, REF, is forgotten.)"""
-    i: uint32_t
-    for i in range(n):
-        if first + i != owned:
-            store32(cython.address(pg.pages[first + i].state), word)
-
-
-def huge_mark(pg, chunk):
-    """A chunk is one huge page from now on."""
-    or32(cython.address(pg.huge[chunk // 32]), cython.cast(uint32_t, 1) << (chunk % 32))
-
-
-def huge_take(pg, chunk):
-    """True if a chunk is one huge page still. It is none any more then: of all who ask, one is told so."""
-    bit: uint32_t = cython.cast(uint32_t, 1) << (chunk % 32)
-    word: cython.pointer(uint32_t) = cython.address(pg.huge[chunk // 32])
-    return (load32(word) & bit) != 0 and (and32(word, ~bit) & bit) != 0
-
-
 def huge_gone(pg):
     """One of those that were leaving is none any more."""
     addi(cython.address(pg.huge_leaving), -1)
@@ -362,6 +329,7 @@ def evict_huge(pg, ctx, page, low, high):
     gone: int64_t = 0
     kind: uint32_t
     data: bytes_p
+    frame: bytes_p = cython.NULL
     # If it cannot be done now it is done the ordinary way, for good: that splits it.
     if pg.huge_most == 0 or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
         return 0
@@ -371,16 +339,19 @@ def evict_huge(pg, ctx, page, low, high):
         or at + PAGE_TABLE > block.base + block.pages * size
         or first < low
         or first + n > high
-        or not huge_own(pg, first, n, page, DIRTY)
+        or not huge_own(pg, first, n, page, DIRTY, cython.NULL)
     ):
         huge_gone(pg)
         return 0
-    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
-        huge_disown(pg, first, n, page, DIRTY)
+    frame = frame_for(pg)
+    if frame == cython.NULL or uffd_move(pg.fd, cython.cast(uint64_t, frame), at, PAGE_TABLE) != 0:
+        if frame != cython.NULL:
+            frame_give(pg, frame, False)
+        huge_disown(pg, first, n, page, DIRTY, cython.NULL)
         huge_gone(pg)
         return 0
     for i in range(n):
-        data = ctx.whole + i * size
+        data = frame + i * size
         kind = RECORD_NONE
         if frontswap_store(pg, ctx, first + i, data, DIRTY, cython.address(kind)) <= NOWHERE:
             put_back(pg, data, page_address(pg, first + i), cython.cast(uint32_t, size))
@@ -392,13 +363,49 @@ def evict_huge(pg, ctx, page, low, high):
         add64(cython.address(pg.resident), -cython.cast(int64_t, size))
         add64(cython.address(pg.evicted), size)
         store32(cython.address(pg.pages[first + i].state), out_word(pg, kind))
-    if madvise(ctx.whole, PAGE_TABLE, MADV_DONTNEED) != 0:
-        die("MADV_DONTNEED", errno)
+    frame_give(pg, frame, gone == PAGE_TABLE)
     uncharge(pg, gone)
     huge_gone(pg)
     add64(cython.address(pg.counters[C_EVICTED_DIRTY]), gone // cython.cast(int64_t, size))
     add64(cython.address(pg.counters[C_EVICTED_HUGE]), 1)
     return gone if gone else 1
+
+
+def evict_huge_clean(pg, page, state, low, high):
+    """evict_huge() of an owned CLEAN page, whose word was `state`: all of it leaves, or nothing."""
+    pages: uint32_t[64]
+    words: uint32_t[64]
+    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
+    at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
+    size: uint64_t = page_bytes(pg, page)
+    first: uint32_t
+    n: uint32_t = cython.cast(uint32_t, PAGE_TABLE // size)
+    i: uint32_t
+    moved: cython.bint = False
+    frame: bytes_p
+    if pg.huge_most == 0 or n > WHOLE_PAGES or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
+        return 0
+    first = block.first + cython.cast(uint32_t, (at - block.base) // size)
+    if (
+        at + PAGE_TABLE > block.base + block.pages * size
+        or first < low
+        or first + n > high
+        or not huge_own(pg, first, n, page, CLEAN, words)
+    ):
+        return 0
+    words[page - first] = state
+    if frames_wanted(pg):
+        frame = frame_for(pg)
+        if frame != cython.NULL:
+            # (Refused: it is shared with a forked child, say.)
+            moved = uffd_move(pg.fd, cython.cast(uint64_t, frame), at, PAGE_TABLE) == 0
+            frame_give(pg, frame, moved)
+    for i in range(n):
+        pages[i] = first + i
+        words[i] = out_word(pg, words[i] & RECORD)
+    add64(cython.address(pg.counters[C_EVICTED_CLEAN]), n)
+    add64(cython.address(pg.counters[C_EVICTED_HUGE]), 1)
+    return let_go(pg, pages, words, cython.cast(cython.int, n), not moved)
 
 
 def evict_page(pg, ctx, page, low, high):
@@ -422,11 +429,14 @@ def evict_page(pg, ctx, page, low, high):
         return 0
     if not cas32(cython.address(p.state), state, BUSY):
         return 0
+    size = page_bytes(pg, page)
     if (state & STATE) == CLEAN:
-        return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
+        freed = evict_huge_clean(pg, page, state, low, high)
+        if freed == 0:
+            return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
+        return cython.cast(cython.int, freed // size)
     if not fill_holes_of(pg, page, cython.address(state)):
         return 0
-    size = page_bytes(pg, page)
     freed = evict_huge(pg, ctx, page, low, high)
     if freed:
         return cython.cast(cython.int, freed // size)

@@ -95,6 +95,7 @@ COUNTER_NAMES = (
     "packed_later_pages",
     "pages_sharing",
     "readaheads",
+    "loaded_huge",
     "overshoots",
     "busy_pages",
     "brakes",

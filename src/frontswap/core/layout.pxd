@@ -93,7 +93,9 @@ cdef enum:
     FAULT_IO = 128 << 10      # and a fault that continues a sequence, at most
     MAX_PAGE = 2 << 20
     PAGE_TABLE = 2 << 20      # bytes that one page table maps
-    HUGE_TOUCHES = 8          # refusals in a row after which first touches make no huge pages any more
+    HUGE_TOUCHES = 8          # refusals in a row after which nothing comes as a huge page any more
+    WHOLE_PAGES = 64          # of a huge page that comes back whole, at most
+    MAX_FRAMES = 24           # as many as leave at once, as are kept, and as there are contexts
     MIN_PAGE = 4096
     MOST_MAP_PAGE = 128 << 10 # of what a program maps: the pieces of a page are bits of one word, see maps.py
     QUEUE_END = 0xFFFFFFFF
@@ -153,6 +155,11 @@ cdef enum:                    # pager_t.dense_turn: whose the batch is
     DENSE_FULL = 1            # the recompression thread's
     DENSE_DONE = 2            # the writeback thread's
 
+cdef enum:                    # pager_t.frame_state, see whole.py
+    FRAME_EMPTY = 0
+    FRAME_TAKEN = 1
+    FRAME_FULL = 2
+
 cdef enum:                    # why a backend refused a page: frontswap.backends.Refusal
     ACCEPTED = 0
     REFUSED_OTHER = 1
@@ -186,7 +193,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_WRITE_UPGRADES
     C_EVICTED_CLEAN
     C_EVICTED_DIRTY
-    C_EVICTED_HUGE            # huge pages, each in one piece; their pages are among C_EVICTED_DIRTY
+    C_EVICTED_HUGE            # huge pages, each in one piece; their pages are among C_EVICTED_DIRTY or C_EVICTED_CLEAN
     C_DIRECT_RECLAIMS
     C_SAME_FILLED
     C_REJECT                  # and one for each reason, in the order of REFUSED_*
@@ -200,6 +207,7 @@ cdef enum:                    # kernel names where the kernel has one; they coun
     C_PACKED_LATER
     C_SHARING                 # a gauge: pages that share another one's bytes
     C_READAHEADS
+    C_LOADED_HUGE             # huge pages that came back in one piece; their pages are among C_REFAULTS
     C_OVERSHOOTS
     C_BUSY_PAGES
     C_BRAKES
@@ -308,8 +316,7 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     int32_t taken
     bint retired              # by limit_apply(): there are too many
     uint8_t *frame            # registered, max_page (FRAME at least): MOVE brings evicted pages here
-    uint8_t *whole            # registered: and huge pages here, for where small ones have been is a page table
-    uint8_t *fresh            # where a huge page begins, before MOVE brings it to its place: touch.py
+    uint8_t *fresh            # where a huge page begins, before MOVE brings it to its place: whole.py
     uint8_t *plain            # a page, decompressed
     uint8_t *into             # where a load puts it: `plain`, or the buffer of who reads a swap area
     uint8_t *scratch          # a page, shuffled
@@ -380,6 +387,7 @@ ctypedef struct request_t:    # readahead of `count` pages
     uint32_t shift            # JUMPS: of its pages,
     int64_t at                # where in the array the first one is,
     int64_t step              # and bytes from one to the next
+    bint whole                # they are a chunk, and may come as one huge page
 
 cdef enum:
     MAX_STACKS = 8            # backends behind one set of hooks, each with its filters
@@ -548,7 +556,10 @@ cdef struct pager_t:
     int64_t huge_from         # until then, arrays from so many bytes on ask for huge pages; 0: none
     int32_t huge_most         # so many may leave in one piece at the same time
     int32_t huge_leaving
-    int32_t huge_touches      # first touches make huge pages, as long as so many have not been refused in a row
+    int32_t huge_touches      # huge pages are made, as long as so many have not been refused in a row
+    uint8_t *frames           # registered: MOVE brings huge pages here that leave
+    int32_t frame_state[MAX_FRAMES]
+    int32_t frames_kept       # of them that are FULL
     page_t *pages
     uint32_t max_pages
     block_t *blocks

@@ -19,7 +19,6 @@ cdef int fault(pager_t *pg, spot_t *spot, bint write, context_t **ctx) noexcept 
 cdef int bring_in(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint write, int more,
                   bint ahead) noexcept nogil
 cdef void trace_page(pager_t *pg, const spot_t *spot) noexcept nogil
-cdef void wait_for_memory(pager_t *pg, context_t *ctx, int64_t size, int error, int turn) noexcept nogil
 cdef void fill_holes(pager_t *pg, context_t *ctx, uint32_t page) noexcept nogil
 cdef int page_lost(pager_t *pg, uint32_t page, uint32_t state, int cause) noexcept nogil
 cdef void prefetch(pager_t *pg, context_t *ctx, uint32_t page, int more) noexcept nogil

@@ -4,9 +4,17 @@ Everything here follows the page protocol written at page_t (layout.pxd) and is 
 """
 
 import cython
-from cython.cimports.frontswap.core.balance import FROM_NOWHERE, balance_note, pool_has_room
+from cython.cimports.frontswap.core.balance import FROM_NOWHERE
+from cython.cimports.frontswap.core.bring import (
+    bring_asked,
+    bring_huge,
+    came_back,
+    gives_up,
+    whole_pages,
+    write_huge,
+)
 from cython.cimports.frontswap.core.contexts import context_give, context_take
-from cython.cimports.frontswap.core.evict import out_word, uncharge
+from cython.cimports.frontswap.core.evict import uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -20,7 +28,6 @@ from cython.cimports.frontswap.core.layout import (
     C_WRITE_UPGRADES,
     CLEAN,
     DIRTY,
-    HIGH_SHIFT,
     HOLES,
     KIND,
     NONE,
@@ -32,7 +39,6 @@ from cython.cimports.frontswap.core.layout import (
     RECORD_NONE,
     RECORD_SAME,
     REF,
-    REQUESTS,
     SLOT,
     SPLIT,
     STATE,
@@ -48,14 +54,14 @@ from cython.cimports.frontswap.core.layout import (
     request_t,
     segment_of,
 )
-from cython.cimports.frontswap.core.reclaim import BRIEF, PATIENT, charge, queue_add, reclaim_batch
+from cython.cimports.frontswap.core.reclaim import BRIEF, PATIENT, charge, queue_add, wait_for_memory
 from cython.cimports.frontswap.core.record import load_cause
 from cython.cimports.frontswap.core.region import region_allow, region_complete, region_fill, region_touch
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.split import split_untouched, wants_parts
 from cython.cimports.frontswap.core.spot import is_shut, part_holds, spot_find, spot_holds, spot_part, spot_t
-from cython.cimports.frontswap.core.streams import JUMPS, request_page, stream_note
-from cython.cimports.frontswap.core.swapfile import swap_reserve, swap_tight
+from cython.cimports.frontswap.core.streams import JUMPS, request_page, request_take, stream_note
+from cython.cimports.frontswap.core.swapfile import swap_reserve
 from cython.cimports.frontswap.core.touch import touch_huge
 from cython.cimports.frontswap.core.trace import trace_note
 from cython.cimports.frontswap.core.uapi import (
@@ -137,6 +143,7 @@ def fault(pg, spot, write, ctx):
     more: cython.int
     result: cython.int
     error: cython.int
+    block: block_p
     add64(cython.address(pg.counters[C_FAULTS]), 1)
     while True:
         state = load32(cython.address(p.state))
@@ -189,6 +196,9 @@ def fault(pg, spot, write, ctx):
         if (state & STATE) == NONE and write and not charged and touch_huge(pg, spot, ctx):
             result = RETRY  # it may not be there after all: the next fault fills the holes then
             break
+        if (state & STATE) == OUT and not charged and bring_asked(pg, spot, write, ctx):
+            result = RETRY
+            break
         # NONE or OUT: pay first, own the page then. Who owns a page waits for nobody.
         if (state & STATE) != CLEAN and not charged:
             if charge(pg, ctx, size, PATIENT) < 0:
@@ -227,11 +237,16 @@ def fault(pg, spot, write, ctx):
             p.block = spot.number  # a page learns its array at its first touch: an untouched one costs nothing
             more = 0
             # Who records wants to see all that is asked for: no readahead.
+            block = cython.address(pg.blocks[spot.number])
             if pg.trace != cython.NULL:
                 trace_page(pg, spot)
-            elif pg.blocks[spot.number].advice != ADVICE_RANDOM:
-                more = stream_note(pg, cython.address(pg.blocks[spot.number]), spot.index, spot.at) * FAR
+            elif block.advice != ADVICE_RANDOM:
+                more = whole_pages(pg, block) if spot.whole == 0 else 0
+                more = stream_note(pg, block, spot.index, spot.at, more, False) * FAR
             return bring_in(pg, ctx[0], spot.page, state, write, more, False)
+        if write_huge(pg, spot.page, state):
+            result = RESOLVED
+            break
         # Before the record goes: it may be refused for want of a mapping, which then comes of what others have.
         error = region_allow(pg, page_address(pg, spot.page), size, False)
         if error == ENOMEM:
@@ -263,16 +278,6 @@ def trace_page(pg, spot):
     trace_note(pg, spot.serial, spot.index >> (shift - spot.shift), cython.cast(uint32_t, 1) << shift)
 
 
-def wait_for_memory(pg, ctx, size, error, turn):
-    """The memory cgroup is full at this moment, or there is no mapping left, whoever has them: wait for reclaim to make
-    room for a page.
-    """
-    if error != ENOMEM or turn > 20000:
-        die("filling a page", error)
-    if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
-        backoff(turn)
-
-
 def fill_holes(pg, ctx, page):
     """Fill the absent parts of an owned page with zeros. The whole page is paid for."""
     error: cython.int
@@ -296,7 +301,6 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
     size: uint32_t = page_bytes(pg, page)
     word: uint32_t = CLEAN
     kind: uint32_t = state & RECORD
-    away: uint32_t
     error: cython.int
     turn: cython.int = 0
     if (state & STATE) == NONE:
@@ -315,23 +319,9 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
             return LOST
         if error:
             return page_lost(pg, page, state, error)
-        # Refault distance below what fits: it would have stayed with a little more room.
-        away = ((out_word(pg, 0) >> HIGH_SHIFT) - (state >> HIGH_SHIFT)) & 0xFFFF
-        if away <= 16:
-            word |= REF
-        balance_note(pg, ctx, size, away * pg.epoch_bytes)
-        if not write and (kind & KIND) == RECORD_LOG:
-            if ctx.from_slot:
-                # What a filter has refused as inactive and now is active must be offered again when it leaves.
-                write = (word & REF) != 0 and loadi(cython.address(pg.refaults_wanted)) != 0
-            if record_on_disk(pg, p.where) and (
-                swap_tight(pg) or ((word & REF) != 0 and not ctx.from_slot and pool_has_room(pg, size))
-            ):
-                # Slots are short, or it is in use and better off in the pool, where it has been before: the page gives
-                # its record up, as a written one would.
-                write = True
-        if not write and not ctx.from_slot and loadi(cython.address(pg.exclusive)):
-            write = True
+        word |= came_back(pg, ctx, size, state)
+        if not write:
+            write = gives_up(pg, ctx, page, state, (word & REF) != 0)
         if write:
             frontswap_invalidate_page(pg, page, state)
             kind = RECORD_NONE
@@ -435,22 +425,26 @@ def readahead_thread(argument):
     page: uint32_t
     more: cython.int
     backwards: cython.bint
+    whole: cython.bint
+    own: context_p
     gate_await(pg)
     while not pg.closing:
         sleep_on(cython.address(pg.readahead_event), -1)
         while not pg.closing:
-            lock(cython.address(pg.request_lock))
-            if pg.requests_in == pg.requests_out:
-                unlock(cython.address(pg.request_lock))
+            if not request_take(pg, cython.address(request)):
                 break
-            request = pg.requests[pg.requests_out % REQUESTS]
-            pg.requests_out += 1
-            unlock(cython.address(pg.request_lock))
+            own = ctx
+            if request.whole:
+                gate_enter(pg)
+                whole = bring_huge(pg, cython.address(own), request.first, False, True, 0, 0)
+                gate_leave(pg)
+                if whole:
+                    continue
             backwards = (request.direction == 1 or request.direction == -1) and not out_on_disk(pg, request.first)
             for i in range(request.count):
                 if pg.closing:
                     break
-                if request.direction != 0 and i == request.count // 2 and request.count >= 4:
+                if request.direction != 0 and i == request.count // 2 and request.count >= 4 and not request.whole:
                     continue
                 # What is in RAM is met from its far end: the reader comes from the near one, and each does
                 # the pages that the other does not. In the file, records follow each other forwards.

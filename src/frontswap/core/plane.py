@@ -58,7 +58,7 @@ from cython.cimports.frontswap.core.resize import (
     limit_least,
 )
 from cython.cimports.frontswap.core.seam import seam_attach, seam_claim, seam_detach, seam_limit_most
-from cython.cimports.frontswap.core.streams import readahead_request
+from cython.cimports.frontswap.core.streams import readahead_request, readahead_wake
 from cython.cimports.frontswap.core.uapi import (
     ENOMEM,
     MAP_ANONYMOUS,
@@ -450,7 +450,8 @@ class Plane(Hooks):
             count = cython.cast(uint32_t, most)
         block_signals(cython.address(signals))
         gate_enter(pg)
-        readahead_request(pg, first, count, 0)
+        readahead_request(pg, first, count, 0, False)
+        readahead_wake(pg)
         gate_leave(pg)
         restore_signals(cython.address(signals))
         return count

@@ -12,7 +12,13 @@ after its state is stored, so a resident page is always in the list or in the ha
 
 import cython
 from cython.cimports.frontswap.core.contexts import context_take
-from cython.cimports.frontswap.core.evict import evict_clean, evict_dirty, evict_huge, fill_holes_of
+from cython.cimports.frontswap.core.evict import (
+    evict_clean,
+    evict_dirty,
+    evict_huge,
+    evict_huge_clean,
+    fill_holes_of,
+)
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
@@ -40,6 +46,7 @@ from cython.cimports.frontswap.core.layout import (
 from cython.cimports.frontswap.core.segments import write_coldest
 from cython.cimports.frontswap.core.split import collapse, split_evict
 from cython.cimports.frontswap.core.uapi import (
+    ENOMEM,
     add64,
     backoff,
     cas32,
@@ -54,6 +61,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
+from cython.cimports.frontswap.core.uffd import die
 from cython.cimports.frontswap.core.writeback import writeback_step
 
 BATCH = cython.declare(cython.int, 64)  # pages taken out of the queue under one lock
@@ -90,6 +98,29 @@ def queue_add(pg, page):
     if pg.pages[page].next == 0:
         queue_push(pg, page)
     unlock(cython.address(pg.queue_lock))
+
+
+def queue_run(pg, first, n):
+    """queue_add() of `n` neighbours."""
+    i: uint32_t
+    lock(cython.address(pg.queue_lock))
+    for i in range(first, first + n):
+        if pg.pages[i].next == 0:
+            queue_push(pg, i)
+    unlock(cython.address(pg.queue_lock))
+
+
+def queue_next(pg):
+    """The page that leaves next, as it seems; 0: none. Those that have gone already, as all others of a huge page when
+    one of them has, are taken out.
+    """
+    page: uint32_t
+    lock(cython.address(pg.queue_lock))
+    while pg.head and (load32(cython.address(pg.pages[pg.head].state)) & STATE) in (NONE, OUT):
+        queue_pop(pg)
+    page = pg.head
+    unlock(cython.address(pg.queue_lock))
+    return page
 
 
 def reclaim_batch(pg, ctx, want):
@@ -161,6 +192,10 @@ def reclaim_some(pg, ctx, want, passed):
                 p = cython.address(pg.pages[page])
                 state = DIRTY
             if (state & STATE) == CLEAN:
+                huge = evict_huge_clean(pg, page, state, 0, QUEUE_END)
+                if huge:
+                    freed += huge
+                    continue
                 huge = evict_parts(pg, ctx, page, state)
                 if huge >= 0:
                     freed += huge
@@ -281,6 +316,16 @@ def charge(pg, ctx, bytes, patience):
             return 1
         wake(cython.address(pg.writeback_event))
         backoff(idle if idle <= PATIENCE else 0)
+
+
+def wait_for_memory(pg, ctx, size, error, turn):
+    """The memory cgroup is full at this moment, or there is no mapping left, whoever has them: wait for reclaim to make
+    room for a page.
+    """
+    if error != ENOMEM or turn > 20000:
+        die("filling a page", error)
+    if ctx == cython.NULL or reclaim_batch(pg, ctx, size) == 0:
+        backoff(turn)
 
 
 def reclaim_thread(argument):

@@ -10,7 +10,6 @@ leave, and the next array at its addresses would see its bytes.)
 
 import cython
 from cython.cimports.frontswap.core.contexts import contexts_back
-from cython.cimports.frontswap.core.evict import huge_mark
 from cython.cimports.frontswap.core.gate import gate_close, gate_enter, gate_leave, gate_open
 from cython.cimports.frontswap.core.keeper import guard, keeper_start, keeper_stop, kept_call, unguard
 from cython.cimports.frontswap.core.layout import (
@@ -72,6 +71,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
     wake,
 )
+from cython.cimports.frontswap.core.whole import huge_mark
 from cython.cimports.frontswap.core.writeback import writeback_thread
 
 CHUNK = cython.declare(uint64_t, 1 << CHUNK_SHIFT)

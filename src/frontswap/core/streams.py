@@ -15,6 +15,7 @@ from cython.cimports.frontswap.core.layout import (
     ADVICE_SEQUENTIAL,
     ALONE_SEEN,
     FAULTS_SEEN,
+    PAGE_TABLE,
     REQUESTS,
     STREAMS_SEEN,
     block_p,
@@ -25,12 +26,17 @@ from cython.cimports.frontswap.core.uapi import int32_t, int64_t, lock, uint32_t
 
 LAGS = cython.declare(uint32_t, 4)  # so many who jump in turn are told apart
 VOTES = cython.declare(uint32_t, 3)  # distances at least
+LONG = cython.declare(uint32_t, 4)  # faults of a sequence, after which it is one that goes on
+CHUNKS_AHEAD = cython.declare(uint32_t, 8)  # that are queued for who walks along,
+CHUNKS_FEW = cython.declare(uint32_t, 2)  # and where the limit is small
 NEAR = cython.declare(int64_t, 4096)  # two distances that differ by less are the same
 
 
-def stream_note(pg, block, index, at):
+def stream_note(pg, block, index, at, chunk, whole):
     """Note a fault of page `index`, at byte `at` of its array, and queue readahead for the sequence that it continues;
     1 or -1 if its neighbours upwards or downwards are wanted next, 0: they are not.
+
+    `chunk`: pages of a huge page that may come back whole, 0: none does; `whole`: the one that the page is in does.
 
     The window doubles from 2 pages to 1 MiB (4 MiB with advice "sequential"). One page in the middle of a window is
     left out: the fault there says that the reader has come so far, and the next window is read while it goes on
@@ -61,7 +67,7 @@ def stream_note(pg, block, index, at):
             if s.direction == 0:
                 s.ahead = index
             s.direction = direction
-            stream_along(pg, block, s, index)
+            stream_along(pg, block, s, index, chunk, whole)
             # Two neighbours are one record that lies across them.
             if s.streak > (1 if block.whole else 0):
                 lean(pg, block, -4)
@@ -211,26 +217,82 @@ def window_of(pg, block, s):
     return min(cython.cast(uint32_t, 1) << streak, min(most, fits))
 
 
-def stream_along(pg, block, s, index):
+def is_walked(block, index):
+    """True if a page is the next one of a sequence of neighbours that has been seen for a while."""
+    i: uint32_t
+    for i in range(STREAMS_SEEN):
+        if (
+            block.streams[i].streak >= LONG
+            and block.streams[i].direction != JUMPS
+            and follows(cython.address(block.streams[i]), index) != 0
+        ):
+            return True
+    return False
+
+
+def stream_along(pg, block, s, index, chunk, whole):
     """Neighbours: queue the next window, if this one is about to end."""
     window: uint32_t = window_of(pg, block, s)
     ahead: uint32_t = s.ahead
     count: uint32_t = block.pages
     s.last = index
-    if window < 2:
+    if chunk and s.streak >= LONG and window >= 2:
+        stream_chunks(pg, block, s, index, chunk, whole)
+    elif window < 2:
         s.ahead = index
     elif s.direction == 1:
         ahead = max(ahead, index)
         if ahead - index <= window and ahead + 1 < count:
             window = min(window, count - ahead - 1)
             s.ahead = ahead + window
-            readahead_request(pg, block.first + ahead + 1, window, 1)
+            readahead_request(pg, block.first + ahead + 1, window, 1, False)
+            readahead_wake(pg)
     else:
         ahead = min(ahead, index)
         if index - ahead <= window and ahead > 0:
             window = min(window, ahead)
             s.ahead = ahead - window
-            readahead_request(pg, block.first + ahead - 1, window, -1)
+            readahead_request(pg, block.first + ahead - 1, window, -1, False)
+            readahead_wake(pg)
+
+
+def stream_chunks(pg, block, s, index, chunk, whole):
+    """The same for who has walked for a while, where huge pages come back whole: queue what is left of this chunk, and
+    the next ones, each by itself.
+
+    Every third one is left to the reader. So he says how far he has come while the readahead threads still have work,
+    and has some himself.
+    """
+    ahead: uint32_t = s.ahead
+    start: uint32_t = index & ~(chunk - 1)
+    far: uint32_t = chunk * (CHUNKS_AHEAD if pg.budget >> 5 > CHUNKS_AHEAD * PAGE_TABLE else CHUNKS_FEW)
+    end: uint32_t = min(start + chunk + far, block.pages)
+    n: uint32_t
+    if s.direction == 1:
+        ahead = max(ahead, start + chunk - 1 if whole else index)
+        while ahead + 1 < end:
+            n = min(end - ahead - 1, chunk - ((ahead + 1) & (chunk - 1)))
+            if not is_left(ahead + 1, start, chunk):
+                readahead_request(pg, block.first + ahead + 1, n, 1, n == chunk)
+            ahead += n
+    else:
+        ahead = min(ahead, start if whole else index)
+        end = start - min(start, far)
+        while ahead > end:
+            n = min(ahead - end, ((ahead - 1) & (chunk - 1)) + 1)
+            if not is_left(ahead - 1, start, chunk):
+                readahead_request(pg, block.first + ahead - 1, n, -1, n == chunk)
+            ahead -= n
+    if s.ahead != ahead:
+        s.ahead = ahead
+        readahead_wake(pg)
+
+
+def is_left(index, start, chunk):
+    """Is the chunk of a page one that is left to the reader? `start`: where the one begins that he is in."""
+    first: uint32_t = index & ~(chunk - 1)
+    gone: uint32_t = (first - start if first > start else start - first) // chunk
+    return gone != 0 and gone % 3 == 0
 
 
 def stream_jump(pg, block, s, at):
@@ -252,21 +314,29 @@ def stream_jump(pg, block, s, at):
     request.count = cython.cast(uint32_t, window)
     request.direction = JUMPS
     request.shift = block.shift
+    request.whole = False
     request.at = at + (queued + 1) * step
     request.step = step
     s.queued = queued + window
     request_add(pg, cython.address(request))
+    readahead_wake(pg)
 
 
-def readahead_request(pg, first, count, direction):
-    """Queue `count` neighbours from `first` for the readahead thread."""
+def readahead_request(pg, first, count, direction, whole):
+    """Queue `count` neighbours from `first`, for readahead_wake(); `whole`: they are a chunk."""
     request: request_t
     request.first = first
     request.count = count
     request.direction = direction
     request.shift = 0
+    request.whole = whole
     request.at = request.step = 0
     request_add(pg, cython.address(request))
+
+
+def readahead_wake(pg):
+    """Have what is queued done. After all of it: whom we wake may run in our place, and would be the only one."""
+    wake(cython.address(pg.readahead_event))
 
 
 def request_add(pg, request):
@@ -276,7 +346,22 @@ def request_add(pg, request):
         pg.requests[pg.requests_in % REQUESTS] = request[0]
         pg.requests_in += 1
     unlock(cython.address(pg.request_lock))
-    wake(cython.address(pg.readahead_event))
+
+
+def request_take(pg, request):
+    """The next request; False: there is none. Others are told of what is left."""
+    found: cython.bint
+    others: cython.bint = False
+    lock(cython.address(pg.request_lock))
+    found = pg.requests_in != pg.requests_out
+    if found:
+        request[0] = pg.requests[pg.requests_out % REQUESTS]
+        pg.requests_out += 1
+        others = pg.requests_in != pg.requests_out
+    unlock(cython.address(pg.request_lock))
+    if others:
+        readahead_wake(pg)
+    return found
 
 
 def request_page(request, i):

@@ -10,7 +10,7 @@ want the rest of it soon. What he does not touch leaves as a same-filled page, w
 
 import cython
 from cython.cimports.frontswap.core.contexts import context_take
-from cython.cimports.frontswap.core.evict import huge_disown, huge_mark, huge_own, uncharge
+from cython.cimports.frontswap.core.evict import uncharge
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
     C_FIRST_TOUCHES,
@@ -22,17 +22,16 @@ from cython.cimports.frontswap.core.layout import (
     PAGE_TABLE,
     STATE,
     block_p,
+    bytes_p,
 )
-from cython.cimports.frontswap.core.reclaim import WITHIN, charge, queue_add
+from cython.cimports.frontswap.core.reclaim import WITHIN, charge, queue_run
 from cython.cimports.frontswap.core.split import wants_parts
 from cython.cimports.frontswap.core.spot import spot_holds
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
     MADV_DONTNEED,
-    MADV_POPULATE_WRITE,
     add64,
     addi,
-    errno,
     load32,
     loadi,
     madvise,
@@ -41,7 +40,16 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_bring
+from cython.cimports.frontswap.core.uffd import uffd_bring
+from cython.cimports.frontswap.core.whole import (
+    fresh_give,
+    fresh_gone,
+    fresh_take,
+    huge_disown,
+    huge_mark,
+    huge_own,
+)
+from cython.cimports.libc.string import memset
 
 
 def touch_huge(pg, spot, ctx):
@@ -56,13 +64,14 @@ def touch_huge(pg, spot, ctx):
     first: uint32_t = spot.page - spot.index + index
     i: uint32_t
     word: uint32_t = DIRTY
+    data: bytes_p
     error: cython.int
     if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2:
         return False
     # The array may be another one by now, so that of its pages only some are in the table: all this is a guess.
     if first + n + 2 > pg.max_pages:
         return False
-    if not suits(pg, block, index + n) or not walks_along(pg, block, first, index, n):
+    if block.loose or not suits(pg, block, index + n) or not walks_along(pg, block, first, index, n):
         return False
     for i in range(n):
         if load32(cython.address(pg.pages[first + i].state)) != NONE:
@@ -72,23 +81,30 @@ def touch_huge(pg, spot, ctx):
         return False
     if ctx[0] == cython.NULL:
         ctx[0] = context_take(pg)
-    if madvise(ctx[0].fresh, PAGE_TABLE, MADV_POPULATE_WRITE) != 0 or not own(pg, spot, first, index, n):
-        give_up(pg, ctx[0])
+    data = fresh_take(pg, ctx[0])
+    if data == cython.NULL:
+        uncharge(pg, PAGE_TABLE)
+        return False
+    if data != ctx[0].fresh:
+        memset(data, 0, PAGE_TABLE)
+    if not own(pg, spot, first, index, n):
+        give_up(pg, ctx[0], data)
         return False
     # The fault has made a page table, which must go: the kernel splits a huge page for it. (From 6.14 on this frees it;
     # before, all this is as fast as page by page.)
     madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
-    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
+    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, data), PAGE_TABLE)
     if error == EINVAL:
-        huge_disown(pg, first, n, 0, NONE)
-        give_up(pg, ctx[0])
+        huge_disown(pg, first, n, 0, NONE, cython.NULL)
+        give_up(pg, ctx[0], data)
         addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
         return False
     if error:
         # It was split, and one of its small pages is busy. Others may have written to those that are in their places.
-        drop(ctx[0])
+        fresh_give(pg, ctx[0], data, False)
         word |= HOLES
     else:
+        fresh_gone(pg, ctx[0], data)
         storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
         huge_mark(pg, spot.chunk)
     add64(cython.address(pg.resident), PAGE_TABLE)
@@ -97,18 +113,17 @@ def touch_huge(pg, spot, ctx):
         pg.pages[first + i].where = 0
         pg.pages[first + i].block = spot.number
         store32(cython.address(pg.pages[first + i].state), word)
-        queue_add(pg, first + i)
+    queue_run(pg, first, n)
     return True
 
 
 def suits(pg, block, end):
     """True if an array has `end` pages at least, and nothing else is known of it than which are there: no marks,
-    nothing to be paid for piece by piece, nobody who records, and pages that leave whole.
+    nobody who records, and pages that leave whole. (Untouched pages that are not LOOSE are all paid for, too.)
     """
     return (
         end <= load32(cython.address(block.pages))
         and pg.trace == cython.NULL
-        and not block.loose
         and not block.reserved
         and not block.marked
         and block.foreign == 0
@@ -137,21 +152,19 @@ def own(pg, spot, first, index, n):
     All first, and then the look whether the array lives: who frees it may have gone by some of them before they were
     owned.
     """
-    if not huge_own(pg, first, n, 0, NONE):
+    if not huge_own(pg, first, n, 0, NONE, cython.NULL):
         return False
-    if spot_holds(pg, spot) and suits(pg, cython.address(pg.blocks[spot.number]), index + n):
+    if (
+        spot_holds(pg, spot)
+        and not pg.blocks[spot.number].loose
+        and suits(pg, cython.address(pg.blocks[spot.number]), index + n)
+    ):
         return True
-    huge_disown(pg, first, n, 0, NONE)
+    huge_disown(pg, first, n, 0, NONE, cython.NULL)
     return False
 
 
-def drop(ctx):
-    """What was to be the huge page, or is left of it, goes back."""
-    if madvise(ctx.fresh, PAGE_TABLE, MADV_DONTNEED) != 0:
-        die("MADV_DONTNEED", errno)
-
-
-def give_up(pg, ctx):
+def give_up(pg, ctx, data):
     """There will be none: what was paid for it goes back, too."""
-    drop(ctx)
+    fresh_give(pg, ctx, data, True)
     uncharge(pg, PAGE_TABLE)

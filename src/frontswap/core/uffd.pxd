@@ -5,6 +5,7 @@ cdef int uffd_fill(int fd, uint64_t to, const void *data, uint64_t size) noexcep
 cdef int uffd_protect(int fd, uint64_t address, uint64_t size, bint on) noexcept nogil
 cdef int uffd_move(int fd, uint64_t to, uint64_t address, uint64_t size) noexcept nogil
 cdef int uffd_bring(int fd, uint64_t to, uint64_t address, uint64_t size) noexcept nogil
+cdef int uffd_finish(int fd, uint64_t to, uint64_t address, uint64_t size) noexcept nogil
 cdef int move_on(int fd, uint64_t to, uint64_t address, uint64_t size, uint64_t *done) noexcept nogil
 cdef int uffd_poison(int fd, uint64_t address, uint64_t size) noexcept nogil
 cdef void uffd_wake(int fd, uint64_t address, uint64_t size) noexcept nogil

@@ -5,6 +5,7 @@ Source: Documentation/admin-guide/mm/userfaultfd.rst and mm/userfaultfd.c. All r
 
 import cython
 from cython.cimports.frontswap.core.keeper import guarded_ioctl
+from cython.cimports.frontswap.core.layout import const_bytes_p
 from cython.cimports.frontswap.core.uapi import (
     EAGAIN,
     EBADF,
@@ -195,6 +196,37 @@ def uffd_bring(fd, to, address, size):
     """
     done: uint64_t
     return move_on(fd, to, address, size, cython.address(done))
+
+
+def uffd_finish(fd, to, address, size):
+    """uffd_bring() has brought a part: bring the rest, and what is busy as a copy. 0 or an errno; ENOMEM: do it again.
+
+    Of each small page either this or that is there. (What is not there any more could not be copied: it is registered.)
+    """
+    m: uffdio_move
+    done: uint64_t = 0
+    turn: cython.int = 0
+    error: cython.int
+    while done < size:
+        m.dst = to + done
+        m.src = address + done
+        m.len = 4096
+        m.mode = 0
+        m.move = 0
+        if guarded_ioctl(fd, UFFDIO_MOVE, cython.address(m)) == 0 or errno == EEXIST or errno == ENOENT:
+            done += 4096
+            turn = 0
+            continue
+        if errno != EAGAIN or turn > 2000:
+            error = uffd_copy(fd, to + done, cython.cast(const_bytes_p, address + done), 4096, False)
+            if error and error != EEXIST:
+                return error
+            done += 4096
+            turn = 0
+            continue
+        backoff(turn)
+        turn += 1
+    return 0
 
 
 def uffd_move(fd, to, address, size):

@@ -62,7 +62,8 @@ class Statistics:
     recompressed_saved_bytes: int  #: by how much they became smaller
     evicted_clean: int  #: pages evicted without compression: their record was still good
     evicted_dirty: int  #: pages evicted through the hooks
-    evicted_huge: int  #: huge pages that left in one piece (each is many of evicted_dirty)
+    evicted_huge: int  #: huge pages that left in one piece (each is many of evicted_dirty, or of evicted_clean)
+    loaded_huge: int  #: huge pages that came back in one piece (each is many of refaults)
     splits: int  #: pages that have been split: their parts, of 4 KiB, come and go alone
     collapses: int  #: and that have become whole again
     direct_reclaims: int  #: faults that had to evict first
