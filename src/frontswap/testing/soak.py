@@ -1,8 +1,9 @@
 """The soak: many threads, racing reclaim, every byte checked. The first wrong one ends it.
 
 ``python -m frontswap.testing.soak`` runs cells of the matrix {SIGBUS, handler thread} x {MOVE,
-write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB, split: 64 KiB, split and made whole at every turn}, and
-those of SIGSEGV under a filter that forbids userfaultfd, as a container's does. Each is a process of its own: 8 threads
+write-protect} x {root, ordinary user} x {4 KiB, 64 KiB, 2 MiB, split: 64 KiB, split and made whole at every turn; with
+MOVE huge: 64 KiB, under a limit that has huge pages, and one thread more that walks along}, and those of SIGSEGV under
+a filter that forbids userfaultfd, as a container's does. Each is a process of its own: 8 threads
 on arrays of 4 times the limit; six hammer one shared array, two allocate, fill, advise, check and free arrays of their
 own; one takes backends out from behind them and puts others there; one lowers and raises the limit; one forks
 (``forks``). Exit status 1 after any wrong byte, hang or death, also of a forked process.
@@ -40,7 +41,7 @@ FAULTS = ("sigbus", "thread")
 EVICTS = ("move", "wp")
 FORBIDDEN = ("sigsegv", "wp")  #: userfaultfd is
 USERS = ("root", "user")
-PAGES = ("4K", "64K", "2M", "split")
+PAGES = ("4K", "64K", "2M", "split", "huge")
 HAMMERS = 6
 CHURNERS = 2
 RAISED = 1.25  #: times the limit, now and then
@@ -99,7 +100,11 @@ def all_cells() -> list[Cell]:
     """The whole matrix."""
     ways = [*itertools.product(FAULTS, EVICTS), FORBIDDEN]
     cells = [Cell(*way, user, page) for way, user, page in itertools.product(ways, USERS, PAGES)]
-    return [cell for cell in cells if not (cell.forbidden and cell.page == "split")]
+    return [
+        cell
+        for cell in cells
+        if not (cell.forbidden and cell.page == "split") and not (cell.page == "huge" and cell.evict != "move")
+    ]
 
 
 # --- inside a cell -------------------------------------------------------------------------------
@@ -143,6 +148,14 @@ class Shared:
         if found["granule"] >= 0:
             self.problems.append(f"WRONG BYTES in thread {thread}: {found}")
             self.stop.value = 1
+
+    def walk(self) -> None:
+        """Walk along, and look at what the hammers leave alone."""
+        while not self.stop.value:
+            bad = hammer.check(self.array.ctypes.data, self.granules, self.salt)
+            if bad >= 0:
+                self.problems.append(f"WRONG BYTES for who walks along, in granule {bad}")
+                self.stop.value = 1
 
     def fork(self, memory: Memory, seed: int, patience: float) -> None:
         """Fork until the end."""
@@ -227,7 +240,7 @@ def change_limit(memory: Memory, shared: Shared, limit: int, page: int, seed: in
 def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float = 1) -> dict[str, Any]:
     """Run one cell in this process (which has the cell's user and environment already)."""
     faulthandler.dump_traceback_later((seconds * 4 + 120) * patience, exit=True)
-    page = "auto" if cell.page == "split" else cell.page
+    page = {"split": "auto", "huge": "64K"}.get(cell.page, cell.page)
     memory = Memory(limit, page=page)
     shared = Shared(memory, limit // 8 * 28, page, seed)
     most = 0
@@ -236,6 +249,8 @@ def run_cell(cell: Cell, seconds: float, seed: int, limit: int, patience: float 
     work.append((change_backends, memory, shared, seed * 100 + 99))
     largest = parse_size("64K" if page == "auto" else page, "page")
     work.append((change_limit, memory, shared, limit, largest, seed * 100 + 97))
+    if cell.page == "huge":
+        work.append((shared.walk,))
     work.append((shared.fork, memory, seed * 100 + 98, patience))
     threads = [threading.Thread(target=shared.watch, args=one) for one in work]
     for thread in threads:
@@ -318,7 +333,7 @@ def start_cell(cell: Cell, seconds: float, seed: int, patience: float = 1) -> tu
         f"{cell}: seed {seed}: {found['operations']:,} operations, {found['processes']:,} children, "
         f"{found['limits']:,} limits, {counts['faults']:,} faults, "
         f"{counts['evicted_dirty']:,} + {counts['evicted_clean']:,} evictions, {counts['slot_loads']:,} from disk, "
-        f"{counts['recompressed_pages']:,} recompressed, "
+        f"{counts['recompressed_pages']:,} recompressed, {counts['loaded_huge']:,} huge pages back, "
         f"{counts['splits']:,} split, {counts['collapses']:,} whole again, "
         f"at most {format_size(found['most'])} of {format_size(found['limit'])}"
     )
@@ -343,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 20)
     if options.cell:
         cell = Cell(*options.cell.split("-"))
-        limit = 256 << 20 if cell.page == "2M" else 64 << 20
+        limit = 256 << 20 if cell.page in ("2M", "huge") else 64 << 20
         if cell.user == "user" and os.geteuid() == 0:
             become_ordinary_user()
         if cell.forbidden:
