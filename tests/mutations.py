@@ -51,7 +51,7 @@ MUTATIONS = [
     # 4: a load keeps the copy, an exclusive one takes it
     Mutation(4, f"{CORE}/areapages.py", "if held and loadi(cython.address(pg.exclusive)):", "if held:", "rule_4"),
     Mutation(4, f"{CORE}/areapages.py", "state[0] = OUT | SLOT if (state[0] & SLOT) != 0 else GONE", "state[0] = OUT | SLOT if (state[0] & SLOT) != 0 else NONE", "rule_4"),
-    Mutation(4, f"{CORE}/pager.py", "if not write and not ctx.from_slot and loadi(cython.address(pg.exclusive)):", "if False:", "rule_4"),
+    Mutation(4, f"{CORE}/bring.py", "    return not ctx.from_slot and loadi(cython.address(pg.exclusive)) != 0", "    return False", "rule_4"),
     # 5: a load that fails is loud
     Mutation(5, f"{CORE}/frontswap.py", "        if pg.areas == cython.NULL or (state & SLOT) == 0:\n            return error", "        if pg.areas == cython.NULL:\n            return error", "rule_5"),
     Mutation(5, f"{CORE}/areapages.py", "        page_poison(pg, page)\n        return -1", "        store32(cython.address(pg.pages[page].state), NONE)\n        return -1", "rule_5"),
@@ -83,9 +83,9 @@ MUTATIONS = [
     Mutation(12, f"{CORE}/registration.py", "DIRTY if whole and pg.side != SIDE_PROTECTION else DIRTY | HOLES", "DIRTY", "holes", REGISTRATION),
     Mutation(12, f"{CORE}/whole.py", "        if first + i == owned:\n            continue\n        state =", "        if first + i == owned:\n            return False\n        state =", "one_piece", REGISTRATION),
     # pages that come back a huge page at a time
-    Mutation(0, f"{CORE}/bring.py", "            if now[0] != sums[2 * i] or now[1] != sums[2 * i + 1]:", "            if False:", "in_the_moment", BRING),
+    Mutation(0, f"{CORE}/evict.py", "        if sum[0] != pg.sums[2 * (first + i)] or sum[1] != pg.sums[2 * (first + i) + 1]:", "        if False:", "in_the_moment", BRING),
+    Mutation(0, f"{CORE}/evict.py", "    if (state[0] & UNSURE) != 0:\n        if region", "    if False:\n        if region", "in_the_moment or device", BRING),
     Mutation(0, f"{CORE}/bring.py", "        if keeps and region_keep(pg, address, PAGE_TABLE) != 0:", "        if False:", "who_writes_along", BRING),
-    Mutation(0, f"{CORE}/fork.py", "    frames_trim(pg, 0)  # what", "    # what", "child_and_its_parent", BRING),
     # recompression: nobody's newer bytes, and no damage, are overwritten
     Mutation(0, f"{CORE}/packing.py", "        p.where != one.where\n        or p.check != one.check\n        or pg.segments[segment_of(one.where)].serial != one.serial\n        or record_on_disk(pg, one.where)\n", "        p.where != one.where\n", "same_place or to_the_disk", RECOMPRESS),
     Mutation(0, f"{CORE}/packing.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n", "        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ __all__ = ["huge"]  # a fixture
 
 WORDS = 65536 // 8  # of a page
 SIZE = 320 * MiB
+PREAD64 = 17
 
 pytestmark = pytest.mark.skipif(huge_from() == 0, reason="no transparent huge pages here")
 
@@ -41,7 +43,8 @@ def test_who_reads_along_gets_huge_pages_back(huge: Mode, new_memory: NewMemory,
     found = quiet(memory)
     assert found.loaded_huge - before.loaded_huge > 1.5 * SIZE // CHUNK
     assert found.faults - before.faults < 2 * SIZE // CHUNK, "one a chunk at most"
-    assert found.succ_stores == before.succ_stores, "who only reads keeps the records"
+    # (Those that are better off in the pool come from the disk without.)
+    assert found.succ_stores - before.succ_stores < SIZE // 65536 // 8, "who only reads keeps the records"
     assert found.evicted_clean > found.readaheads // 2
     assert found.used_bytes <= found.limit_bytes
     assert found.overshoots == 0
@@ -92,11 +95,11 @@ def test_two_from_both_ends(huge: Mode, new_memory: NewMemory) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_writes_in_the_moment_before_the_protection(huge: Mode, new_memory: NewMemory, seed: int) -> None:
     """Others write to chunks that are just coming back, for who reads along. A write between UFFDIO_MOVE and the
-    protection is one in some hundred; the page has its old record then, and must not keep it.
+    protection is one in some hundred; the page has its old record then, which is no good any more.
     """
     memory = new_memory(LIMIT)
     data = walk(SIZE // 8).reshape(-1, WORDS)
-    array = memory.empty(data.shape)
+    array = memory.empty(data.shape, page=65536)
     array[:] = data
     position, stop = [0], threading.Event()
     written: dict[tuple[int, int], int] = {}
@@ -125,7 +128,56 @@ def test_writes_in_the_moment_before_the_protection(huge: Mode, new_memory: NewM
     for (row, word), value in written.items():
         data[row, word] = value
     same(array, data)
-    assert memory.statistics().loaded_huge > 8 * SIZE // CHUNK
+    assert memory.statistics().loaded_huge > 2 * SIZE // CHUNK
+
+
+@pytest.mark.slow
+def test_a_device_writes_since_before_the_protection(huge: Mode, new_memory: NewMemory, tmp_path: Path) -> None:
+    """A read with O_DIRECT, by a raw system call, pins a page in that moment and fills it later."""
+    blocks = np.arange(1024 * 512, dtype="u8").reshape(1024, 512) * 1000003 | 1 << 62
+    name = tmp_path / "blocks"
+    blocks.tofile(name)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        pytest.skip(f"no O_DIRECT on {tmp_path}: {error}")
+    call = ctypes.CDLL(None).syscall
+    memory = new_memory(LIMIT)
+    data = np.arange(SIZE // 8, dtype="u8").reshape(-1, 512)
+    array = memory.empty(data.shape, "u8", page=65536)
+    array[:] = data
+    position, stop = [0], threading.Event()
+    read = 0
+
+    def device() -> None:
+        nonlocal read
+        rng = np.random.default_rng(9)
+        last = -1
+        while not stop.is_set():
+            chunk = (position[0] // 512 + 1) % (SIZE // CHUNK)
+            if chunk == last:
+                continue
+            row, block = chunk * 512 + int(rng.integers(512)), int(rng.integers(len(blocks)))
+            to = ctypes.c_void_p(array.ctypes.data + row * 4096)
+            if call(PREAD64, fd, to, ctypes.c_long(4096), ctypes.c_long(block * 4096)) == 4096:
+                data[row] = blocks[block]
+                read += 1
+                last = chunk
+
+    reader = threading.Thread(target=device)
+    reader.start()
+    try:
+        for _ in range(10):
+            for row in range(0, len(array), 16):
+                position[0] = row
+                array[row : row + 16].sum()
+    finally:
+        stop.set()
+        reader.join()
+        os.close(fd)
+    same(array, data)
+    print(f"{read} reads")
+    assert memory.statistics().used_bytes <= memory.limit
 
 
 @pytest.mark.slow

@@ -14,6 +14,5 @@ cdef bint is_short(pager_t *pg) noexcept nogil
 cdef bint is_chunk(pager_t *pg, uint32_t number, uint32_t first, uint32_t n) noexcept nogil
 cdef bint arrive(
     pager_t *pg, context_t *ctx, uint32_t first, uint32_t n, uint32_t *words, uint8_t *data, bint write) noexcept nogil
-cdef void allow(pager_t *pg, uint64_t address) noexcept nogil
 cdef void complete(pager_t *pg, context_t *ctx, uint64_t address, uint8_t *data) noexcept nogil
 cdef bint is_dirty(pager_t *pg, uint32_t page) noexcept nogil

@@ -4,16 +4,17 @@ Page by page each 4 KiB is allocated, charged, listed and copied by the kernel, 
 what a scan costs. Who has walked along for a while gets all pages of a chunk, decompressed into one huge page, with
 one UFFDIO_MOVE; they leave with another one (evict.py), and its memory is that of the next one (whole.py).
 
-A page that keeps its record must be write-protected before anybody writes to it, or the record is dropped into the
-page's place with old bytes. UFFDIO_COPY does both at once, UFFDIO_MOVE cannot: in the moment between it and the
-protection others may write. So the page is summed before and after; if one differs, all of the chunk is DIRTY, and its
-records go.
+A page that keeps its record must be write-protected before anybody writes to it. UFFDIO_COPY does both at once,
+UFFDIO_MOVE cannot: in the moment between it and the protection others may write, or have the kernel pin the page for a
+device that writes later. So such a page is UNSURE. It is summed before it comes, and when it leaves, in a frame where
+nobody writes to it: only if the sums are equal its record is good. (Summed as soon as it is protected, what a device
+brings after that is lost.) What a device still uses, and what leaves alone, is DIRTY, and is stored.
 """
 
 import cython
 from cython.cimports.frontswap.core.balance import FROM_NOWHERE, balance_note, pool_has_room
 from cython.cimports.frontswap.core.contexts import context_take
-from cython.cimports.frontswap.core.evict import out_word, uncharge
+from cython.cimports.frontswap.core.evict import dirty_word, out_word, uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
 from cython.cimports.frontswap.core.layout import (
     C_LOADED_HUGE,
@@ -32,6 +33,7 @@ from cython.cimports.frontswap.core.layout import (
     RECORD_LOG,
     REF,
     STATE,
+    UNSURE,
     WHOLE_PAGES,
     block_p,
     bytes_p,
@@ -64,6 +66,7 @@ from cython.cimports.frontswap.core.uapi import (
     madvise,
     store32,
     storei,
+    uint8_t,
     uint32_t,
     uint64_t,
 )
@@ -77,6 +80,8 @@ from cython.cimports.frontswap.core.whole import (
     huge_mark,
     huge_own,
 )
+
+REWRITTEN = cython.declare(uint8_t, 8)
 
 # --- one page ------------------------------------------------------------------------------------
 
@@ -135,6 +140,9 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
 
     `ahead`: nobody has asked yet; else page `index` has been asked for, at byte `at` of its array. The caller owns no
     page. Errors are left to who brings the page in by itself.
+
+    Where a huge page has been written to after it came, the next ones come as if they had been: so they need neither
+    sums nor protection. Every ninth one does not, and shows whether it goes on.
     """
     words: uint32_t[64]
     block: block_p
@@ -142,6 +150,7 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
     n: uint32_t
     i: uint32_t
     first: uint32_t
+    expected: uint8_t
     data: bytes_p
     if page >= pg.max_pages:
         return False
@@ -151,11 +160,11 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
         return False
     block = cython.address(pg.blocks[number])
     n = whole_pages(pg, block)
-    if n == 0 or page < block.first:
+    first = load32(cython.address(block.first))  # once: as in spot_find()
+    if n == 0 or page < first:
         return False
-    i = (page - block.first) & (n - 1)  # an array begins with a chunk
-    first = page - i
-    if first + n > pg.max_pages:
+    first = page - ((page - first) & (n - 1))  # an array begins with a chunk
+    if cython.cast(uint64_t, first) + n > pg.max_pages:
         return False
     for i in range(n):
         if (load32(cython.address(pg.pages[first + i].state)) & STATE) != OUT:
@@ -174,6 +183,10 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
         huge_disown(pg, first, n, 0, OUT, words)
         uncharge(pg, PAGE_TABLE)
         return False
+    expected = block.rewritten
+    if expected and not write:
+        block.rewritten = expected - 1
+        write = True
     if not ahead:
         # Others bring in what is wanted next meanwhile.
         stream_note(pg, block, index, at, n, True)
@@ -191,16 +204,16 @@ def is_short(pg):
     frame, and takes less time for that than the kernel for another one. (Nobody owns the page: a hint.)
     """
     page: uint32_t
+    at: uint64_t
     if loadi(cython.address(pg.frames_kept)) > 0 or (
         pg.budget - load64(cython.address(pg.used)) >= pg.high + 2 * cython.cast(int64_t, PAGE_TABLE)
     ):
         return False
     page = queue_next(pg)
-    return (
-        page != 0
-        and (load32(cython.address(pg.pages[page].state)) & STATE) == CLEAN
-        and huge_is(pg, (page_address(pg, page) - pg.base) >> CHUNK_SHIFT)
-    )
+    if page == 0 or (load32(cython.address(pg.pages[page].state)) & STATE) != CLEAN:
+        return False
+    at = page_address(pg, page) - pg.base
+    return at < pg.size and huge_is(pg, at >> CHUNK_SHIFT)
 
 
 def is_chunk(pg, number, first, n):
@@ -223,8 +236,6 @@ def arrive(pg, ctx, first, n, words, data, write):
 
     `words`: what they were; what they are now is stored.
     """
-    sums: uint64_t[128]
-    now: uint64_t[2]
     refs: uint64_t = 0  # a bit for each page
     gone: uint32_t = 0
     size: uint32_t = page_bytes(pg, first)
@@ -242,7 +253,7 @@ def arrive(pg, ctx, first, n, words, data, write):
             refs |= cython.cast(uint64_t, 1) << i
         gone += gives_up(pg, ctx, first + i, words[i], ((refs >> i) & 1) != 0)
         if not write:
-            page_sum(data + i * size, size, cython.address(sums[2 * i]))
+            page_sum(data + i * size, size, cython.address(pg.sums[2 * (first + i)]))
     ctx.into = ctx.plain
     if error:
         fresh_give(pg, ctx, data, True)
@@ -265,20 +276,15 @@ def arrive(pg, ctx, first, n, words, data, write):
         huge_mark(pg, (address - pg.base) >> CHUNK_SHIFT)
         if keeps and region_keep(pg, address, PAGE_TABLE) != 0:
             keeps = False
-            allow(pg, address)
-        i = 0
-        while keeps and i < n:
-            page_sum(cython.cast(bytes_p, address) + i * size, size, now)
-            if now[0] != sums[2 * i] or now[1] != sums[2 * i + 1]:
-                keeps = False  # somebody was quicker
-                allow(pg, address)
-            i += 1
+            error = region_allow(pg, address, PAGE_TABLE, True)
+            if error:
+                die("write protection", error)
     add64(cython.address(pg.resident), PAGE_TABLE)
     add64(cython.address(pg.counters[C_REFAULTS]), n)
     add64(cython.address(pg.counters[C_LOADED_HUGE]), 1)
     for i in range(n):
         if keeps:
-            words[i] = CLEAN | (words[i] & RECORD)
+            words[i] = CLEAN | UNSURE | (words[i] & RECORD)
         else:
             frontswap_invalidate_page(pg, first + i, words[i])
             words[i] = DIRTY
@@ -287,13 +293,6 @@ def arrive(pg, ctx, first, n, words, data, write):
         store32(cython.address(pg.pages[first + i].state), words[i])
     queue_run(pg, first, n)
     return True
-
-
-def allow(pg, address):
-    """Let writers in to a chunk of which no page keeps its record after all."""
-    error: cython.int = region_allow(pg, address, PAGE_TABLE, True)
-    if error:
-        die("write protection", error)
 
 
 def complete(pg, ctx, address, data):
@@ -343,12 +342,10 @@ def write_huge(pg, page, state):
         huge_disown(pg, first, n, page, CLEAN, words)
         return False
     add64(cython.address(pg.counters[C_WRITE_UPGRADES]), n)
+    block.rewritten = REWRITTEN
     for i in range(n):
         frontswap_invalidate_page(pg, first + i, words[i])
-        store32(
-            cython.address(pg.pages[first + i].state),
-            DIRTY | (words[i] & ~cython.cast(uint32_t, STATE | RECORD)),
-        )
+        store32(cython.address(pg.pages[first + i].state), dirty_word(words[i]))
     return True
 
 

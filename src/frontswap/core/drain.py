@@ -6,12 +6,11 @@ one that is out goes to the swap file; shrink brings it back into RAM, if there 
 
 import cython
 from cython.cimports.frontswap.core.contexts import work_enter, work_leave
-from cython.cimports.frontswap.core.evict import evict_clean, uncharge
+from cython.cimports.frontswap.core.evict import dirty_word, evict_clean, uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_evacuate, frontswap_invalidate_page, page_poison
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     CLEAN,
-    DIRTY,
     KIND,
     MAX_STACKS,
     OUT,
@@ -115,7 +114,7 @@ def drain_page(pg, ctx, page, number):
         error = region_allow(pg, page_address(pg, page), page_bytes(pg, page), True)
         if error:
             die("write protection", error)
-        store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
+        store32(cython.address(p.state), dirty_word(state))
         return 1
     if (state & STATE) != OUT:
         frontswap_invalidate_page(pg, page, state)  # poisoned: its copy is of no use to anybody

@@ -7,6 +7,8 @@ cdef int64_t evict_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) 
 cdef int64_t evict_dirty(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t *states, int n) noexcept nogil
 cdef bint fill_holes_of(pager_t *pg, uint32_t page, uint32_t *state) noexcept nogil
 cdef int64_t evict_huge(pager_t *pg, context_t *ctx, uint32_t page, uint32_t low, uint32_t high) noexcept nogil
+cdef uint32_t dirty_word(uint32_t state) noexcept nogil
+cdef bint make_sure(pager_t *pg, uint32_t page, uint32_t *state) noexcept nogil
 cdef int64_t evict_huge_clean(
     pager_t *pg, uint32_t page, uint32_t state, uint32_t low, uint32_t high) noexcept nogil
 

@@ -5,7 +5,7 @@ reclaim.py speaks of.
 """
 
 import cython
-from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_store
+from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_invalidate_page, frontswap_store
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_BUSY_PAGES,
@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     RECORD_NONE,
     SPLIT,
     STATE,
+    UNSURE,
     WHOLE_PAGES,
     block_p,
     bytes_p,
@@ -34,6 +35,7 @@ from cython.cimports.frontswap.core.layout import (
     parts_of,
 )
 from cython.cimports.frontswap.core.region import region_allow, region_close, region_complete, region_fill, region_keep
+from cython.cimports.frontswap.core.sums import page_sum
 from cython.cimports.frontswap.core.uapi import (
     EBUSY,
     ENOMEM,
@@ -57,7 +59,6 @@ from cython.cimports.frontswap.core.uffd import die, uffd_move
 from cython.cimports.frontswap.core.whole import (
     frame_for,
     frame_give,
-    frames_wanted,
     huge_disown,
     huge_own,
     huge_take,
@@ -372,16 +373,21 @@ def evict_huge(pg, ctx, page, low, high):
 
 
 def evict_huge_clean(pg, page, state, low, high):
-    """evict_huge() of an owned CLEAN page, whose word was `state`: all of it leaves, or nothing."""
+    """evict_huge() of an owned CLEAN page, whose word was `state`.
+
+    What has been written to since before it was protected, by the sums of its pages, goes back and is DIRTY.
+    """
     pages: uint32_t[64]
     words: uint32_t[64]
+    sum: uint64_t[2]
     block: block_p = cython.address(pg.blocks[pg.pages[page].block])
     at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
     size: uint64_t = page_bytes(pg, page)
     first: uint32_t
     n: uint32_t = cython.cast(uint32_t, PAGE_TABLE // size)
     i: uint32_t
-    moved: cython.bint = False
+    unsure: uint32_t
+    gone: cython.int = 0
     frame: bytes_p
     if pg.huge_most == 0 or n > WHOLE_PAGES or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
         return 0
@@ -394,18 +400,48 @@ def evict_huge_clean(pg, page, state, low, high):
     ):
         return 0
     words[page - first] = state
-    if frames_wanted(pg):
-        frame = frame_for(pg)
-        if frame != cython.NULL:
-            # (Refused: it is shared with a forked child, say.)
-            moved = uffd_move(pg.fd, cython.cast(uint64_t, frame), at, PAGE_TABLE) == 0
-            frame_give(pg, frame, moved)
+    # If others have come by themselves since, the kernel does not have it in one piece: it may refuse half-way, and what
+    # has moved until then comes back without its protection.
+    unsure = UNSURE
     for i in range(n):
-        pages[i] = first + i
-        words[i] = out_word(pg, words[i] & RECORD)
-    add64(cython.address(pg.counters[C_EVICTED_CLEAN]), n)
+        unsure &= words[i]
+    frame = frame_for(pg) if unsure else cython.cast(bytes_p, cython.NULL)
+    # Refused: it is in use by a device, or shared with a forked child.
+    if frame == cython.NULL or uffd_move(pg.fd, cython.cast(uint64_t, frame), at, PAGE_TABLE) != 0:
+        if frame != cython.NULL:
+            frame_give(pg, frame, False)
+        huge_disown(pg, first, n, page, CLEAN, words)
+        return 0
+    for i in range(n):
+        page_sum(frame + i * size, cython.cast(uint32_t, size), sum)
+        if sum[0] != pg.sums[2 * (first + i)] or sum[1] != pg.sums[2 * (first + i) + 1]:
+            put_back(pg, frame + i * size, page_address(pg, first + i), cython.cast(uint32_t, size))
+            frontswap_invalidate_page(pg, first + i, words[i])
+            store32(cython.address(pg.pages[first + i].state), dirty_word(words[i]))
+            continue
+        pages[gone] = first + i
+        words[gone] = out_word(pg, words[i] & RECORD)
+        gone += 1
+    frame_give(pg, frame, cython.cast(uint32_t, gone) == n)
+    add64(cython.address(pg.counters[C_EVICTED_CLEAN]), gone)
     add64(cython.address(pg.counters[C_EVICTED_HUGE]), 1)
-    return let_go(pg, pages, words, cython.cast(cython.int, n), not moved)
+    return let_go(pg, pages, words, gone, False) if gone else 1
+
+
+def dirty_word(state):
+    """What becomes of the word of a CLEAN page that gives its record up."""
+    return DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD | UNSURE))
+
+
+def make_sure(pg, page, state):
+    """Have an owned page that is UNSURE be DIRTY, for it leaves alone; False: not now, and it is as it was."""
+    if (state[0] & UNSURE) != 0:
+        if region_allow(pg, page_address(pg, page), page_bytes(pg, page), False) != 0:
+            store32(cython.address(pg.pages[page].state), state[0])
+            return False
+        frontswap_invalidate_page(pg, page, state[0])
+        state[0] = dirty_word(state[0])
+    return True
 
 
 def evict_page(pg, ctx, page, low, high):
@@ -432,9 +468,12 @@ def evict_page(pg, ctx, page, low, high):
     size = page_bytes(pg, page)
     if (state & STATE) == CLEAN:
         freed = evict_huge_clean(pg, page, state, low, high)
-        if freed == 0:
-            return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
-        return cython.cast(cython.int, freed // size)
+        if freed:
+            return cython.cast(cython.int, freed // size)
+        if not make_sure(pg, page, cython.address(state)):
+            return 0
+    if (state & STATE) == CLEAN:
+        return evict_clean(pg, cython.address(page), cython.address(state), 1) > 0
     if not fill_holes_of(pg, page, cython.address(state)):
         return 0
     freed = evict_huge(pg, ctx, page, low, high)

@@ -154,7 +154,7 @@ def prepare_one(pg):
     if not pg.inheriting:
         return
     inherit(pg, MADV_DOFORK)
-    frames_trim(pg, 0)  # what is shared with a child could not be moved
+    frames_trim(pg, 0)  # written to by one, what is shared with the other comes apart
     if pg.side == SIDE_PROTECTION and loadi(cython.address(pg.registered)):
         # The child needs one of its own, and could not say that it has none.
         fd = region_open(pg)

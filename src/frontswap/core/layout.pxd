@@ -22,6 +22,8 @@
 #                       was registered can be so; the next fault or eviction fills them. Pinned ones never are
 #   bit  9      UNTOLD  in no page's word: of one that is handed to the hooks. The pool's policy is not told of what
 #                       happens, the caller has done so
+#   bit  10     UNSURE  of a CLEAN page that came in a huge page: it may have been written to, or be in use by a device, since
+#               before it was protected (bring.py). Its frame and `sums` say so when it leaves
 #   bits 16-31  resident: number of pins; OUT: the reclaim epoch in which it left
 #
 # * Whoever changes a page first swaps its word to BUSY, and decides by the word it replaced, not by
@@ -67,6 +69,7 @@ cdef enum:
     SLOT = 32
     HOLES = 256
     UNTOLD = 512
+    UNSURE = 1024
     RECORD_NONE = 0
     RECORD_SAME = 64
     RECORD_LOG = 128
@@ -276,6 +279,7 @@ ctypedef struct block_t:      # an array
     uint8_t follows           # its pages are as large as its size wants, nobody has said how large
     uint8_t small             # its pages leave in parts: see split.py. This and what follows is a hint, written racily
     uint8_t turns             # how often it has gone back to whole pages
+    uint8_t rewritten         # so many more huge pages come back as if they were written to: bring.py
     int32_t alone             # faults that were alone, less those that were not
     uint32_t parts            # the block of its parts, 0: it has none. That one has no life of its own: `live` is 0
     uint32_t whole            # of a block of parts: the array's block
@@ -560,6 +564,7 @@ cdef struct pager_t:
     uint8_t *frames           # registered: MOVE brings huge pages here that leave
     int32_t frame_state[MAX_FRAMES]
     int32_t frames_kept       # of them that are FULL
+    uint64_t *sums            # two for each page: of one that is UNSURE, as it was loaded
     page_t *pages
     uint32_t max_pages
     block_t *blocks

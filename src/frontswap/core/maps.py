@@ -39,6 +39,7 @@ from cython.cimports.frontswap.core.layout import (
     SIDE_PROTECTION,
     SPLIT,
     STATE,
+    UNSURE,
     block_p,
     first_part,
     page_p,
@@ -359,6 +360,7 @@ def has_zeros(pg, page):
     if (
         ((state & STATE) == CLEAN or (state & STATE) == OUT)
         and (state & KIND) == RECORD_SAME
+        and (state & UNSURE) == 0
         and cas32(cython.address(p.state), state, BUSY)
     ):
         found = p.where == 0

@@ -14,7 +14,7 @@ from cython.cimports.frontswap.core.bring import (
     write_huge,
 )
 from cython.cimports.frontswap.core.contexts import context_give, context_take
-from cython.cimports.frontswap.core.evict import uncharge
+from cython.cimports.frontswap.core.evict import dirty_word, uncharge
 from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -262,7 +262,7 @@ def fault(pg, spot, write, ctx):
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
         if pg.trace != cython.NULL:
             trace_page(pg, spot)
-        store32(cython.address(p.state), DIRTY | (state & ~cython.cast(uint32_t, STATE | RECORD)))
+        store32(cython.address(p.state), dirty_word(state))
         result = RESOLVED
         break
     if charged:

@@ -219,6 +219,7 @@ class Plane(Hooks):
         pg.base = cython.cast(uint64_t, self.map(pg.size + largest))
         pg.chunks = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) * 4))
         pg.huge = cython.cast(cython.pointer(uint32_t), self.map((pg.size >> CHUNK_SHIFT) // 8 + 4))
+        pg.sums = cython.cast(cython.pointer(uint64_t), self.map(cython.cast(uint64_t, pg.max_pages) * 16))
         pg.gone = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         pg.fixed = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))
         pg.opened = cython.cast(cython.pointer(uint32_t), self.map(arena_pages // 8 + 4))

@@ -18,6 +18,7 @@ from cython.cimports.frontswap.core.evict import (
     evict_huge,
     evict_huge_clean,
     fill_holes_of,
+    make_sure,
 )
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
@@ -193,9 +194,13 @@ def reclaim_some(pg, ctx, want, passed):
                 state = DIRTY
             if (state & STATE) == CLEAN:
                 huge = evict_huge_clean(pg, page, state, 0, QUEUE_END)
-                if huge:
+                if huge or not make_sure(pg, page, cython.address(state)):
                     freed += huge
+                    if (load32(cython.address(p.state)) & STATE) in (CLEAN, DIRTY):
+                        popped[stays] = page
+                        stays += 1
                     continue
+            if (state & STATE) == CLEAN:
                 huge = evict_parts(pg, ctx, page, state)
                 if huge >= 0:
                     freed += huge

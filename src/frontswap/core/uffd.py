@@ -195,7 +195,8 @@ def uffd_bring(fd, to, address, size):
     way back. 0; EINVAL: nothing has gone, and it never will; another errno: a part has, or nothing.
     """
     done: uint64_t
-    return move_on(fd, to, address, size, cython.address(done))
+    error: cython.int = move_on(fd, to, address, size, cython.address(done))
+    return EBUSY if error == EINVAL and done else error
 
 
 def uffd_finish(fd, to, address, size):

@@ -10,7 +10,6 @@ cdef bint huge_is(pager_t *pg, uint64_t chunk) noexcept nogil
 cdef bint huge_take(pager_t *pg, uint64_t chunk) noexcept nogil
 cdef uint8_t *frame_for(pager_t *pg) noexcept nogil
 cdef void frame_give(pager_t *pg, uint8_t *frame, bint whole) noexcept nogil
-cdef bint frames_wanted(pager_t *pg) noexcept nogil
 cdef void frames_trim(pager_t *pg, int most) noexcept nogil
 cdef uint8_t *fresh_take(pager_t *pg, context_t *ctx) noexcept nogil
 cdef void fresh_gone(pager_t *pg, context_t *ctx, uint8_t *data) noexcept nogil

@@ -153,11 +153,6 @@ def frame_give(pg, frame, whole):
     frame_gone(pg, frame)
 
 
-def frames_wanted(pg):
-    """True if one more that is FULL would be kept, as it seems."""
-    return loadi(cython.address(pg.frames_kept)) < pg.huge_most
-
-
 def frames_trim(pg, most):
     """Give the memory of all but `most` FULL frames back."""
     frame: bytes_p
@@ -179,7 +174,10 @@ def fresh_take(pg, ctx):
     frame: bytes_p = frame_take(pg, FRAME_FULL)
     if frame != cython.NULL:
         return frame
-    return ctx.fresh if madvise(ctx.fresh, PAGE_TABLE, MADV_POPULATE_WRITE) == 0 else cython.cast(bytes_p, cython.NULL)
+    if madvise(ctx.fresh, PAGE_TABLE, MADV_POPULATE_WRITE) == 0:
+        return ctx.fresh
+    drop(ctx.fresh)  # a part of it may be there
+    return cython.NULL
 
 
 def fresh_gone(pg, ctx, data):
