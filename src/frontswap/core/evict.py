@@ -400,8 +400,8 @@ def evict_huge_clean(pg, page, state, low, high):
     ):
         return 0
     words[page - first] = state
-    # If others have come by themselves since, the kernel does not have it in one piece: it may refuse half-way, and what
-    # has moved until then comes back without its protection.
+    # If others have come by themselves since, the kernel does not have it in one piece: it may refuse half-way, and
+    # what has moved until then comes back without its protection.
     unsure = UNSURE
     for i in range(n):
         unsure &= words[i]
