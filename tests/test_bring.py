@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ __all__ = ["huge"]  # a fixture
 
 WORDS = 65536 // 8  # of a page
 SIZE = 320 * MiB
-PREAD64 = 17
+PREAD64, VMSPLICE = 17, 278
 
 pytestmark = pytest.mark.skipif(huge_from() == 0, reason="no transparent huge pages here")
 
@@ -180,6 +181,30 @@ def test_a_device_writes_since_before_the_protection(huge: Mode, new_memory: New
     assert memory.statistics().used_bytes <= memory.limit
 
 
+def test_a_pipe_keeps_what_it_was_given(huge: Mode, new_memory: NewMemory) -> None:
+    """What has left is the kernel's: a pipe has references to it (vmsplice(2), by its raw call) that are no pins."""
+    memory = new_memory(LIMIT)
+    data = np.arange(SIZE // 8, dtype="u8")
+    array = memory.empty(SIZE // 8, "u8")
+    array[:] = data
+    call = ctypes.CDLL(None).syscall
+    for chunk in (20, 70, 120):
+        array[: (chunk + 1) * CHUNK // 8].sum()
+        read, write = os.pipe()
+        try:
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, MiB)
+            at = array.ctypes.data + chunk * CHUNK
+            given = call(VMSPLICE, write, (ctypes.c_size_t * 2)(at, MiB), ctypes.c_size_t(1), 0)
+            assert given > 0
+            array.sum()  # it leaves, and others come
+            found = np.frombuffer(os.read(read, given), "u8")
+            same(found, data[chunk * CHUNK // 8 :][: len(found)])
+        finally:
+            os.close(read)
+            os.close(write)
+    assert memory.statistics().loaded_huge > SIZE // CHUNK
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [LIMIT, "400M"])
 def test_hammered_while_others_read_along(huge: Mode, new_memory: NewMemory, limit: str) -> None:
@@ -198,7 +223,7 @@ def test_hammered_while_others_read_along(huge: Mode, new_memory: NewMemory, lim
 
 
 def test_a_child_and_its_parent_go_on(huge: Mode, new_memory: NewMemory) -> None:
-    """Frames are nobody's but one process's, and what is clean here is protected there, too."""
+    """What is clean here is protected there, too, and what is shared can leave on both sides."""
     memory = new_memory(LIMIT)
     data = walk(SIZE // 8)
     array = memory.empty(SIZE // 8)
@@ -222,7 +247,7 @@ def test_a_child_and_its_parent_go_on(huge: Mode, new_memory: NewMemory) -> None
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_lower_limit_gives_frames_back(huge: Mode, new_memory: NewMemory) -> None:
+def test_below_a_limit_there_are_none(huge: Mode, new_memory: NewMemory) -> None:
     memory = new_memory(LIMIT)
     data = walk(SIZE // 8)
     array = memory.empty(SIZE // 8)
@@ -329,7 +354,7 @@ def rss() -> int:
 
 
 def test_nothing_is_kept_of_what_has_gone(huge: Mode, new_memory: NewMemory) -> None:
-    """RSS is what the limit says, with frames and all."""
+    """RSS is what the limit says."""
     memory = new_memory(LIMIT)
     data = walk(SIZE // 8)
     before = rss()

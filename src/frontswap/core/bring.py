@@ -2,7 +2,7 @@
 
 Page by page each 4 KiB is allocated, charged, listed and copied by the kernel, and freed again when it leaves: half of
 what a scan costs. Who has walked along for a while gets all pages of a chunk, decompressed into one huge page, with
-one UFFDIO_MOVE; they leave with another one (evict.py), and its memory is that of the next one (whole.py).
+one UFFDIO_MOVE; they leave with another one (evict.py).
 
 A page that keeps its record must be write-protected before anybody writes to it. UFFDIO_COPY does both at once,
 UFFDIO_MOVE cannot: in the moment between it and the protection others may write, or have the kernel pin the page for a
@@ -36,19 +36,10 @@ from cython.cimports.frontswap.core.layout import (
     UNSURE,
     WHOLE_PAGES,
     block_p,
-    bytes_p,
     page_address,
     page_bytes,
 )
-from cython.cimports.frontswap.core.reclaim import (
-    BRIEF,
-    WITHIN,
-    charge,
-    queue_next,
-    queue_run,
-    reclaim_batch,
-    wait_for_memory,
-)
+from cython.cimports.frontswap.core.reclaim import BRIEF, WITHIN, charge, queue_run, wait_for_memory
 from cython.cimports.frontswap.core.region import region_allow, region_keep
 from cython.cimports.frontswap.core.segments import record_on_disk
 from cython.cimports.frontswap.core.streams import is_walked, stream_note
@@ -61,7 +52,6 @@ from cython.cimports.frontswap.core.uapi import (
     add64,
     addi,
     load32,
-    load64,
     loadi,
     madvise,
     store32,
@@ -71,15 +61,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_bring, uffd_finish
-from cython.cimports.frontswap.core.whole import (
-    fresh_give,
-    fresh_gone,
-    fresh_take,
-    huge_disown,
-    huge_is,
-    huge_mark,
-    huge_own,
-)
+from cython.cimports.frontswap.core.whole import drop, fresh_take, huge_disown, huge_is, huge_mark, huge_own
 
 REWRITTEN = cython.declare(uint8_t, 8)
 
@@ -151,7 +133,6 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
     i: uint32_t
     first: uint32_t
     expected: uint8_t
-    data: bytes_p
     if page >= pg.max_pages:
         return False
     # A hint, until its pages are owned.
@@ -171,8 +152,6 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
             return False
     if ctx[0] == cython.NULL:
         ctx[0] = context_take(pg)
-    if is_short(pg):
-        reclaim_batch(pg, ctx[0], PAGE_TABLE)
     if charge(pg, ctx, PAGE_TABLE, BRIEF if ahead else WITHIN) != 0:
         return False
     if not huge_own(pg, first, n, 0, OUT, words):
@@ -190,30 +169,12 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
     if not ahead:
         # Others bring in what is wanted next meanwhile.
         stream_note(pg, block, index, at, n, True)
-    data = fresh_take(pg, ctx[0])
-    if data == cython.NULL or not arrive(pg, ctx[0], first, n, words, data, write):
+    if not fresh_take(ctx[0]) or not arrive(pg, ctx[0], first, n, words, write):
         huge_disown(pg, first, n, 0, OUT, words)
         uncharge(pg, PAGE_TABLE)
         return False
     add64(cython.address(pg.counters[C_READAHEADS]), n if ahead else n - 1)
     return True
-
-
-def is_short(pg):
-    """True if room will be made soon, and a huge page that keeps its records leaves next: who takes it out now has its
-    frame, and takes less time for that than the kernel for another one. (Nobody owns the page: a hint.)
-    """
-    page: uint32_t
-    at: uint64_t
-    if loadi(cython.address(pg.frames_kept)) > 0 or (
-        pg.budget - load64(cython.address(pg.used)) >= pg.high + 2 * cython.cast(int64_t, PAGE_TABLE)
-    ):
-        return False
-    page = queue_next(pg)
-    if page == 0 or (load32(cython.address(pg.pages[page].state)) & STATE) != CLEAN:
-        return False
-    at = page_address(pg, page) - pg.base
-    return at < pg.size and huge_is(pg, at >> CHUNK_SHIFT)
 
 
 def is_chunk(pg, number, first, n):
@@ -231,8 +192,8 @@ def is_chunk(pg, number, first, n):
     )
 
 
-def arrive(pg, ctx, first, n, words, data, write):
-    """Load the owned pages of a chunk into `data`, and move that to its place; False: they are out as before.
+def arrive(pg, ctx, first, n, words, write):
+    """Load the owned pages of a chunk into `ctx.fresh`, and move that to its place; False: they are out as before.
 
     `words`: what they were; what they are now is stored.
     """
@@ -244,7 +205,7 @@ def arrive(pg, ctx, first, n, words, data, write):
     keeps: cython.bint
     error: cython.int = 0
     for i in range(n):
-        ctx.into = data + i * size
+        ctx.into = ctx.fresh + i * size
         ctx.source = FROM_NOWHERE
         error = frontswap_load(pg, ctx, first + i, words[i], cython.cast(cython.int, n - 1 - i))
         if error:
@@ -253,25 +214,24 @@ def arrive(pg, ctx, first, n, words, data, write):
             refs |= cython.cast(uint64_t, 1) << i
         gone += gives_up(pg, ctx, first + i, words[i], ((refs >> i) & 1) != 0)
         if not write:
-            page_sum(data + i * size, size, cython.address(pg.sums[2 * (first + i)]))
+            page_sum(ctx.into, size, cython.address(pg.sums[2 * (first + i)]))
     ctx.into = ctx.plain
     if error:
-        fresh_give(pg, ctx, data, True)
+        drop(ctx.fresh)
         return False
     keeps = not write and 2 * gone < n
     # Where pages have come one by one is a page table, for which the kernel would split a huge page (from 6.14 on this
     # frees it; before, all this is as fast as page by page).
     madvise(cython.cast(cython.p_void, address), PAGE_TABLE, MADV_DONTNEED)
-    error = uffd_bring(pg.fd, address, cython.cast(uint64_t, data), PAGE_TABLE)
+    error = uffd_bring(pg.fd, address, cython.cast(uint64_t, ctx.fresh), PAGE_TABLE)
     if error == EINVAL:
-        fresh_give(pg, ctx, data, True)
+        drop(ctx.fresh)
         addi(cython.address(pg.huge_touches), -1)  # as in touch_huge()
         return False
     if error:
-        complete(pg, ctx, address, data)
+        complete(pg, ctx, address)
         keeps = False
     else:
-        fresh_gone(pg, ctx, data)
         storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
         huge_mark(pg, (address - pg.base) >> CHUNK_SHIFT)
         if keeps and region_keep(pg, address, PAGE_TABLE) != 0:
@@ -295,19 +255,19 @@ def arrive(pg, ctx, first, n, words, data, write):
     return True
 
 
-def complete(pg, ctx, address, data):
+def complete(pg, ctx, address):
     """It was split, one of its small pages is busy, and the others are in their places, where others write to them: the
-    rest of `data` follows.
+    rest of `ctx.fresh` follows.
     """
     error: cython.int
     turn: cython.int = 0
     while True:
-        error = uffd_finish(pg.fd, address, cython.cast(uint64_t, data), PAGE_TABLE)
+        error = uffd_finish(pg.fd, address, cython.cast(uint64_t, ctx.fresh), PAGE_TABLE)
         if error == 0:
             break
         wait_for_memory(pg, ctx, PAGE_TABLE, error, turn)
         turn += 1
-    fresh_give(pg, ctx, data, False)
+    drop(ctx.fresh)
 
 
 def write_huge(pg, page, state):

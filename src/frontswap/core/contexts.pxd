@@ -2,7 +2,6 @@ from frontswap.core.layout cimport context_t, pager_t
 from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef uint64_t whole_bytes(pager_t *pg) noexcept nogil
-cdef uint64_t frames_bytes(pager_t *pg) noexcept nogil
 cdef void decoder_begin(pager_t *pg, context_t *ctx) noexcept nogil
 cdef int64_t state_bytes() noexcept nogil
 cdef uint64_t buffers_bytes(pager_t *pg) noexcept nogil

@@ -9,7 +9,6 @@ from cython.cimports.frontswap.core.layout import (
     HEADER,
     IO_ALIGN,
     MAX_CONTEXTS,
-    MAX_FRAMES,
     PACK_BYTES,
     PACK_ROOM,
     PAGE_TABLE,
@@ -37,7 +36,6 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.whole import frames_trim
 
 SOON = cython.declare(cython.int, 1000)  # turns of backoff()
 
@@ -74,7 +72,7 @@ def reserve_bytes(pg, limit, page):
     Two segments take refused pages, one is read for cleaning and one filled by it, one is filled while the
     pool's records are still where they were, one is the open end of the pool, and one waits, backed. What is evicted
     stays charged until its frames are given back, but for the records made of it: a huge page that leaves whole has
-    2 MiB set aside for them. As many are kept for those that come (whole.py).
+    2 MiB set aside for them.
     """
     contexts: int64_t = fault_share(pg, limit, page)
     direct: int64_t = page if page > 65536 else 65536
@@ -84,7 +82,7 @@ def reserve_bytes(pg, limit, page):
         + contexts * (direct + cython.cast(int64_t, pg.contexts[0].io_size))
         + (1 + READAHEAD_THREADS) * (page if page > FRAME else FRAME)
         + READAHEAD_THREADS * cython.cast(int64_t, pg.contexts[READAHEAD_CONTEXT].io_size)
-        + 2 * huge_share(pg, limit) * cython.cast(int64_t, PAGE_TABLE)
+        + huge_share(pg, limit) * cython.cast(int64_t, PAGE_TABLE)
     )
 
 
@@ -105,18 +103,13 @@ def buffers_bytes(pg):
     """Addresses that the contexts' buffers take."""
     state: uint64_t = (codec_state_bytes() + IO_ALIGN - 1) // IO_ALIGN * IO_ALIGN
     one: uint64_t = pg.max_page + 4 * (pg.max_page + 4 * IO_ALIGN) + READAHEAD_IO + state + PACK_ROOM
-    one += whole_bytes(pg)
-    return frames_bytes(pg) + MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
+    one += 2 * whole_bytes(pg)
+    return MAX_CONTEXTS * ((one + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
 
 
 def whole_bytes(pg):
     """Addresses for a huge page, where there may be some."""
     return PAGE_TABLE if pg.max_page == PAGE_TABLE and pg.huge_from else 0
-
-
-def frames_bytes(pg):
-    """Addresses for the frames of huge pages."""
-    return MAX_FRAMES * whole_bytes(pg)
 
 
 def contexts_make(pg):
@@ -128,16 +121,15 @@ def contexts_make(pg):
     i: cython.int
     ctx: context_p
     room: uint64_t = pg.max_page + 4 * IO_ALIGN
-    one: uint64_t = (buffers_bytes(pg) - frames_bytes(pg)) // MAX_CONTEXTS
+    one: uint64_t = buffers_bytes(pg) // MAX_CONTEXTS
     # A frame never crosses a page table: see uffd_move().
     at: bytes_p = cython.cast(bytes_p, (cython.cast(uint64_t, pg.buffers) + PAGE_TABLE - 1) // PAGE_TABLE * PAGE_TABLE)
     pg.most_contexts = pg.fault_contexts
-    pg.frames = at
-    at += frames_bytes(pg)
     for i in range(MAX_CONTEXTS):
         ctx = cython.address(pg.contexts[i])
         ctx.frame = at
-        ctx.fresh = at + pg.max_page
+        ctx.whole = at + pg.max_page
+        ctx.fresh = ctx.whole + whole_bytes(pg)
         ctx.plain = ctx.into = ctx.fresh + whole_bytes(pg)
         if whole_bytes(pg):
             madvise(ctx.fresh, whole_bytes(pg), MADV_HUGEPAGE)
@@ -211,8 +203,7 @@ def limit_apply(pg, limit, page):
 
 def budget_apply(pg):
     """What the limit leaves to pages and records, and what follows from that. Under arena_lock."""
-    storei(cython.address(pg.huge_most), huge_share(pg, pg.limit))
-    frames_trim(pg, pg.huge_most)
+    pg.huge_most = huge_share(pg, pg.limit)
     store64(cython.address(pg.budget), pg.limit - reserve_bytes(pg, pg.limit, pg.context_page))
     pg.low = pg.budget // 32
     pg.high = pg.budget // 16

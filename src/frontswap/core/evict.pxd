@@ -10,7 +10,7 @@ cdef int64_t evict_huge(pager_t *pg, context_t *ctx, uint32_t page, uint32_t low
 cdef uint32_t dirty_word(uint32_t state) noexcept nogil
 cdef bint make_sure(pager_t *pg, uint32_t page, uint32_t *state) noexcept nogil
 cdef int64_t evict_huge_clean(
-    pager_t *pg, uint32_t page, uint32_t state, uint32_t low, uint32_t high) noexcept nogil
+    pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, uint32_t low, uint32_t high) noexcept nogil
 
 cdef int run_from(pager_t *pg, const uint32_t *pages, int i, int n) noexcept nogil
 cdef int close_clean(pager_t *pg, uint32_t *pages, uint32_t *states, int n) noexcept nogil

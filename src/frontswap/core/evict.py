@@ -56,13 +56,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import die, uffd_move
-from cython.cimports.frontswap.core.whole import (
-    frame_for,
-    frame_give,
-    huge_disown,
-    huge_own,
-    huge_take,
-)
+from cython.cimports.frontswap.core.whole import drop, huge_disown, huge_own, huge_take
 
 
 def out_word(pg, kind):
@@ -330,7 +324,6 @@ def evict_huge(pg, ctx, page, low, high):
     gone: int64_t = 0
     kind: uint32_t
     data: bytes_p
-    frame: bytes_p = cython.NULL
     # If it cannot be done now it is done the ordinary way, for good: that splits it.
     if pg.huge_most == 0 or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
         return 0
@@ -344,15 +337,12 @@ def evict_huge(pg, ctx, page, low, high):
     ):
         huge_gone(pg)
         return 0
-    frame = frame_for(pg)
-    if frame == cython.NULL or uffd_move(pg.fd, cython.cast(uint64_t, frame), at, PAGE_TABLE) != 0:
-        if frame != cython.NULL:
-            frame_give(pg, frame, False)
+    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
         huge_disown(pg, first, n, page, DIRTY, cython.NULL)
         huge_gone(pg)
         return 0
     for i in range(n):
-        data = frame + i * size
+        data = ctx.whole + i * size
         kind = RECORD_NONE
         if frontswap_store(pg, ctx, first + i, data, DIRTY, cython.address(kind)) <= NOWHERE:
             put_back(pg, data, page_address(pg, first + i), cython.cast(uint32_t, size))
@@ -364,7 +354,7 @@ def evict_huge(pg, ctx, page, low, high):
         add64(cython.address(pg.resident), -cython.cast(int64_t, size))
         add64(cython.address(pg.evicted), size)
         store32(cython.address(pg.pages[first + i].state), out_word(pg, kind))
-    frame_give(pg, frame, gone == PAGE_TABLE)
+    drop(ctx.whole)
     uncharge(pg, gone)
     huge_gone(pg)
     add64(cython.address(pg.counters[C_EVICTED_DIRTY]), gone // cython.cast(int64_t, size))
@@ -372,7 +362,7 @@ def evict_huge(pg, ctx, page, low, high):
     return gone if gone else 1
 
 
-def evict_huge_clean(pg, page, state, low, high):
+def evict_huge_clean(pg, ctx, page, state, low, high):
     """evict_huge() of an owned CLEAN page, whose word was `state`.
 
     What has been written to since before it was protected, by the sums of its pages, goes back and is DIRTY.
@@ -388,7 +378,6 @@ def evict_huge_clean(pg, page, state, low, high):
     i: uint32_t
     unsure: uint32_t
     gone: cython.int = 0
-    frame: bytes_p
     if pg.huge_most == 0 or n > WHOLE_PAGES or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
         return 0
     first = block.first + cython.cast(uint32_t, (at - block.base) // size)
@@ -405,24 +394,21 @@ def evict_huge_clean(pg, page, state, low, high):
     unsure = UNSURE
     for i in range(n):
         unsure &= words[i]
-    frame = frame_for(pg) if unsure else cython.cast(bytes_p, cython.NULL)
     # Refused: it is in use by a device, or shared with a forked child.
-    if frame == cython.NULL or uffd_move(pg.fd, cython.cast(uint64_t, frame), at, PAGE_TABLE) != 0:
-        if frame != cython.NULL:
-            frame_give(pg, frame, False)
+    if unsure == 0 or uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
         huge_disown(pg, first, n, page, CLEAN, words)
         return 0
     for i in range(n):
-        page_sum(frame + i * size, cython.cast(uint32_t, size), sum)
+        page_sum(ctx.whole + i * size, cython.cast(uint32_t, size), sum)
         if sum[0] != pg.sums[2 * (first + i)] or sum[1] != pg.sums[2 * (first + i) + 1]:
-            put_back(pg, frame + i * size, page_address(pg, first + i), cython.cast(uint32_t, size))
+            put_back(pg, ctx.whole + i * size, page_address(pg, first + i), cython.cast(uint32_t, size))
             frontswap_invalidate_page(pg, first + i, words[i])
             store32(cython.address(pg.pages[first + i].state), dirty_word(words[i]))
             continue
         pages[gone] = first + i
         words[gone] = out_word(pg, words[i] & RECORD)
         gone += 1
-    frame_give(pg, frame, cython.cast(uint32_t, gone) == n)
+    drop(ctx.whole)
     add64(cython.address(pg.counters[C_EVICTED_CLEAN]), gone)
     add64(cython.address(pg.counters[C_EVICTED_HUGE]), 1)
     return let_go(pg, pages, words, gone, False) if gone else 1
@@ -467,7 +453,7 @@ def evict_page(pg, ctx, page, low, high):
         return 0
     size = page_bytes(pg, page)
     if (state & STATE) == CLEAN:
-        freed = evict_huge_clean(pg, page, state, low, high)
+        freed = evict_huge_clean(pg, ctx, page, state, low, high)
         if freed:
             return cython.cast(cython.int, freed // size)
         if not make_sure(pg, page, cython.address(state)):

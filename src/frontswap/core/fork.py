@@ -77,7 +77,6 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 from cython.cimports.frontswap.core.uffd import die, say
-from cython.cimports.frontswap.core.whole import frames_trim
 from cython.cimports.libc.string import strerror
 
 CHILD_MAPPINGS = cython.declare(cython.int, 1024)
@@ -154,7 +153,6 @@ def prepare_one(pg):
     if not pg.inheriting:
         return
     inherit(pg, MADV_DOFORK)
-    frames_trim(pg, 0)  # written to by one, what is shared with the other comes apart
     if pg.side == SIDE_PROTECTION and loadi(cython.address(pg.registered)):
         # The child needs one of its own, and could not say that it has none.
         fd = region_open(pg)

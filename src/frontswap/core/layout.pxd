@@ -98,7 +98,6 @@ cdef enum:
     PAGE_TABLE = 2 << 20      # bytes that one page table maps
     HUGE_TOUCHES = 8          # refusals in a row after which nothing comes as a huge page any more
     WHOLE_PAGES = 64          # of a huge page that comes back whole, at most
-    MAX_FRAMES = 24           # as many as leave at once, as are kept, and as there are contexts
     MIN_PAGE = 4096
     MOST_MAP_PAGE = 128 << 10 # of what a program maps: the pieces of a page are bits of one word, see maps.py
     QUEUE_END = 0xFFFFFFFF
@@ -157,11 +156,6 @@ cdef enum:                    # pager_t.dense_turn: whose the batch is
     DENSE_EMPTY = 0           # the writeback thread's
     DENSE_FULL = 1            # the recompression thread's
     DENSE_DONE = 2            # the writeback thread's
-
-cdef enum:                    # pager_t.frame_state, see whole.py
-    FRAME_EMPTY = 0
-    FRAME_TAKEN = 1
-    FRAME_FULL = 2
 
 cdef enum:                    # why a backend refused a page: frontswap.backends.Refusal
     ACCEPTED = 0
@@ -320,6 +314,7 @@ ctypedef struct context_t:    # what one fault or one batch of evictions works w
     int32_t taken
     bint retired              # by limit_apply(): there are too many
     uint8_t *frame            # registered, max_page (FRAME at least): MOVE brings evicted pages here
+    uint8_t *whole            # registered: and huge pages here, for where small ones have been is a page table
     uint8_t *fresh            # where a huge page begins, before MOVE brings it to its place: whole.py
     uint8_t *plain            # a page, decompressed
     uint8_t *into             # where a load puts it: `plain`, or the buffer of who reads a swap area
@@ -561,9 +556,6 @@ cdef struct pager_t:
     int32_t huge_most         # so many may leave in one piece at the same time
     int32_t huge_leaving
     int32_t huge_touches      # huge pages are made, as long as so many have not been refused in a row
-    uint8_t *frames           # registered: MOVE brings huge pages here that leave
-    int32_t frame_state[MAX_FRAMES]
-    int32_t frames_kept       # of them that are FULL
     uint64_t *sums            # two for each page: of one that is UNSURE, as it was loaded
     page_t *pages
     uint32_t max_pages

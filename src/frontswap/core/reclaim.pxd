@@ -11,7 +11,6 @@ cdef void queue_push(pager_t *pg, uint32_t page) noexcept nogil
 cdef void queue_add(pager_t *pg, uint32_t page) noexcept nogil
 cdef void queue_run(pager_t *pg, uint32_t first, uint32_t n) noexcept nogil
 cdef void wait_for_memory(pager_t *pg, context_t *ctx, int64_t size, int error, int turn) noexcept nogil
-cdef uint32_t queue_next(pager_t *pg) noexcept nogil
 cdef int64_t reclaim_batch(pager_t *pg, context_t *ctx, int64_t want) noexcept nogil
 cdef int charge(pager_t *pg, context_t **ctx, int64_t bytes, int patience) noexcept nogil
 cdef void *reclaim_thread(void *argument) noexcept nogil

@@ -111,19 +111,6 @@ def queue_run(pg, first, n):
     unlock(cython.address(pg.queue_lock))
 
 
-def queue_next(pg):
-    """The page that leaves next, as it seems; 0: none. Those that have gone already, as all others of a huge page when
-    one of them has, are taken out.
-    """
-    page: uint32_t
-    lock(cython.address(pg.queue_lock))
-    while pg.head and (load32(cython.address(pg.pages[pg.head].state)) & STATE) in (NONE, OUT):
-        queue_pop(pg)
-    page = pg.head
-    unlock(cython.address(pg.queue_lock))
-    return page
-
-
 def reclaim_batch(pg, ctx, want):
     """Evict the next pages of the queue, about `want` bytes; the bytes freed (0: nothing would go).
 
@@ -193,10 +180,11 @@ def reclaim_some(pg, ctx, want, passed):
                 p = cython.address(pg.pages[page])
                 state = DIRTY
             if (state & STATE) == CLEAN:
-                huge = evict_huge_clean(pg, page, state, 0, QUEUE_END)
+                huge = evict_huge_clean(pg, ctx, page, state, 0, QUEUE_END)
                 if huge or not make_sure(pg, page, cython.address(state)):
                     freed += huge
-                    if (load32(cython.address(p.state)) & STATE) in (CLEAN, DIRTY):
+                    # (Whoever has it at this moment does not queue it.)
+                    if (load32(cython.address(p.state)) & STATE) not in (NONE, OUT, POISON, SPLIT):
                         popped[stays] = page
                         stays += 1
                     continue
@@ -223,7 +211,7 @@ def reclaim_some(pg, ctx, want, passed):
                     dirties += 1
                     continue
                 freed += huge
-                if (load32(cython.address(p.state)) & STATE) != DIRTY:
+                if (load32(cython.address(p.state)) & STATE) in (NONE, OUT, POISON, SPLIT):
                     continue
         popped[stays] = page  # used, pinned, or somebody is at work on it
         stays += 1

@@ -5,7 +5,7 @@ called where it is used. All return 0 or an errno; ENOMEM is no end: there is no
 """
 
 import cython
-from cython.cimports.frontswap.core.contexts import frames_bytes
+from cython.cimports.frontswap.core.contexts import whole_bytes
 from cython.cimports.frontswap.core.keeper import guard, unguard
 from cython.cimports.frontswap.core.layout import MAX_CONTEXTS, SIDE_PROTECTION, SIDE_SIGBUS, SIDE_THREAD
 from cython.cimports.frontswap.core.pieces import foreign_run
@@ -101,11 +101,9 @@ def region_register(pg):
                 error = uffd_register(
                     fd,
                     cython.cast(uint64_t, pg.contexts[i].frame),
-                    pg.max_page,
+                    pg.max_page + whole_bytes(pg),
                     UFFDIO_REGISTER_MODE_MISSING,
                 )
-        if error == 0 and frames_bytes(pg):
-            error = uffd_register(fd, cython.cast(uint64_t, pg.frames), frames_bytes(pg), UFFDIO_REGISTER_MODE_MISSING)
         if error == 0:
             error = register_arena(pg, fd)
     if error:

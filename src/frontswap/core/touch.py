@@ -22,7 +22,6 @@ from cython.cimports.frontswap.core.layout import (
     PAGE_TABLE,
     STATE,
     block_p,
-    bytes_p,
 )
 from cython.cimports.frontswap.core.reclaim import WITHIN, charge, queue_run
 from cython.cimports.frontswap.core.split import wants_parts
@@ -41,15 +40,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import uffd_bring
-from cython.cimports.frontswap.core.whole import (
-    fresh_give,
-    fresh_gone,
-    fresh_take,
-    huge_disown,
-    huge_mark,
-    huge_own,
-)
-from cython.cimports.libc.string import memset
+from cython.cimports.frontswap.core.whole import drop, fresh_take, huge_disown, huge_mark, huge_own
 
 
 def touch_huge(pg, spot, ctx):
@@ -64,7 +55,6 @@ def touch_huge(pg, spot, ctx):
     first: uint32_t = spot.page - spot.index + index
     i: uint32_t
     word: uint32_t = DIRTY
-    data: bytes_p
     error: cython.int
     if pg.huge_most == 0 or loadi(cython.address(pg.huge_touches)) <= 0 or spot.whole or n < 2:
         return False
@@ -81,30 +71,26 @@ def touch_huge(pg, spot, ctx):
         return False
     if ctx[0] == cython.NULL:
         ctx[0] = context_take(pg)
-    data = fresh_take(pg, ctx[0])
-    if data == cython.NULL:
+    if not fresh_take(ctx[0]):
         uncharge(pg, PAGE_TABLE)
         return False
-    if data != ctx[0].fresh:
-        memset(data, 0, PAGE_TABLE)
     if not own(pg, spot, first, index, n):
-        give_up(pg, ctx[0], data)
+        give_up(pg, ctx[0])
         return False
     # The fault has made a page table, which must go: the kernel splits a huge page for it. (From 6.14 on this frees it;
     # before, all this is as fast as page by page.)
     madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
-    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, data), PAGE_TABLE)
+    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
     if error == EINVAL:
         huge_disown(pg, first, n, 0, NONE, cython.NULL)
-        give_up(pg, ctx[0], data)
+        give_up(pg, ctx[0])
         addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
         return False
     if error:
         # It was split, and one of its small pages is busy. Others may have written to those that are in their places.
-        fresh_give(pg, ctx[0], data, False)
+        drop(ctx[0].fresh)
         word |= HOLES
     else:
-        fresh_gone(pg, ctx[0], data)
         storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
         huge_mark(pg, spot.chunk)
     add64(cython.address(pg.resident), PAGE_TABLE)
@@ -164,7 +150,7 @@ def own(pg, spot, first, index, n):
     return False
 
 
-def give_up(pg, ctx, data):
+def give_up(pg, ctx):
     """There will be none: what was paid for it goes back, too."""
-    fresh_give(pg, ctx, data, True)
+    drop(ctx.fresh)
     uncharge(pg, PAGE_TABLE)

@@ -202,7 +202,7 @@ def uffd_bring(fd, to, address, size):
 def uffd_finish(fd, to, address, size):
     """uffd_bring() has brought a part: bring the rest, and what is busy as a copy. 0 or an errno; ENOMEM: do it again.
 
-    Of each small page either this or that is there. (What is not there any more could not be copied: it is registered.)
+    Of each small page either this or that is there.
     """
     m: uffdio_move
     done: uint64_t = 0

@@ -1,46 +1,31 @@
-"""Huge pages: which chunks are one, who owns one, and the memory that they come and go in.
+"""Huge pages: which chunks are one, and who owns one.
 
 A chunk of 2 MiB that the kernel has as one huge page leaves whole (evict.py) and comes whole (touch.py, bring.py): both
 are one UFFDIO_MOVE of some microseconds, where page by page each 4 KiB is allocated, charged, listed and freed by
 itself.
-
-Frames: what has left needs not go back to the kernel, to be allocated and cleared anew for what comes next (which takes
-longer than all else that is done for it). A frame is 2 MiB of registered addresses, EMPTY or FULL; some FULL ones are
-kept, as many as may leave at the same time, and are set aside from the limit (reserve_bytes()). Their bytes are
-anybody's: who takes one writes all of it.
 """
 
 import cython
 from cython.cimports.frontswap.core.layout import (
     BUSY,
-    FRAME_EMPTY,
-    FRAME_FULL,
-    FRAME_TAKEN,
     HIGH_SHIFT,
-    MAX_FRAMES,
     OUT,
     PAGE_TABLE,
     REF,
     STATE,
-    bytes_p,
     page_p,
 )
 from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
     MADV_POPULATE_WRITE,
-    addi,
     and32,
     cas32,
-    casi,
     errno,
     load32,
-    loadi,
     madvise,
     or32,
     store32,
-    storei,
     uint32_t,
-    uint64_t,
 )
 from cython.cimports.frontswap.core.uffd import die
 
@@ -101,97 +86,19 @@ def huge_take(pg, chunk):
     return huge_is(pg, chunk) and (and32(cython.address(pg.huge[chunk // 32]), ~bit) & bit) != 0
 
 
-# --- frames --------------------------------------------------------------------------------------
+# --- its memory ----------------------------------------------------------------------------------
 
 
-def frame_number(pg, frame):
-    """Which frame it is."""
-    return cython.cast(cython.int, (cython.cast(uint64_t, frame) - cython.cast(uint64_t, pg.frames)) // PAGE_TABLE)
+def fresh_take(ctx):
+    """2 MiB of the kernel's at `ctx.fresh`, paid for by the caller, for what comes as a huge page; False: it has none.
 
-
-def frame_take(pg, wanted):
-    """A frame that is EMPTY, or FULL, for the caller alone; NULL: there is none."""
-    i: cython.int
-    for i in range(MAX_FRAMES):
-        if loadi(cython.address(pg.frame_state[i])) == wanted and casi(
-            cython.address(pg.frame_state[i]), wanted, FRAME_TAKEN
-        ):
-            if wanted == FRAME_FULL:
-                addi(cython.address(pg.frames_kept), -1)
-            return pg.frames + cython.cast(uint64_t, i) * PAGE_TABLE
-    return cython.NULL
-
-
-def frame_for(pg):
-    """An EMPTY frame for a huge page that leaves; NULL: there is none.
-
-    Small pages may have been in it, and what is left of their page table would have the next huge page split (from 6.14
-    on this frees it).
+    What has left by `ctx.whole` would be there sooner, for it need not be cleared. But the kernel may have references
+    to it that are no pins (vmsplice(2), MSG_ZEROCOPY), and would send what comes next in place of what it was given.
     """
-    frame: bytes_p = frame_take(pg, FRAME_EMPTY)
-    if frame != cython.NULL:
-        drop(frame)
-    return frame
-
-
-def frame_gone(pg, frame):
-    """What was in a frame has been moved to its place."""
-    storei(cython.address(pg.frame_state[frame_number(pg, frame)]), FRAME_EMPTY)
-
-
-def frame_give(pg, frame, whole):
-    """A frame is not used any more, and keeps its memory if that is `whole` and few others do."""
-    if whole and addi(cython.address(pg.frames_kept), 1) < pg.huge_most:
-        storei(cython.address(pg.frame_state[frame_number(pg, frame)]), FRAME_FULL)
-        # In this order: who lowers huge_most does that first and looks for FULL ones then.
-        if loadi(cython.address(pg.frames_kept)) > loadi(cython.address(pg.huge_most)):
-            frames_trim(pg, loadi(cython.address(pg.huge_most)))
-        return
-    if whole:
-        addi(cython.address(pg.frames_kept), -1)
-    drop(frame)
-    frame_gone(pg, frame)
-
-
-def frames_trim(pg, most):
-    """Give the memory of all but `most` FULL frames back."""
-    frame: bytes_p
-    while loadi(cython.address(pg.frames_kept)) > most:
-        frame = frame_take(pg, FRAME_FULL)
-        if frame == cython.NULL:
-            return
-        drop(frame)
-        frame_gone(pg, frame)
-
-
-# --- what comes ----------------------------------------------------------------------------------
-
-
-def fresh_take(pg, ctx):
-    """2 MiB for what comes as a huge page, paid for by the caller: a FULL frame, or what the kernel has; NULL: nothing.
-    All of it is to be written.
-    """
-    frame: bytes_p = frame_take(pg, FRAME_FULL)
-    if frame != cython.NULL:
-        return frame
     if madvise(ctx.fresh, PAGE_TABLE, MADV_POPULATE_WRITE) == 0:
-        return ctx.fresh
+        return True
     drop(ctx.fresh)  # a part of it may be there
-    return cython.NULL
-
-
-def fresh_gone(pg, ctx, data):
-    """It has been moved to its place, whole."""
-    if data != ctx.fresh:
-        frame_gone(pg, data)
-
-
-def fresh_give(pg, ctx, data, whole):
-    """It has not been used after all, or not all of it."""
-    if data != ctx.fresh:
-        frame_give(pg, data, whole)
-    else:
-        drop(data)
+    return False
 
 
 def drop(data):
