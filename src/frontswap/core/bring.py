@@ -63,7 +63,7 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import die, uffd_bring, uffd_finish
 from cython.cimports.frontswap.core.whole import drop, fresh_take, huge_disown, huge_is, huge_mark, huge_own
 
-REWRITTEN = cython.declare(uint8_t, 8)
+REWRITTEN = cython.declare(uint8_t, 8)  # huge pages that come as if they were written to, after one was
 
 # --- one page ------------------------------------------------------------------------------------
 
