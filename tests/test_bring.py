@@ -247,6 +247,35 @@ def test_a_child_and_its_parent_go_on(huge: Mode, new_memory: NewMemory) -> None
         assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize("dirty", [False, True], ids=["loaded", "touched"])
+def test_what_was_shared_with_a_child_can_leave(huge: Mode, new_memory: NewMemory, dirty: bool) -> None:
+    """Of a huge page the first 4 KiB were copied for the child, which has ended: the kernel moves no other."""
+    memory = new_memory(LIMIT)
+    data = np.arange(SIZE // 8, dtype="u8").reshape(-1, WORDS)
+    array = memory.empty(data.shape, "u8", page=65536)
+    upwards(array.reshape(-1), data.reshape(-1))
+    if not dirty:
+        assert array[: 40 * 32].sum() == data[: 40 * 32].sum()
+    low = len(array) - 30 * 32 if dirty else 20 * 32
+    part = array[low : low + 20 * 32]
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(read, 1)
+        os._exit(0)
+    part[::32, 7] = data[low : low + 20 * 32 : 32, 7] = 5
+    os.write(write, b"x")
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
+    before = quiet(memory)
+    assert before.resident_bytes >= 10 * CHUNK
+    memory.advise(array, "cold")
+    found = quiet(memory)
+    assert (found.resident_bytes, found.busy_pages) == (0, before.busy_pages)
+    same(array, data)
+
+
 def test_below_a_limit_there_are_none(huge: Mode, new_memory: NewMemory) -> None:
     memory = new_memory(LIMIT)
     data = walk(SIZE // 8)

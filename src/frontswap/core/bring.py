@@ -52,6 +52,7 @@ from cython.cimports.frontswap.core.uapi import (
     add64,
     addi,
     load32,
+    load64,
     loadi,
     madvise,
     store32,
@@ -150,6 +151,8 @@ def bring_huge(pg, ctx, page, write, ahead, index, at):
     for i in range(n):
         if (load32(cython.address(pg.pages[first + i].state)) & STATE) != OUT:
             return False
+    if pg.file < 0 and load64(cython.address(pg.resident)) < pg.budget // 4:
+        return False  # nearly all is records, and nothing can leave: 2 MiB at once may be what is missing then
     if ctx[0] == cython.NULL:
         ctx[0] = context_take(pg)
     if charge(pg, ctx, PAGE_TABLE, BRIEF if ahead else WITHIN) != 0:
@@ -198,7 +201,7 @@ def arrive(pg, ctx, first, n, words, write):
     `words`: what they were; what they are now is stored.
     """
     refs: uint64_t = 0  # a bit for each page
-    gone: uint32_t = 0
+    gone: cython.bint = False
     size: uint32_t = page_bytes(pg, first)
     address: uint64_t = page_address(pg, first)
     i: uint32_t
@@ -212,14 +215,14 @@ def arrive(pg, ctx, first, n, words, write):
             break
         if came_back(pg, ctx, size, words[i]):
             refs |= cython.cast(uint64_t, 1) << i
-        gone += gives_up(pg, ctx, first + i, words[i], ((refs >> i) & 1) != 0)
+        gone = gives_up(pg, ctx, first + i, words[i], ((refs >> i) & 1) != 0) or gone
         if not write:
             page_sum(ctx.into, size, cython.address(pg.sums[2 * (first + i)]))
     ctx.into = ctx.plain
     if error:
         drop(ctx.fresh)
         return False
-    keeps = not write and 2 * gone < n
+    keeps = not write and not gone
     # Where pages have come one by one is a page table, for which the kernel would split a huge page (from 6.14 on this
     # frees it; before, all this is as fast as page by page).
     madvise(cython.cast(cython.p_void, address), PAGE_TABLE, MADV_DONTNEED)

@@ -39,6 +39,7 @@ from cython.cimports.frontswap.core.sums import page_sum
 from cython.cimports.frontswap.core.uapi import (
     EBUSY,
     ENOMEM,
+    MADV_COLD,
     MADV_DONTNEED,
     add64,
     addi,
@@ -202,6 +203,11 @@ def take_run(pg, to, pages, states, n, data):
         for j in range(size // 4096):
             or32(cython.cast(cython.pointer(uint32_t), start + j * 4096), 0)
         error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size)
+        if error == EBUSY:
+            # Of a huge page whose first 4 KiB were copied for the child: these are what the kernel looks at, for all of
+            # it. To make a part of it old has it taken apart, unless a device uses it.
+            madvise(cython.cast(cython.p_void, start), size, MADV_COLD)
+            error = uffd_move(pg.fd, cython.cast(uint64_t, to), start, size)
     if error:
         add64(cython.address(pg.counters[C_BUSY_PAGES]), 1)
         data[0] = cython.NULL
@@ -409,9 +415,11 @@ def evict_huge_clean(pg, ctx, page, state, low, high):
         words[gone] = out_word(pg, words[i] & RECORD)
         gone += 1
     drop(ctx.whole)
+    if gone == 0:
+        return 1
     add64(cython.address(pg.counters[C_EVICTED_CLEAN]), gone)
     add64(cython.address(pg.counters[C_EVICTED_HUGE]), 1)
-    return let_go(pg, pages, words, gone, False) if gone else 1
+    return let_go(pg, pages, words, gone, False)
 
 
 def dirty_word(state):

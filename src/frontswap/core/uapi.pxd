@@ -57,6 +57,9 @@ cdef extern from * nogil:
     #ifndef UFFD_USER_MODE_ONLY
     #define UFFD_USER_MODE_ONLY 1
     #endif
+    #ifndef MADV_COLD
+    #define MADV_COLD 20
+    #endif
     #ifndef MADV_POPULATE_WRITE
     #define MADV_POPULATE_READ 22
     #define MADV_POPULATE_WRITE 23
@@ -330,7 +333,7 @@ cdef extern from * nogil:
     const int PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED
     const int MAP_POPULATE
     const int MADV_DONTNEED, MADV_NOHUGEPAGE, MADV_DOFORK, MADV_DONTFORK, MADV_DONTDUMP, MADV_POPULATE_WRITE
-    const int MADV_POPULATE_READ, MADV_HUGEPAGE
+    const int MADV_POPULATE_READ, MADV_HUGEPAGE, MADV_COLD
     int mincore(void *address, size_t length, unsigned char *present)
     uint64_t kernel_swap "fs_kernel_swap"()
     struct pm_scan_arg "fs_pm_scan_arg":
