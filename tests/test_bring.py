@@ -105,16 +105,20 @@ def test_writes_in_the_moment_before_the_protection(huge: Mode, new_memory: NewM
     position, stop = [0], threading.Event()
     written: dict[tuple[int, int], int] = {}
 
+    mincore, there = ctypes.CDLL(None).mincore, ctypes.c_ubyte()
+
     def write() -> None:
         rng = np.random.default_rng(seed)
         turn = 0
         while not stop.is_set():
-            # One word of each of the next chunks, at any moment.
-            row = (position[0] + int(rng.integers(4, 160))) % len(array)
-            turn += 1
-            array[row, 7] = written[row, 7] = turn
-            for _ in range(int(rng.integers(0, 400))):
-                pass
+            # One word of the next chunks, as soon as they are there.
+            row = (position[0] // 32 * 32 + int(rng.integers(32, 96))) % len(array)
+            for _ in range(500):
+                mincore(ctypes.c_void_p(array.ctypes.data + row * 65536), ctypes.c_size_t(4096), ctypes.byref(there))
+                if there.value & 1:
+                    turn += 1
+                    array[row, 7] = written[row, 7] = turn
+                    break
 
     writer = threading.Thread(target=write)
     writer.start()
