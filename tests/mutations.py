@@ -85,7 +85,7 @@ MUTATIONS = [
     # pages that come back a huge page at a time
     Mutation(0, f"{CORE}/evict.py", "        if sum[0] != pg.sums[2 * (first + i)] or sum[1] != pg.sums[2 * (first + i) + 1]:", "        if False:", "in_the_moment", BRING),
     Mutation(0, f"{CORE}/evict.py", "    if (state[0] & UNSURE) != 0:\n        if region", "    if False:\n        if region", "in_the_moment or device", BRING),
-    Mutation(0, f"{CORE}/bring.py", "        if keeps and region_keep(pg, address, PAGE_TABLE) != 0:", "        if False:", "who_writes_along", BRING),
+    Mutation(0, f"{CORE}/bring.py", "    elif keeps and region_keep(pg, address, PAGE_TABLE) != 0:", "    elif False:", "who_writes_along", BRING),
     # recompression: nobody's newer bytes, and no damage, are overwritten
     Mutation(0, f"{CORE}/packing.py", "        p.where != one.where\n        or p.check != one.check\n        or pg.segments[segment_of(one.where)].serial != one.serial\n        or record_on_disk(pg, one.where)\n", "        p.where != one.where\n", "same_place or to_the_disk", RECOMPRESS),
     Mutation(0, f"{CORE}/packing.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n", "        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),

@@ -25,7 +25,6 @@ from cython.cimports.frontswap.core.layout import (
     CLEAN,
     DIRTY,
     HIGH_SHIFT,
-    HUGE_TOUCHES,
     KIND,
     OUT,
     PAGE_TABLE,
@@ -48,21 +47,17 @@ from cython.cimports.frontswap.core.swapfile import swap_tight
 from cython.cimports.frontswap.core.touch import suits
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
-    MADV_DONTNEED,
     add64,
-    addi,
     load32,
     load64,
     loadi,
-    madvise,
     store32,
-    storei,
     uint8_t,
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import die, uffd_bring, uffd_finish
-from cython.cimports.frontswap.core.whole import drop, fresh_take, huge_disown, huge_is, huge_mark, huge_own
+from cython.cimports.frontswap.core.uffd import die, uffd_finish
+from cython.cimports.frontswap.core.whole import drop, fresh_bring, fresh_take, huge_disown, huge_is, huge_own
 
 REWRITTEN = cython.declare(uint8_t, 8)  # huge pages that come as if they were written to, after one was
 
@@ -223,25 +218,17 @@ def arrive(pg, ctx, first, n, words, write):
         drop(ctx.fresh)
         return False
     keeps = not write and not gone
-    # Where pages have come one by one is a page table, for which the kernel would split a huge page (from 6.14 on this
-    # frees it; before, all this is as fast as page by page).
-    madvise(cython.cast(cython.p_void, address), PAGE_TABLE, MADV_DONTNEED)
-    error = uffd_bring(pg.fd, address, cython.cast(uint64_t, ctx.fresh), PAGE_TABLE)
+    error = fresh_bring(pg, ctx, address)
     if error == EINVAL:
-        drop(ctx.fresh)
-        addi(cython.address(pg.huge_touches), -1)  # as in touch_huge()
         return False
     if error:
         complete(pg, ctx, address)
         keeps = False
-    else:
-        storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
-        huge_mark(pg, (address - pg.base) >> CHUNK_SHIFT)
-        if keeps and region_keep(pg, address, PAGE_TABLE) != 0:
-            keeps = False
-            error = region_allow(pg, address, PAGE_TABLE, True)
-            if error:
-                die("write protection", error)
+    elif keeps and region_keep(pg, address, PAGE_TABLE) != 0:
+        keeps = False
+        error = region_allow(pg, address, PAGE_TABLE, True)
+        if error:
+            die("write protection", error)
     add64(cython.address(pg.resident), PAGE_TABLE)
     add64(cython.address(pg.counters[C_REFAULTS]), n)
     add64(cython.address(pg.counters[C_LOADED_HUGE]), 1)

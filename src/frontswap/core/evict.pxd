@@ -18,6 +18,7 @@ cdef int64_t evict_group(pager_t *pg, context_t *ctx, uint32_t *pages, uint32_t 
 cdef void take_run(
     pager_t *pg, uint8_t *to, uint32_t *pages, uint32_t *states, int n, uint8_t **data
 ) noexcept nogil
+cdef uint32_t huge_first(pager_t *pg, uint32_t page, uint32_t low, uint32_t high) noexcept nogil
 cdef void huge_gone(pager_t *pg) noexcept nogil
 cdef int64_t let_go(pager_t *pg, uint32_t *pages, uint32_t *words, int n, bint drop) noexcept nogil
 cdef void put_back(pager_t *pg, const uint8_t *data, uint64_t address, uint32_t size) noexcept nogil

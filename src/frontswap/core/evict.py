@@ -315,35 +315,46 @@ def huge_gone(pg):
     addi(cython.address(pg.huge_leaving), -1)
 
 
+def huge_first(pg, page, low, high):
+    """The first page of the huge page that an owned page is a part of, if all of them are the array's and lie in [low,
+    high); 0: it is of none. It is of none any more then: if that cannot leave now it does so the ordinary way, for
+    good, which splits it.
+    """
+    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
+    at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
+    size: uint64_t = page_bytes(pg, page)
+    first: uint32_t
+    if pg.huge_most == 0 or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
+        return 0
+    first = block.first + cython.cast(uint32_t, (at - block.base) // size)
+    if (
+        at + PAGE_TABLE > block.base + block.pages * size
+        or first < low
+        or first + cython.cast(uint32_t, PAGE_TABLE // size) > high
+    ):
+        return 0
+    return first
+
+
 def evict_huge(pg, ctx, page, low, high):
     """Evict the huge page that an owned DIRTY page is a part of, in one piece; the bytes freed.
 
     Taking a part out of a huge page costs a hundred times more: it is split. 0: nothing has happened, and `page` is
     owned as before; else it is no more. Only if all its pages lie in [low, high).
     """
-    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
-    at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
     size: uint64_t = page_bytes(pg, page)
-    first: uint32_t
     n: uint32_t = cython.cast(uint32_t, PAGE_TABLE // size)
+    first: uint32_t = huge_first(pg, page, low, high)
     i: uint32_t
     gone: int64_t = 0
     kind: uint32_t
     data: bytes_p
-    # If it cannot be done now it is done the ordinary way, for good: that splits it.
-    if pg.huge_most == 0 or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
+    if first == 0:
         return 0
-    first = block.first + cython.cast(uint32_t, (at - block.base) // size)
-    if (
-        addi(cython.address(pg.huge_leaving), 1) >= pg.huge_most
-        or at + PAGE_TABLE > block.base + block.pages * size
-        or first < low
-        or first + n > high
-        or not huge_own(pg, first, n, page, DIRTY, cython.NULL)
-    ):
+    if addi(cython.address(pg.huge_leaving), 1) >= pg.huge_most or not huge_own(pg, first, n, page, DIRTY, cython.NULL):
         huge_gone(pg)
         return 0
-    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
+    if uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), page_address(pg, first), PAGE_TABLE) != 0:
         huge_disown(pg, first, n, page, DIRTY, cython.NULL)
         huge_gone(pg)
         return 0
@@ -376,23 +387,16 @@ def evict_huge_clean(pg, ctx, page, state, low, high):
     pages: uint32_t[64]
     words: uint32_t[64]
     sum: uint64_t[2]
-    block: block_p = cython.address(pg.blocks[pg.pages[page].block])
-    at: uint64_t = page_address(pg, page) & ~cython.cast(uint64_t, PAGE_TABLE - 1)
     size: uint64_t = page_bytes(pg, page)
-    first: uint32_t
     n: uint32_t = cython.cast(uint32_t, PAGE_TABLE // size)
+    first: uint32_t
     i: uint32_t
     unsure: uint32_t
     gone: cython.int = 0
-    if pg.huge_most == 0 or n > WHOLE_PAGES or not huge_take(pg, (at - pg.base) >> CHUNK_SHIFT):
+    if n > WHOLE_PAGES:
         return 0
-    first = block.first + cython.cast(uint32_t, (at - block.base) // size)
-    if (
-        at + PAGE_TABLE > block.base + block.pages * size
-        or first < low
-        or first + n > high
-        or not huge_own(pg, first, n, page, CLEAN, words)
-    ):
+    first = huge_first(pg, page, low, high)
+    if first == 0 or not huge_own(pg, first, n, page, CLEAN, words):
         return 0
     words[page - first] = state
     # If others have come by themselves since, the kernel does not have it in one piece: it may refuse half-way, and
@@ -401,7 +405,7 @@ def evict_huge_clean(pg, ctx, page, state, low, high):
     for i in range(n):
         unsure &= words[i]
     # Refused: it is in use by a device, or shared with a forked child.
-    if unsure == 0 or uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), at, PAGE_TABLE) != 0:
+    if unsure == 0 or uffd_move(pg.fd, cython.cast(uint64_t, ctx.whole), page_address(pg, first), PAGE_TABLE) != 0:
         huge_disown(pg, first, n, page, CLEAN, words)
         return 0
     for i in range(n):

@@ -16,5 +16,6 @@ cdef int charge(pager_t *pg, context_t **ctx, int64_t bytes, int patience) noexc
 cdef void *reclaim_thread(void *argument) noexcept nogil
 
 cdef int64_t evict_parts(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state) noexcept nogil
+cdef bint has_left(uint32_t state) noexcept nogil
 cdef uint32_t queue_pop(pager_t *pg) noexcept nogil
 cdef int64_t reclaim_some(pager_t *pg, context_t *ctx, int64_t want, int *passed) noexcept nogil

@@ -95,10 +95,7 @@ def queue_pop(pg):
 
 def queue_add(pg, page):
     """A page has become resident (its state is stored already)."""
-    lock(cython.address(pg.queue_lock))
-    if pg.pages[page].next == 0:
-        queue_push(pg, page)
-    unlock(cython.address(pg.queue_lock))
+    queue_run(pg, page, 1)
 
 
 def queue_run(pg, first, n):
@@ -109,6 +106,11 @@ def queue_run(pg, first, n):
         if pg.pages[i].next == 0:
             queue_push(pg, i)
     unlock(cython.address(pg.queue_lock))
+
+
+def has_left(state):
+    """Is a page freed or evicted, by its word? Who brings it back queues it; who has it at this moment does not."""
+    return (state & STATE) in (NONE, OUT, POISON, SPLIT)
 
 
 def reclaim_batch(pg, ctx, want):
@@ -163,7 +165,7 @@ def reclaim_some(pg, ctx, want, passed):
         page = popped[i]
         p = cython.address(pg.pages[page])
         state = load32(cython.address(p.state))
-        if (state & STATE) in (NONE, OUT, POISON, SPLIT):
+        if has_left(state):
             passed[0] += 1
             continue  # freed, or evicted by advice
         if (state & STATE) == BUSY or (state >> HIGH_SHIFT) != 0:
@@ -183,8 +185,7 @@ def reclaim_some(pg, ctx, want, passed):
                 huge = evict_huge_clean(pg, ctx, page, state, 0, QUEUE_END)
                 if huge or not make_sure(pg, page, cython.address(state)):
                     freed += huge
-                    # (Whoever has it at this moment does not queue it.)
-                    if (load32(cython.address(p.state)) & STATE) not in (NONE, OUT, POISON, SPLIT):
+                    if not has_left(load32(cython.address(p.state))):
                         popped[stays] = page
                         stays += 1
                     continue
@@ -211,7 +212,7 @@ def reclaim_some(pg, ctx, want, passed):
                     dirties += 1
                     continue
                 freed += huge
-                if (load32(cython.address(p.state)) & STATE) in (NONE, OUT, POISON, SPLIT):
+                if has_left(load32(cython.address(p.state))):
                     continue
         popped[stays] = page  # used, pinned, or somebody is at work on it
         stays += 1

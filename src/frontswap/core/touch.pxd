@@ -8,4 +8,3 @@ cdef bint suits(pager_t *pg, block_t *block, uint32_t end) noexcept nogil
 cdef bint walks_along(pager_t *pg, block_t *block, uint32_t first, uint32_t index, uint32_t n) noexcept nogil
 cdef bint is_touched(pager_t *pg, uint32_t page) noexcept nogil
 cdef bint own(pager_t *pg, const spot_t *spot, uint32_t first, uint32_t index, uint32_t n) noexcept nogil
-cdef void give_up(pager_t *pg, context_t *ctx) noexcept nogil

@@ -17,7 +17,6 @@ from cython.cimports.frontswap.core.layout import (
     CHUNK_SHIFT,
     DIRTY,
     HOLES,
-    HUGE_TOUCHES,
     NONE,
     PAGE_TABLE,
     STATE,
@@ -28,19 +27,14 @@ from cython.cimports.frontswap.core.split import wants_parts
 from cython.cimports.frontswap.core.spot import spot_holds
 from cython.cimports.frontswap.core.uapi import (
     EINVAL,
-    MADV_DONTNEED,
     add64,
-    addi,
     load32,
     loadi,
-    madvise,
     store32,
-    storei,
     uint32_t,
     uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import uffd_bring
-from cython.cimports.frontswap.core.whole import drop, fresh_take, huge_disown, huge_mark, huge_own
+from cython.cimports.frontswap.core.whole import drop, fresh_bring, fresh_take, huge_disown, huge_own
 
 
 def touch_huge(pg, spot, ctx):
@@ -75,24 +69,18 @@ def touch_huge(pg, spot, ctx):
         uncharge(pg, PAGE_TABLE)
         return False
     if not own(pg, spot, first, index, n):
-        give_up(pg, ctx[0])
+        drop(ctx[0].fresh)
+        uncharge(pg, PAGE_TABLE)
         return False
-    # The fault has made a page table, which must go: the kernel splits a huge page for it. (From 6.14 on this frees it;
-    # before, all this is as fast as page by page.)
-    madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
-    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, ctx[0].fresh), PAGE_TABLE)
+    error = fresh_bring(pg, ctx[0], at)
     if error == EINVAL:
         huge_disown(pg, first, n, 0, NONE, cython.NULL)
-        give_up(pg, ctx[0])
-        addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
+        uncharge(pg, PAGE_TABLE)
         return False
     if error:
         # It was split, and one of its small pages is busy. Others may have written to those that are in their places.
         drop(ctx[0].fresh)
         word |= HOLES
-    else:
-        storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
-        huge_mark(pg, spot.chunk)
     add64(cython.address(pg.resident), PAGE_TABLE)
     add64(cython.address(pg.counters[C_FIRST_TOUCHES]), n)
     for i in range(n):
@@ -148,9 +136,3 @@ def own(pg, spot, first, index, n):
         return True
     huge_disown(pg, first, n, 0, NONE, cython.NULL)
     return False
-
-
-def give_up(pg, ctx):
-    """There will be none: what was paid for it goes back, too."""
-    drop(ctx.fresh)
-    uncharge(pg, PAGE_TABLE)

@@ -8,7 +8,9 @@ itself.
 import cython
 from cython.cimports.frontswap.core.layout import (
     BUSY,
+    CHUNK_SHIFT,
     HIGH_SHIFT,
+    HUGE_TOUCHES,
     OUT,
     PAGE_TABLE,
     REF,
@@ -16,8 +18,10 @@ from cython.cimports.frontswap.core.layout import (
     page_p,
 )
 from cython.cimports.frontswap.core.uapi import (
+    EINVAL,
     MADV_DONTNEED,
     MADV_POPULATE_WRITE,
+    addi,
     and32,
     cas32,
     errno,
@@ -25,9 +29,11 @@ from cython.cimports.frontswap.core.uapi import (
     madvise,
     or32,
     store32,
+    storei,
     uint32_t,
+    uint64_t,
 )
-from cython.cimports.frontswap.core.uffd import die
+from cython.cimports.frontswap.core.uffd import die, uffd_bring
 
 # --- who owns one --------------------------------------------------------------------------------
 
@@ -99,6 +105,24 @@ def fresh_take(ctx):
         return True
     drop(ctx.fresh)  # a part of it may be there
     return False
+
+
+def fresh_bring(pg, ctx, at):
+    """Move `ctx.fresh` to the absent chunk at `at`, which is one huge page then; 0. EINVAL: nothing has gone, and what
+    was to go is the kernel's again; another errno: as of uffd_bring().
+    """
+    error: cython.int
+    # Where a page has been by itself, or a fault, is a page table, for which the kernel splits a huge page. (From 6.14
+    # on this frees it; before, all this is as fast as page by page.)
+    madvise(cython.cast(cython.p_void, at), PAGE_TABLE, MADV_DONTNEED)
+    error = uffd_bring(pg.fd, at, cython.cast(uint64_t, ctx.fresh), PAGE_TABLE)
+    if error == EINVAL:
+        drop(ctx.fresh)
+        addi(cython.address(pg.huge_touches), -1)  # the program has locked the array, say, and not our buffers
+    elif error == 0:
+        storei(cython.address(pg.huge_touches), HUGE_TOUCHES)
+        huge_mark(pg, (at - pg.base) >> CHUNK_SHIFT)
+    return error
 
 
 def drop(data):
