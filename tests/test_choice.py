@@ -103,6 +103,22 @@ def test_choice_follows_the_data(typesize: int) -> None:
     assert chooser.codec == codec.DECIMALS | 3 << 4
 
 
+@pytest.mark.parametrize(("typesize", "dtype"), [(8, "f8"), (4, "f4"), (0, "f8")])
+def test_sparse_arrays_are_found(typesize: int, dtype: str) -> None:
+    def sparse(seed: int, page: int) -> Bytes:
+        rng = np.random.default_rng(seed)
+        values = rng.standard_normal(page // np.dtype(dtype).itemsize).astype(dtype)
+        values[rng.random(len(values)) > 1 / 50] = 0
+        return as_bytes(values, page)
+
+    chooser = choice.Chooser(typesize)
+    settle(chooser, text, 100)
+    settle(chooser, sparse, 200)
+    assert chooser.codec == codec.SPARSE | (3 if dtype == "f8" else 2) << 4
+    settle(chooser, text, 200)
+    assert chooser.codec == codec.LZ4
+
+
 def test_choice_settles() -> None:
     chooser = choice.Chooser(8)
     settle(chooser, walk, 100)

@@ -41,6 +41,7 @@ P, U8, U32 = ctypes.c_void_p, ctypes.c_uint8, ctypes.c_uint32
 c_init = capsule_function(choice, "codec_choice_init", None, P, ctypes.c_int, ctypes.c_int)
 c_state_bytes = c_function("codec_state_bytes", ctypes.c_size_t)
 c_compress = capsule_function(choice, "codec_compress", U32, P, P, P, U32, P, P, U32, P)
+c_encode = c_function("codec_encode", U32, U8, P, P, U32, P, P, U32)
 c_decompress = c_function("codec_decompress", ctypes.c_int, U8, P, P, U32, P, P, U32)
 c_densify = capsule_function(dense, "densify_record", U32, U8, P, P, U32, P, P, U32, U32, P)
 c_encoder_bytes = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, U32)
@@ -342,9 +343,11 @@ def test_record_of_another_page_size_is_refused() -> None:
             codec.decompress(used, record, page)
 
 
-@pytest.mark.parametrize("wrong", [{"typesize": 3}, {"typesize": 0}, {"kind": 0}, {"kind": 4}, {"kind": 5}])
+@pytest.mark.parametrize(
+    "wrong", [{"typesize": 3}, {"typesize": 0}, {"kind": 0}, {"kind": 4}, {"kind": 5}, {"kind": 6}]
+)
 def test_wrong_parameters_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"is 1, 2, 4|is one of LZ4|is 8"):
+    with pytest.raises(ValueError, match=r"is 1, 2, 4|is one of LZ4|is 8|of 4 or 8 bytes"):
         codec.compress(bytes(4096), **wrong)
 
 
@@ -420,6 +423,110 @@ def test_decimals_do_not_depend_on_how_a_thread_rounds(rounding: int) -> None:
 def test_decimals_of_measurements_take_a_fifth() -> None:
     data = walk(0, 65536)
     assert len(codec.compress(data, 8, codec.DECIMALS)[1]) < 65536 // 5
+
+
+# --- sparse --------------------------------------------------------------------------------------------------
+
+SIZES = {4: np.dtype("u4"), 8: np.dtype("u8")}
+sparse_sizes = st.sampled_from(list(SIZES))
+
+
+def sparse(seed: int, page: int, typesize: int, part: float, background: int = 0) -> Bytes:
+    """One value, and others at random places."""
+    rng = np.random.default_rng(seed)
+    values = np.full(page // typesize, background, SIZES[typesize])
+    others = rng.random(len(values)) < part
+    values[others] = rng.integers(1, 1 << 8 * typesize - 1, others.sum(), SIZES[typesize])
+    return values.view("u1")
+
+
+@given(sparse_sizes, pages, seeds, st.sampled_from([0.0, 0.001, 0.02, 0.2, 0.7, 1.0]), st.integers(0, 2**32 - 1))
+def test_sparse_pages_survive(typesize: int, page: int, seed: int, part: float, background: int) -> None:
+    data = sparse(seed, page, typesize, part, background)
+    used, record = codec.compress(data, typesize, codec.SPARSE)
+    assert guarded_decompress(used, record, page) == data.tobytes()
+    if part <= 0.02 and page <= 1 << 20:
+        assert used == codec.SPARSE | (typesize.bit_length() - 1) << 4
+        most = page // typesize
+        others = int((data.view(SIZES[typesize]) != background).sum())
+        assert len(record) <= 4 + typesize + others * (typesize + 1) + most // 255
+
+
+@given(
+    sparse_sizes,
+    st.lists(st.sampled_from([0, 1, 2, 253, 254, 255, 256, 509, 510, 511, 765]), max_size=60),
+    st.booleans(),
+)
+def test_every_gap_survives(typesize: int, gaps: list[int], ends: bool) -> None:
+    """A gap of 255 and more takes several bytes; nothing need follow the last one."""
+    values = np.zeros(65536 // typesize, SIZES[typesize])
+    at = 0
+    for number, gap in enumerate(gaps):
+        at += gap
+        if at < len(values):
+            values[at] = 1 + number
+        at += 1
+    if ends:
+        values[-1] = 7
+    used, record = codec.compress(values.view("u1"), typesize, codec.SPARSE)
+    assert guarded_decompress(used, record, 65536) == values.tobytes()
+
+
+@given(sparse_sizes, pages, seeds, st.floats(0, 0.3), st.integers(0, 3), st.floats(0, 1.1))
+def test_sparse_stays_in_its_buffers(
+    typesize: int, page: int, seed: int, part: float, background: int, room: float
+) -> None:
+    data = sparse(seed, page, typesize, part, background)
+    state, tmp, whole = Guarded(c_state_bytes()), Guarded(page), Guarded(page)
+    codec_byte = codec.SPARSE | (typesize.bit_length() - 1) << 4
+    length = c_encode(codec_byte, state.address, data.ctypes.data, page, tmp.address, whole.address, page)
+    cap = int(room * length)
+    record = Guarded(cap)
+    again = c_encode(codec_byte, state.address, data.ctypes.data, page, tmp.address, record.address, cap)
+    for buffer in (state, tmp, whole, record):
+        buffer.check()
+    assert again == (length if cap >= length else 0)
+
+
+@given(
+    sparse_sizes,
+    seeds,
+    st.integers(0, 1),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    st.floats(0, 1),
+)
+def test_damaged_sparse_records_are_harmless(
+    typesize: int, seed: int, background: int, changes: list[tuple[float, int]], kept: float
+) -> None:
+    used, record = codec.compress(sparse(seed, 8192, typesize, 0.05, background), typesize, codec.SPARSE)
+    damaged = bytearray(record[: max(1, int(kept * len(record)))])
+    for place, value in changes:
+        damaged[int(place * len(damaged))] = value
+        damaged[int(place * min(len(damaged), 16))] = value  # the head, more often than by chance
+    for codec_byte in (used, used ^ codec.ZSTD, used & 15, used & 15 | 0x70):
+        page = guarded_decompress(codec_byte, bytes(damaged), 8192)
+        assert page is None or len(page) == 8192
+        guarded_densify(codec_byte, bytes(damaged), 8192, 8192)
+
+
+@pytest.mark.parametrize("typesize", SIZES)
+@pytest.mark.parametrize("page", PAGES)
+def test_sparse_recompressed(page: int, typesize: int) -> None:
+    """Few values, often the same: zstd finds more."""
+    data = sparse(page, page, typesize, 0.2) & 3
+    used, record = codec.compress(data, typesize, codec.SPARSE)
+    assert used & 15 == codec.SPARSE
+    made = guarded_densify(used, record, page, page)
+    assert made
+    assert made[0] == codec.LZ4 | codec.ZSTD
+    assert len(made[1]) < len(record)
+    assert guarded_decompress(*made, page) == data.tobytes()
+
+
+def test_a_value_takes_itself_and_a_byte() -> None:
+    data = sparse(0, 65536, 8, 1 / 50)
+    assert len(codec.compress(data, 8, codec.SPARSE)[1]) < 65536 * 0.0235
+    assert min(len(codec.compress(data, 8, kind)[1]) for kind in KINDS.values()) > 65536 * 0.03
 
 
 # --- same-filled, checksum -----------------------------------------------------------------------------------

@@ -84,18 +84,6 @@ def test_what_does_not_get_smaller_is_looked_at_once(
     same(array, expected)
 
 
-def test_a_pool_that_has_room_is_left_alone(new_memory: NewMemory) -> None:
-    """It is not for its own sake: below half of what the pool may take nothing is done."""
-    memory = new_memory(LIMIT)
-    expected = text(12 * MiB)
-    array = memory.array(expected)
-    cold(memory, array)
-    now = quiet(memory)
-    assert now.pool_bytes < LIMIT // 3
-    assert now.recompressed_pages == 0
-    same(array, expected)
-
-
 def may_be_idle() -> bool:
     """True if a thread may ask for what nobody else wants; some containers forbid it."""
 
@@ -109,6 +97,65 @@ def may_be_idle() -> bool:
     thread.start()
     thread.join()
     return bool(allowed)
+
+
+#: after which a segment behind the memory door is packed anew though the pool has room
+LONG = 31 * 10**9
+
+
+def later(memory: frontswap.Memory) -> None:
+    """Half a minute later."""
+    memory._plane.skip_time(LONG)
+    memory.backends.pressure("none")  # calls the writeback thread, whose alarm goes by the real clock
+
+
+@pytest.mark.skipif(not may_be_idle(), reason="SCHED_IDLE is forbidden here")
+def test_a_pool_that_has_room_is_left_alone_for_a_while(new_memory: NewMemory) -> None:
+    """Below half of what the pool may take only what has been there for half a minute is packed anew."""
+    memory = new_memory(LIMIT, page=16384)
+    expected = text(12 * MiB)
+    array = memory.array(expected)
+    cold(memory, array)
+    before = quiet(memory)
+    assert before.pool_bytes < LIMIT // 3
+    assert before.recompressed_pages == 0
+    later(memory)
+
+    def is_denser() -> bool:
+        time.sleep(0.01)  # it has what nobody else wants
+        return memory.statistics().pool_bytes < 0.9 * before.pool_bytes
+
+    wait_until(is_denser, "an idle processor")
+    same(array, expected)
+    assert memory.statistics().poisoned == 0
+
+
+@pytest.mark.skipif(not may_be_idle(), reason="SCHED_IDLE is forbidden here")
+def test_what_is_loaded_again_and_again_is_left_alone_until_it_is_not(new_memory: NewMemory) -> None:
+    """As long as anything is loaded what has been is in use; who only computes, or sleeps, has nothing hot."""
+    memory = new_memory(LIMIT, page=PAGE)
+    other = memory.array(text(MiB))
+    expected = text(12 * MiB)
+    array = memory.array(expected)
+    for _ in range(4):
+        cold(memory, array)
+        same(array, expected)
+    cold(memory, array)
+    for _ in range(3):
+        cold(memory, other)
+        same(other[:PAGE], text(MiB)[:PAGE])
+        packed = quiet(memory).recompressed_pages
+        later(memory)
+        quiet(memory)
+        assert memory.statistics().recompressed_pages - packed < 1024  # `other`, and what is loaded at random
+
+    def is_packed() -> bool:
+        later(memory)
+        time.sleep(0.02)
+        return memory.statistics().recompressed_pages > 2048
+
+    wait_until(is_packed, "an idle processor")
+    same(array, expected)
 
 
 @pytest.mark.skipif(not may_be_idle(), reason="SCHED_IDLE is forbidden here")
@@ -269,6 +316,7 @@ class Story:
         self.array = self.memory.array(self.expected)
         cold(self.memory, self.array)
         self.others = [self.filler(2)]
+        self.memory._plane.skip_time(LONG)  # what is there has been for long
         self.hand = Hand(self.memory._plane)
 
     def filler(self, seed: int) -> Array:

@@ -32,6 +32,7 @@ _KINDS = {
     "shuffle": codec.SHUFFLE,
     "bitshuffle": codec.BITSHUFFLE,
     "decimals": codec.DECIMALS,
+    "sparse": codec.SPARSE,
 }
 
 

@@ -6,9 +6,10 @@ cdef extern from * nogil:
     int popcount "__builtin_popcount" (uint32_t bits)
 
 cdef enum:
-    CANDIDATES = 11         # LZ4; shuffle of 2, 4, 8, 16; bit shuffle of 1, 2, 4, 8, 16; decimals
+    CANDIDATES = 13         # LZ4; shuffle of 2, 4, 8, 16; bit shuffle of 1, 2, 4, 8, 16; decimals; sparse of 4, 8
     BITSHUFFLES = 5         # the first candidate of these
     DECIMALS_CANDIDATE = 10
+    SPARSES = 11            # and of these
     SAMPLE = 16384          # bytes of a page on which candidates are compared
     SAMPLE_BITS = 6         # the candidates are compared on one page in 64,
     SAMPLE_SOON = 3         # in 8 after one has won that is not tried yet, until SURE samples have shown no such one
@@ -21,7 +22,7 @@ cdef enum:
     TRIAL = 4096            # bytes of a page by which one of those that win is chosen: no bit shuffle takes less
     FEW = 64                # bytes of a sample to one match of LZ4's: if there are fewer matches it rushes
 
-# What one array's pages have taught so far; 80 bytes. Several threads update it without a lock: every
+# What one array's pages have taught so far; 88 bytes. Several threads update it without a lock: every
 # field is one aligned word of which every value is valid, and a lost update costs a sample at most.
 cdef struct codec_choice:
     uint32_t pages              # offered so far: the clock of sampling

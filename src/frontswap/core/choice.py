@@ -15,6 +15,7 @@ from cython.cimports.frontswap.core.codec import (
     CODEC_DECIMALS,
     CODEC_LZ4,
     CODEC_SHUFFLE,
+    CODEC_SPARSE,
     check_page,
     check_typesize,
     codec_encode,
@@ -36,6 +37,8 @@ def candidate(i: cython.int) -> uint8_t:
         return CODEC_SHUFFLE | i << 4
     if i == DECIMALS_CANDIDATE:
         return CODEC_DECIMALS | 3 << 4
+    if i >= SPARSES:
+        return CODEC_SPARSE | (i - SPARSES + 2) << 4
     return CODEC_BITSHUFFLE | (i - BITSHUFFLES) << 4
 
 
@@ -140,8 +143,8 @@ def cheapest(c: cython.pointer[codec_choice], but: cython.int) -> cython.int:
         size: uint32_t = c.size[i]
         if size == 0 or i == but:
             continue
-        # as fast as they come: LZ4 where it rushes; shuffle; LZ4 where there is little left to write; bit shuffle; LZ4
-        weight: uint32_t = 66 if i >= BITSHUFFLES else 64
+        # as fast as they come: LZ4 that rushes, sparse; shuffle; LZ4 where little is left to write; bit shuffle; LZ4
+        weight: uint32_t = 56 if i >= SPARSES else 66 if i >= BITSHUFFLES else 64
         if i == 0:
             weight = 56 if c.rushes else 68 if size > SAMPLE_UNIT // 4 else 64
         cost: uint32_t = size * weight
@@ -299,7 +302,7 @@ def suits(
     src += piece_of(page, n, piece)
     others |= cython.cast(uint32_t, 1) << best
     made[0] = 0
-    # Decimals first: what is none shows at once, and what is is theirs.
+    # Sparse and decimals first: what is none shows at once, and what are decimals is theirs.
     for i in range(CANDIDATES - 1, -1, -1):
         if not others >> i & 1:
             continue
@@ -338,7 +341,7 @@ def codec_compress(c, state, src, n, tmp, dst, cap, codec):
     codec[0] = candidate(best)
     if length == 0:
         length = codec_encode(codec[0], state, src, n, tmp, dst, cap)
-    if length == 0 and best == DECIMALS_CANDIDATE:
+    if length == 0 and best >= DECIMALS_CANDIDATE:
         # Found out early. It says that these are other numbers, not that nothing makes them smaller.
         codec[0] = candidate(cheapest(c, best))
         length = codec_encode(codec[0], state, src, n, tmp, dst, cap)

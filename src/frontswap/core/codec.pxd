@@ -71,6 +71,7 @@ cdef enum:
     CODEC_SHUFFLE = 2
     CODEC_BITSHUFFLE = 3
     CODEC_DECIMALS = 4        # float64 as whole numbers of 4 bytes, then as CODEC_BITSHUFFLE
+    CODEC_SPARSE = 5          # elements of 4 or 8 bytes most of which are the same one
     CODEC_KIND = 7
     CODEC_ZSTD = 8            # dense.py
     CODEC_PACK = 128          # several pages in one record: packs.py

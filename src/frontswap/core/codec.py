@@ -1,7 +1,8 @@
 """The page codec: LZ4, alone or behind a shuffle of the bytes or the bits of each element; zstd in the place of LZ4
 for what has been cold for long (dense.py).
 
-float64 with few decimals become whole numbers first (decimals.py).
+float64 with few decimals become whole numbers first (decimals.py). Where most elements are the same one the others are
+kept, and where they are (sparse.py).
 
 What may enter: bytes to fewer bytes and back. What may not: which of the ways (choice.py), and where the bytes are
 kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the contract.
@@ -11,6 +12,7 @@ kept. Nothing in here allocates, locks or fails half-way; ``codec.pxd`` is the c
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.frontswap.core.decimals import decimals_head_bytes, decimals_join, decimals_split
+from cython.cimports.frontswap.core.sparse import sparse_join, sparse_split
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcmp, memcpy
@@ -20,6 +22,7 @@ LZ4 = CODEC_LZ4
 SHUFFLE = CODEC_SHUFFLE
 BITSHUFFLE = CODEC_BITSHUFFLE
 DECIMALS = CODEC_DECIMALS
+SPARSE = CODEC_SPARSE
 ZSTD = CODEC_ZSTD
 
 # Chosen once, at the end of this file: a fault must not find them unset.
@@ -185,6 +188,8 @@ def codec_encode(codec, state, src, n, tmp, dst, cap):
     plain: cython.pointer[cython.const[uint8_t]] = src
     acceleration: cython.int = 1
     head: uint32_t = 0
+    if kind == CODEC_SPARSE:
+        return sparse_split(typesize, src, n, tmp, dst, cap)
     if kind == CODEC_DECIMALS:
         head = decimals_split(src, n, tmp, dst, cap)
         if head == 0:
@@ -216,13 +221,15 @@ def codec_encode(codec, state, src, n, tmp, dst, cap):
 def codec_decompress(codec, state, src, n, tmp, dst, page):
     kind: uint8_t = codec & CODEC_KIND
     typesize: uint32_t = cython.cast(uint32_t, 1) << (codec >> 4)
-    if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_DECIMALS:
+    if not page_is_valid(page) or typesize > 16 or n > page or kind > CODEC_SPARSE:
         return -1
     if kind == CODEC_RAW:
         if n != page or codec & CODEC_ZSTD:
             return -1
         memcpy(dst, src, page)
         return 0
+    if kind == CODEC_SPARSE:
+        return -1 if codec & CODEC_ZSTD else sparse_join(typesize, src, n, dst, page)
     plain: cython.pointer[uint8_t] = dst if kind == CODEC_LZ4 else tmp
     # not on the stack: it may be one of 16 KiB
     scratch: cython.pointer[uint8_t] = cython.cast(cython.pointer[uint8_t], state) + lz4_state_bytes()
@@ -278,10 +285,12 @@ def check_typesize(typesize):
 def compress(data: cython.const[uint8_t][::1], typesize: cython.int = 1, kind: cython.int = CODEC_BITSHUFFLE):
     """Return (codec, record) of a page; the page itself with codec RAW when it does not shrink."""
     n: uint32_t = check_page(data.shape[0])
-    if not CODEC_LZ4 <= kind <= CODEC_DECIMALS:
-        raise ValueError(f"kind is one of LZ4, SHUFFLE, BITSHUFFLE and DECIMALS ({LZ4} to {DECIMALS}), not {kind}")
+    if not CODEC_LZ4 <= kind <= CODEC_SPARSE:
+        raise ValueError(f"kind is one of LZ4, SHUFFLE, BITSHUFFLE, DECIMALS, SPARSE ({LZ4} to {SPARSE}), not {kind}")
     if kind == CODEC_DECIMALS and typesize != 8:
         raise ValueError(f"DECIMALS are float64: typesize is 8, not {typesize}")
+    if kind == CODEC_SPARSE and typesize not in (4, 8):
+        raise ValueError(f"SPARSE has elements of 4 or 8 bytes, not {typesize}")
     codec: uint8_t = kind | check_typesize(typesize) << 4
     state: cython.p_void = malloc(codec_state_bytes() + 2 * n)
     if state == cython.NULL:

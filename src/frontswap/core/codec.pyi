@@ -12,6 +12,7 @@ LZ4: Final[int]
 SHUFFLE: Final[int]
 BITSHUFFLE: Final[int]
 DECIMALS: Final[int]
+SPARSE: Final[int]
 ZSTD: Final[int]
 
 def compress(data: Bytes, typesize: int = 1, kind: int = ...) -> tuple[int, bytes]:

@@ -13,8 +13,10 @@ from cython.cimports.frontswap.core.codec import (
     CODEC_BITSHUFFLE,
     CODEC_DECIMALS,
     CODEC_KIND,
+    CODEC_LZ4,
     CODEC_RAW,
     CODEC_SHUFFLE,
+    CODEC_SPARSE,
     CODEC_ZSTD,
     TILE,
     bit_unshuffle,
@@ -24,6 +26,7 @@ from cython.cimports.frontswap.core.codec import (
     unpack,
 )
 from cython.cimports.frontswap.core.decimals import decimals_head_bytes
+from cython.cimports.frontswap.core.sparse import sparse_join
 from cython.cimports.libc.stdint import uint8_t, uint32_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy
@@ -70,7 +73,7 @@ def densify_record(codec, encoder, src, n, tmp, dst, cap, page, made):
         or n > page
         or codec & CODEC_ZSTD
         or typesize > 16
-        or not CODEC_RAW < kind <= CODEC_DECIMALS
+        or not CODEC_RAW < kind <= CODEC_SPARSE
     ):
         return 0
     if kind == CODEC_DECIMALS:
@@ -79,6 +82,9 @@ def densify_record(codec, encoder, src, n, tmp, dst, cap, page, made):
         if head == 0:
             return 0
     cap = min(cap, page)
+    if kind == CODEC_SPARSE:
+        made[0] = CODEC_LZ4 | CODEC_ZSTD
+        return 0 if sparse_join(typesize, src, n, tmp, page) else frame(encoder, page, tmp, page, dst, cap)
     # LZ4 has no use for a state here.
     if head >= n or head >= cap or not unpack(codec, cython.NULL, src + head, n - head, tmp, packed):
         return 0

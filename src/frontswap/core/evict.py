@@ -43,6 +43,7 @@ from cython.cimports.frontswap.core.uapi import (
     MADV_DONTNEED,
     add64,
     addi,
+    backoff,
     cas32,
     drop_ranges,
     errno,
@@ -162,11 +163,17 @@ def evict_clean(pg, pages, states, n):
 def put_back(pg, data, address, size):
     """A page that nobody took returns to its place, as DIRTY as it was."""
     error: cython.int
+    turn: cython.int = 0
     if pg.use_move:
         # Its frames come back as they are; a copy would need memory that we do not have.
         error = uffd_move(pg.fd, address, cython.cast(uint64_t, data), size)
         if error:
             error = region_fill(pg, address, data, size, False)
+            while error == ENOMEM and turn < 20000:
+                # The memory cgroup is full at this moment, as in wait_for_memory().
+                backoff(turn)
+                turn += 1
+                error = region_fill(pg, address, data, size, False)
             madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED)
     else:
         error = region_allow(pg, address, size, True)

@@ -740,7 +740,8 @@ cdef struct pager_t:
     uint32_t due[DENSE_BATCH] # pages like which there are others
     uint32_t due_n
     int64_t dense_again       # when to look again for what is cold (clock_ns()), 0: not before somebody calls
-    int64_t dense_faded       # when hits were halved
+    int64_t dense_faded       # when hits were halved, or looked at
+    int64_t dense_loads       # C_LOADS of then
     codec_choice dense_choice # what the last page has shown, and how long its record was; 0: none
     uint32_t dense_length
     int32_t writeback_event

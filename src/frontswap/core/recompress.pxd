@@ -18,6 +18,7 @@ cdef void dense_back(pager_t *pg) noexcept nogil
 cdef bint buffers_there(pager_t *pg) noexcept nogil
 cdef void hits_fade(pager_t *pg) noexcept nogil
 cdef bint is_cold(pager_t *pg, segment_t *s) noexcept nogil
+cdef void again_in(pager_t *pg, int64_t left) noexcept nogil
 cdef uint32_t next_segment(pager_t *pg) noexcept nogil
 cdef bint segment_begin(pager_t *pg) noexcept nogil
 cdef void segment_end(pager_t *pg) noexcept nogil

@@ -1,8 +1,9 @@
 """Recompression: records of the pool that nobody has asked for in a long time are packed anew, by zstd.
 
 As zram's `recompress`, but by itself: the coldest segments first, each once, while the pool takes more than half of
-what it may, and with processor time that nobody else wants. What comes out of it stays among the coldest (age_insert()
-in ages), and leaves for the disk before all else, as it would have. A page that comes back is stored by LZ4 again.
+what it may, or when they have been full for half a minute; and with processor time that nobody else wants. What comes
+out of it stays among the coldest (age_insert() in ages), and leaves for the disk before all else, as it would have. A
+page that comes back is stored by LZ4 again.
 
 In front of swap areas the same two threads settle what stores have left, before all else and as soon as its segment is
 full: what was staged (zcache.py) first, then what was packed in haste, by the codec that suited other pages. Each page
@@ -48,6 +49,7 @@ from cython.cimports.frontswap.core.contexts import contexts_open, populate
 from cython.cimports.frontswap.core.dedup import LEAST_ALIKE, alike_look, alike_take
 from cython.cimports.frontswap.core.dense import dense_encoder_bytes, dense_encoder_init
 from cython.cimports.frontswap.core.layout import (
+    C_LOADS,
     DENSE_BATCH,
     DENSE_DONE,
     DENSE_EMPTY,
@@ -124,6 +126,7 @@ SMALLEST = cython.declare(uint32_t, 512)  # bytes of a record: of less there is 
 GAIN = cython.declare(uint32_t, 20)  # a record that shrinks by less than this part of it stays
 SHARE = cython.declare(int64_t, 64)  # of the limit, a part that all buffers may take
 COLD = cython.declare(int64_t, 3_000_000_000)  # ns that a segment in front of areas has been full
+IDLE = cython.declare(int64_t, 30_000_000_000)  # and one behind the memory door, while the pool has room
 FADE = cython.declare(int64_t, 4_000_000_000)  # ns, and hits there are half as many
 AGAIN = cython.declare(int64_t, 500_000_000)  # ns until what is too young, or in use, is looked at again
 SHARE_AREAS = cython.declare(int64_t, 12)  # and of a pool in front of areas, beside which they are
@@ -229,8 +232,6 @@ def recompress_step(pg):
         buffers_there(pg)  # nothing is staged before
     if not has_room(pg):
         return False
-    if pg.areas == cython.NULL and not is_full(pg):
-        return False
     if pg.due_n and alike_take(pg, batch_bytes(pg)):
         storei(cython.address(pg.dense_turn), DENSE_FULL)
         wake(cython.address(pg.dense_event))
@@ -280,13 +281,21 @@ def recompress_rest(pg):
 
 
 def hits_fade(pg):
-    """In front of areas: halve what has been counted as loaded from each segment, every now and then."""
+    """Halve what has been counted as loaded from each segment, every now and then: in front of areas. Behind the memory
+    door they fade by what comes back (balance.py), and here only while nothing does: who computes on what he has, or
+    sleeps, has no hot records.
+    """
     now: int64_t = hooks_clock(pg)
+    loads: int64_t = load64(cython.address(pg.counters[C_LOADS]))
+    still: cython.bint = loads == pg.dense_loads
     i: uint32_t
     s: segment_p
-    if now - pg.dense_faded < FADE:
+    if now - pg.dense_faded < (IDLE if pg.areas == cython.NULL else FADE):
         return
     pg.dense_faded = now
+    pg.dense_loads = loads
+    if pg.areas == cython.NULL and not still:
+        return
     for i in range(1, pg.next_segment):
         s = cython.address(pg.segments[i])
         add64(cython.address(s.hits), -(load64(cython.address(s.hits)) // 2))
@@ -297,17 +306,32 @@ def is_cold(pg, s):
 
     Not those from which more is loaded than an eighth, and than from the coldest quarter (balance.py), as zstd takes
     longer to decompress; and not the younger quarter: of what has left just now some comes back soon. In front of areas
-    nor what has been there for a short time only.
+    nor what has been there for a short time only. Behind the memory door also the younger quarter when it has been
+    there for a longer time; nothing else while there is room, and the coldest quarter of what is in use is in use then.
     """
-    young: uint32_t = cython.cast(uint32_t, load64(cython.address(pg.pool_bytes)) // pg.segment_bytes // 4)
+    age: int64_t = hooks_clock(pg) - s.sealed_at
+    young: cython.bint = pg.seals - s.sealed < load64(cython.address(pg.pool_bytes)) // pg.segment_bytes // 4
+    roomy: cython.bint = pg.areas == cython.NULL and not is_full(pg)
     if pg.recompress == RECOMPRESS_EAGER:
         return True
-    if density(s) > max(load64(cython.address(pg.hits_few)), FEW) or (
-        pg.areas != cython.NULL and hooks_clock(pg) - s.sealed_at < COLD
-    ):
-        pg.dense_again = 1  # that may change by itself
+    if density(s) > (FEW if roomy else max(load64(cython.address(pg.hits_few)), FEW)):
+        again_in(pg, IDLE if pg.areas == cython.NULL else AGAIN)
         return False
-    return pg.seals - s.sealed >= young
+    if pg.areas != cython.NULL:
+        if age < COLD:
+            again_in(pg, AGAIN)
+        return age >= COLD and not young
+    if age < IDLE and (roomy or young):
+        again_in(pg, IDLE - age)
+        return False
+    return True
+
+
+def again_in(pg, left):
+    """Have the writeback thread look again in so many ns, if not before."""
+    then: int64_t = clock_ns() + left
+    if pg.dense_again == 0 or then < pg.dense_again:
+        pg.dense_again = then
 
 
 def next_segment(pg):
@@ -326,10 +350,6 @@ def next_segment(pg):
         elif s.older == pg.dense_end:
             pg.dense_end = number
         number = s.newer
-    if pg.areas == cython.NULL:
-        pg.dense_again = 0
-    if pg.dense_again:
-        pg.dense_again = clock_ns() + AGAIN
     return 0
 
 
@@ -361,8 +381,7 @@ def next_staged(pg):
 def segment_begin(pg):
     """Choose the segment that batches are taken from next; False: there is none."""
     number: uint32_t = next_staged(pg)
-    if pg.areas != cython.NULL:
-        hits_fade(pg)
+    hits_fade(pg)
     lock(cython.address(pg.log_lock))
     if number and (pg.segments[number].state != SEG_SEALED or not pg.segments[number].staged):
         number = 0

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: connections at a time; each has 1 MiB of buffers, and 32 MiB while a large read is answered
 MOST_CONNECTIONS = 256
+#: bytes of replies that a client need not have taken yet: with less we wait for it, and then it for us
+REPLIES = 1 << 20
 #: seconds that clients have to take their last replies
 GRACE = 5.0
 _log = logging.getLogger("frontswap.serve")
@@ -278,6 +280,8 @@ class Server:
     def _transmit(self, agreed: Agreement) -> None:
         export = agreed.export
         assert isinstance(export, Export)
+        if agreed.connection.family == socket.AF_UNIX:  # that of TCP grows by itself
+            agreed.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REPLIES)
         with self._lock:  # all at once, for hang_up()
             self._await_leaving(export.name)
             if not export.admit():
