@@ -15,7 +15,21 @@ import pytest
 from helpers import MiB
 from hypothesis import given
 from hypothesis import strategies as st
-from pages import CANARY, KINDS, TYPESIZES, Bytes, Guarded, Make, capsule_function, half_noise, ids, noise, text, walk
+from pages import (
+    CANARY,
+    KINDS,
+    TYPESIZES,
+    Bytes,
+    Guarded,
+    Make,
+    as_bytes,
+    capsule_function,
+    half_noise,
+    ids,
+    noise,
+    text,
+    walk,
+)
 
 from frontswap.core import choice, codec, decimals, dense
 
@@ -427,7 +441,7 @@ def test_decimals_of_measurements_take_a_fifth() -> None:
 
 # --- sparse --------------------------------------------------------------------------------------------------
 
-SIZES = {4: np.dtype("u4"), 8: np.dtype("u8")}
+SIZES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {4: np.dtype("u4"), 8: np.dtype("u8")}
 sparse_sizes = st.sampled_from(list(SIZES))
 
 
@@ -436,8 +450,8 @@ def sparse(seed: int, page: int, typesize: int, part: float, background: int = 0
     rng = np.random.default_rng(seed)
     values = np.full(page // typesize, background, SIZES[typesize])
     others = rng.random(len(values)) < part
-    values[others] = rng.integers(1, 1 << 8 * typesize - 1, others.sum(), SIZES[typesize])
-    return values.view("u1")
+    values[others] = rng.integers(1, 1 << 8 * typesize - 1, others.sum(), np.uint64)
+    return as_bytes(values, page)
 
 
 @given(sparse_sizes, pages, seeds, st.sampled_from([0.0, 0.001, 0.02, 0.2, 0.7, 1.0]), st.integers(0, 2**32 - 1))
@@ -513,7 +527,7 @@ def test_damaged_sparse_records_are_harmless(
 @pytest.mark.parametrize("page", PAGES)
 def test_sparse_recompressed(page: int, typesize: int) -> None:
     """Few values, often the same: zstd finds more."""
-    data = sparse(page, page, typesize, 0.2) & 3
+    data = sparse(page, page, typesize, 0.2) & np.uint8(3)
     used, record = codec.compress(data, typesize, codec.SPARSE)
     assert used & 15 == codec.SPARSE
     made = guarded_densify(used, record, page, page)
