@@ -12,12 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metadata import rss, settled, status
+from bench.metadata import rested, rss, settled, status
 from bench.proc import field
 from bench.zram import read_pool
 from bench.zswap import held
 
 MADV_PAGEOUT = 21  # linux/mman.h; since 5.4
+LARGE = 512 << 20  # bytes: with less (--quick) nobody waits half a minute
 TRIES = 10
 
 
@@ -150,6 +151,8 @@ class Frontswap:
             if not self._memory.statistics().resident_bytes:
                 break
             time.sleep(0.1)  # a page that has to wait for the disk is left out
+        if self._array.nbytes >= LARGE:
+            rested(self._memory)
         beside = settled(self._memory) - self._before
         found = self._memory.statistics()
         return {

@@ -24,6 +24,7 @@ SHAPES = ((SIZE, PAGE), (SIZE, 2 * PAGE), (SIZE // 4, PAGE))  # bytes, page
 ARENA = "1T"
 MOST_PER_PAGE = 24
 MOST_FOR_ARENA = 16 * MIB
+REST = 40.0  # seconds in which nothing has been packed anew: see rested()
 TOUCHED = 4096  # pages touched, far apart, in the huge arena
 
 
@@ -83,6 +84,16 @@ def settled(memory: Any) -> int:
             return now
         last = now
         time.sleep(0.2)
+
+
+def rested(memory: Any) -> None:
+    """Wait until nothing is packed anew any more: that begins when records have been there for half a minute."""
+    last, since = -1, time.monotonic()
+    while time.monotonic() < since + REST:
+        now = memory.statistics().recompressed_pages
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.5)
 
 
 def arena() -> dict[str, int]:
