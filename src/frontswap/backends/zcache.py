@@ -75,11 +75,11 @@ class Zcache(Layer):
 
     Args:
         codec: "auto" chooses by sampling; or one of the codecs for all pages: "lz4", "shuffle", "bitshuffle",
-            "decimals" (float64 only).
+            "decimals" (float64 only), "sparse" (elements of 4 or 8 bytes).
         size: bytes of RAM that the pool may take, all overhead counted. "auto": in a Memory three quarters of its
             limit, in front of swap areas a fifth of the machine's memory, as zswap's default.
         recompress: "zstd" packs what has been cold for long anew, more densely, when a processor is idle and the pool
-            is more than half full; "off" does not.
+            is more than half full, or when it has been there for half a minute; "off" does not.
         staging: in front of swap areas, bytes of the pool that pages may take as they are: while it is less than half
             full, pages are taken without compressing them, and packed when a processor is idle. "auto": a quarter of
             `size`; "off": each page is compressed when it is stored. Not without `recompress`.
