@@ -134,14 +134,14 @@ def matches_are_few(record: cython.pointer[cython.const[uint8_t]], n: uint32_t, 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def cheapest(c: cython.pointer[codec_choice], but: cython.int) -> cython.int:
-    """The best candidate by what samples have shown, `but` that one."""
+def cheapest(c: cython.pointer[codec_choice], most: cython.int) -> cython.int:
+    """The best of the first `most` candidates by what samples have shown."""
     i: cython.int
     best: cython.int = c.best
     least: uint32_t = 0xFFFFFFFF
-    for i in range(CANDIDATES):
+    for i in range(most):
         size: uint32_t = c.size[i]
-        if size == 0 or i == but:
+        if size == 0:
             continue
         # as fast as they come: LZ4 that rushes, sparse; shuffle; LZ4 where little is left to write; bit shuffle; LZ4
         weight: uint32_t = 56 if i >= SPARSES else 66 if i >= BITSHUFFLES else 64
@@ -318,6 +318,24 @@ def suits(
     return found
 
 
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def is_odd(
+    c: cython.pointer[codec_choice], i: cython.int, others: uint32_t, n: uint32_t, length: uint32_t
+) -> cython.bint:
+    """Is a page unlike those that candidate i has been chosen for, by the length of its record (0: it does not fit)?
+
+    A page that is sparse in part still fits, with all else as it is, and a piece of it may say either.
+    """
+    if length == 0:
+        return True
+    if i < SPARSES or n <= TRIAL or length <= n // 16:
+        return False
+    return others != 0 or length // 2 > n // 1024 * c.size[i] // (SAMPLE_UNIT >> 10)
+
+
 def codec_compress(c, state, src, n, tmp, dst, cap, codec):
     page: uint32_t = c.pages
     misses: uint8_t = c.misses
@@ -341,10 +359,16 @@ def codec_compress(c, state, src, n, tmp, dst, cap, codec):
     codec[0] = candidate(best)
     if length == 0:
         length = codec_encode(codec[0], state, src, n, tmp, dst, cap)
-    if length == 0 and best >= DECIMALS_CANDIDATE:
-        # Found out early. It says that these are other numbers, not that nothing makes them smaller.
-        codec[0] = candidate(cheapest(c, best))
-        length = codec_encode(codec[0], state, src, n, tmp, dst, cap)
+    if best >= DECIMALS_CANDIDATE and is_odd(c, best, others, n, length):
+        # Found out early, or there is much else. It says that these are other numbers, not that nothing makes them
+        # smaller.
+        before: uint32_t = length
+        other: uint8_t = candidate(cheapest(c, DECIMALS_CANDIDATE))
+        length = codec_encode(other, state, src, n, tmp, dst, before if before else cap)
+        if length == 0 and before:
+            length = codec_encode(codec[0], state, src, n, tmp, dst, cap)
+        else:
+            codec[0] = other
         if length and misses < MISSES_LOOK:
             c.misses = misses + 1
             return length

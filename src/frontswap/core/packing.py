@@ -25,6 +25,7 @@ from cython.cimports.frontswap.core.codec import (
     CODEC_LZ4,
     CODEC_PACK,
     CODEC_RAW,
+    CODEC_SPARSE,
     CODEC_ZSTD,
     codec_checksum,
     codec_decompress,
@@ -391,7 +392,7 @@ def pack_frame(pg, encoder, codec, size, dst, most, made):
             memcpy(dst, pg.dense_plain, size)
             length = size
         return length
-    if kind == CODEC_LZ4:
+    if kind == CODEC_LZ4 or kind == CODEC_SPARSE:  # of which each page may have another common element
         made[0] = CODEC_LZ4 | CODEC_ZSTD
         return frame(encoder, size, pg.dense_plain, size, dst, most)
     length = codec_encode(codec, pg.dense_state, pg.dense_plain, size, pg.dense_tmp, pg.dense_out, size)

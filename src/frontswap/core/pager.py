@@ -329,9 +329,9 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
         word = (word & ~cython.cast(uint32_t, STATE)) | DIRTY
     while True:
         if (state & STATE) == NONE:
-            error = region_touch(pg, address, size, not write)
+            error = region_touch(pg, address, size, not write, turn != 0)
         else:
-            error = region_fill(pg, address, ctx.plain, size, not write)
+            error = region_fill(pg, address, ctx.plain, size, not write, turn != 0)
         if error == 0:
             break
         wait_for_memory(pg, ctx, size, error, turn)

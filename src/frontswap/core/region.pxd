@@ -9,8 +9,9 @@ cdef int region_join(pager_t *pg, uint64_t address, uint64_t size) noexcept nogi
 cdef int register_arena(pager_t *pg, int fd) noexcept nogil
 cdef void region_unregister(pager_t *pg) noexcept nogil
 
-cdef int region_fill(pager_t *pg, uint64_t to, const void *data, uint64_t size, bint protected) noexcept nogil
-cdef int region_touch(pager_t *pg, uint64_t to, uint64_t size, bint protected) noexcept nogil
+cdef int region_fill(
+    pager_t *pg, uint64_t to, const void *data, uint64_t size, bint protected, bint again) noexcept nogil
+cdef int region_touch(pager_t *pg, uint64_t to, uint64_t size, bint protected, bint again) noexcept nogil
 cdef int region_complete(pager_t *pg, uint64_t to, uint64_t size) noexcept nogil
 cdef int region_keep(pager_t *pg, uint64_t address, uint64_t size) noexcept nogil
 cdef int region_allow(pager_t *pg, uint64_t address, uint64_t size, bint patient) noexcept nogil

@@ -151,25 +151,30 @@ def region_unregister(pg):
 # --- pages ---------------------------------------------------------------------------------------
 
 
-def region_fill(pg, to, data, size, protected):
-    """Fill `size` absent bytes at `to`, write-protected if `protected`; nobody sees a half of them."""
+def region_fill(pg, to, data, size, protected, again):
+    """Fill `size` absent bytes at `to`, write-protected if `protected`; nobody sees a half of a small page.
+
+    `again`: it has ended with ENOMEM before. Then a part is there, maybe, and others may have written to it.
+    """
     if pg.side == SIDE_PROTECTION:
         return protection_fill(pg.fd, to, data, size, protected)
+    if again:
+        return uffd_fill(pg.fd, to, data, size, protected)
     return uffd_copy(pg.fd, to, data, size, protected)
 
 
-def region_touch(pg, to, size, protected):
-    """The first touch of absent bytes: zeros."""
+def region_touch(pg, to, size, protected, again):
+    """The first touch of absent bytes: zeros. `again`: as of region_fill()."""
     if pg.side == SIDE_PROTECTION:
         return protection_open(to, size, protected, False)
-    return uffd_copy(pg.fd, to, pg.zeros, size, protected)
+    return region_fill(pg, to, pg.zeros, size, protected, again)
 
 
 def region_complete(pg, to, size):
     """Fill what is absent of `size` bytes at `to` with zeros, and leave what is present as it is."""
     if pg.side == SIDE_PROTECTION:
         return protection_open(to, size, False, False)
-    return uffd_fill(pg.fd, to, pg.zeros, size)
+    return uffd_fill(pg.fd, to, pg.zeros, size, False)
 
 
 def region_keep(pg, address, size):

@@ -108,8 +108,10 @@ def uffd_copy(fd, to, data, size, protected):
     return 0
 
 
-def uffd_fill(fd, to, data, size):
-    """Fill what is absent of `size` bytes at `to` with `data`, and leave what is present as it is."""
+def uffd_fill(fd, to, data, size, protected):
+    """Fill what is absent of `size` bytes at `to` with `data`, write-protected if `protected`, and leave what is present
+    as it is.
+    """
     c: uffdio_copy
     done: uint64_t = 0
     most: uint64_t = size
@@ -118,7 +120,7 @@ def uffd_fill(fd, to, data, size):
         c.dst = to + done
         c.src = cython.cast(uint64_t, data) + done
         c.len = min(size - done, most)
-        c.mode = 0
+        c.mode = UFFDIO_COPY_MODE_WP if protected else 0
         c.copy = 0
         if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
             done += c.len

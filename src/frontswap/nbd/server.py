@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 #: connections at a time; each has 1 MiB of buffers, and 32 MiB while a large read is answered
 MOST_CONNECTIONS = 256
-#: bytes of replies that a client need not have taken yet: with less we wait for it, and then it for us
+#: bytes of replies that a client need not have taken yet (or what net.core.wmem_max allows): with less we wait for it,
+#: and then it for us
 REPLIES = 1 << 20
 #: seconds that clients have to take their last replies
 GRACE = 5.0
