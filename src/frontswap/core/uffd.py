@@ -109,9 +109,7 @@ def uffd_copy(fd, to, data, size, protected):
 
 
 def uffd_fill(fd, to, data, size, protected):
-    """Fill what is absent of `size` bytes at `to` with `data`, write-protected if `protected`, and leave what is present
-    as it is.
-    """
+    """Fill what is absent of `size` bytes at `to` with `data`, write-protected if `protected`; what is there stays."""
     c: uffdio_copy
     done: uint64_t = 0
     most: uint64_t = size
