@@ -13,6 +13,7 @@ Bytes = NDArray[np.uint8]
 Make = Callable[[int, int], Bytes]  # seed and size of a page
 KINDS = {"lz4": codec.LZ4, "shuffle": codec.SHUFFLE, "bitshuffle": codec.BITSHUFFLE}
 TYPESIZES = [1, 2, 4, 8, 16]
+SIZES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {4: np.dtype("u4"), 8: np.dtype("u8")}  # of sparse elements
 CANARY = 0xA5
 MARGIN = 256
 
@@ -42,6 +43,15 @@ def text(seed: int, page: int) -> Bytes:
 
 def half_noise(seed: int, page: int) -> Bytes:
     return np.concatenate([noise(seed, page // 2), np.zeros(page // 2, np.uint8)])
+
+
+def sparse(seed: int, page: int, typesize: int = 8, part: float = 1 / 50, background: int = 0) -> Bytes:
+    """One value, and others at random places."""
+    rng = np.random.default_rng(seed)
+    values = np.full(page // typesize, background, SIZES[typesize])
+    others = rng.random(len(values)) < part
+    values[others] = rng.integers(1, 1 << 8 * typesize - 1, others.sum(), np.uint64)
+    return as_bytes(values, page)
 
 
 def capsule_function(module: Any, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:

@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from pages import (
     CANARY,
     KINDS,
+    SIZES,
     TYPESIZES,
     Bytes,
     Guarded,
     Make,
-    as_bytes,
     capsule_function,
     half_noise,
     ids,
     noise,
+    sparse,
     text,
     walk,
 )
@@ -441,17 +442,7 @@ def test_decimals_of_measurements_take_a_fifth() -> None:
 
 # --- sparse --------------------------------------------------------------------------------------------------
 
-SIZES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {4: np.dtype("u4"), 8: np.dtype("u8")}
 sparse_sizes = st.sampled_from(list(SIZES))
-
-
-def sparse(seed: int, page: int, typesize: int, part: float, background: int = 0) -> Bytes:
-    """One value, and others at random places."""
-    rng = np.random.default_rng(seed)
-    values = np.full(page // typesize, background, SIZES[typesize])
-    others = rng.random(len(values)) < part
-    values[others] = rng.integers(1, 1 << 8 * typesize - 1, others.sum(), np.uint64)
-    return as_bytes(values, page)
 
 
 @given(sparse_sizes, pages, seeds, st.sampled_from([0.0, 0.001, 0.02, 0.2, 0.7, 1.0]), st.integers(0, 2**32 - 1))

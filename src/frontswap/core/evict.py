@@ -168,12 +168,13 @@ def put_back(pg, data, address, size):
         # Its frames come back as they are; a copy would need memory that we do not have.
         error = uffd_move(pg.fd, address, cython.cast(uint64_t, data), size)
         if error:
-            error = region_fill(pg, address, data, size, False, False)
-            while error == ENOMEM and turn < 20000:
+            while True:
+                error = region_fill(pg, address, data, size, False, turn != 0)
+                if error != ENOMEM or turn == 20000:
+                    break
                 # The memory cgroup is full at this moment, as in wait_for_memory().
                 backoff(turn)
                 turn += 1
-                error = region_fill(pg, address, data, size, False, True)
             madvise(cython.cast(cython.p_void, data), size, MADV_DONTNEED)
     else:
         error = region_allow(pg, address, size, True)

@@ -34,7 +34,6 @@ from cython.cimports.frontswap.core.uapi import (
 from cython.cimports.frontswap.core.uffd import (
     die,
     uffd_copy,
-    uffd_fill,
     uffd_open,
     uffd_protect,
     uffd_register,
@@ -158,23 +157,21 @@ def region_fill(pg, to, data, size, protected, again):
     """
     if pg.side == SIDE_PROTECTION:
         return protection_fill(pg.fd, to, data, size, protected)
-    if again:
-        return uffd_fill(pg.fd, to, data, size, protected)
-    return uffd_copy(pg.fd, to, data, size, protected)
+    return uffd_copy(pg.fd, to, data, size, protected, again)
 
 
 def region_touch(pg, to, size, protected, again):
     """The first touch of absent bytes: zeros. `again`: as of region_fill()."""
     if pg.side == SIDE_PROTECTION:
         return protection_open(to, size, protected, False)
-    return region_fill(pg, to, pg.zeros, size, protected, again)
+    return uffd_copy(pg.fd, to, pg.zeros, size, protected, again)
 
 
 def region_complete(pg, to, size):
     """Fill what is absent of `size` bytes at `to` with zeros, and leave what is present as it is."""
     if pg.side == SIDE_PROTECTION:
         return protection_open(to, size, False, False)
-    return uffd_fill(pg.fd, to, pg.zeros, size, False)
+    return uffd_copy(pg.fd, to, pg.zeros, size, False, True)
 
 
 def region_keep(pg, address, size):

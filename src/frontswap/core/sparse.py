@@ -71,6 +71,7 @@ def sparse_split(typesize, src, n, tmp, dst, cap):
     last: uint32_t = 0  # one past the last other one
     block: uint32_t
     i: uint32_t
+    word: uint32_t
     head: uint32_t = 4
     room: uint32_t
     if not common(typesize, src, n // typesize, cython.address(background)):
@@ -99,8 +100,8 @@ def sparse_split(typesize, src, n, tmp, dst, cap):
             last = i + 1
             memcpy(tmp + others * typesize, src + i * typesize, typesize)
             others += 1
-    i = 2 * gaps + (background != 0)
-    memcpy(dst, cython.address(i), 4)
+    word = 2 * gaps + (background != 0)
+    memcpy(dst, cython.address(word), 4)
     if background:
         memcpy(dst + 4, cython.address(background), typesize)  # the low bytes come first
     memcpy(dst + head + gaps, tmp, others * typesize)
@@ -129,8 +130,6 @@ def sparse_join(typesize, src, n, dst, page):
     word: uint32_t = 0
     gaps: uint32_t
     head: uint32_t = 4
-    background: uint64_t = 0
-    narrow: uint32_t = 0
     at: uint32_t = 0
     i: uint32_t
     value: uint32_t  # where the next one is
@@ -142,12 +141,7 @@ def sparse_join(typesize, src, n, dst, page):
         head += typesize
     if n < head or gaps > n - head:
         return -1
-    if word & 1 and typesize == 4:
-        memcpy(cython.address(narrow), src + 4, 4)
-        background = narrow
-    elif word & 1:
-        memcpy(cython.address(background), src + 4, 8)
-    fill(typesize, dst, count, background)
+    fill(typesize, dst, count, element(src + 4, typesize, 0) if word & 1 else 0)
     value = head + gaps
     for i in range(gaps):
         at += src[head + i]

@@ -1,7 +1,7 @@
 from frontswap.core.uapi cimport uint8_t, uint64_t
 
-cdef int uffd_copy(int fd, uint64_t to, const void *data, uint64_t size, bint protected) noexcept nogil
-cdef int uffd_fill(int fd, uint64_t to, const void *data, uint64_t size, bint protected) noexcept nogil
+cdef int uffd_copy(
+    int fd, uint64_t to, const void *data, uint64_t size, bint protected, bint again) noexcept nogil
 cdef int uffd_protect(int fd, uint64_t address, uint64_t size, bint on) noexcept nogil
 cdef int uffd_move(int fd, uint64_t to, uint64_t address, uint64_t size) noexcept nogil
 cdef int uffd_bring(int fd, uint64_t to, uint64_t address, uint64_t size) noexcept nogil

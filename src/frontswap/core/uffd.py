@@ -82,8 +82,8 @@ def die(what, error):
     abort()
 
 
-def uffd_copy(fd, to, data, size, protected):
-    """Fill `size` absent bytes at `to`, write-protected if `protected`."""
+def uffd_copy(fd, to, data, size, protected, again):
+    """Fill `size` absent bytes at `to`, write-protected if `protected`. `again`: a part may be there, and stays."""
     c: uffdio_copy
     done: uint64_t = 0
     most: uint64_t = size
@@ -96,39 +96,12 @@ def uffd_copy(fd, to, data, size, protected):
         c.copy = 0
         if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
             done += c.len
-            continue
-        if c.copy > 0:
+        elif c.copy > 0:
             done += cython.cast(uint64_t, c.copy)
-        elif errno == ENOENT and most > 4096:
-            most = 4096  # more than one mapping: the program protects, or did, a part of the page
-        elif errno != EAGAIN:
-            return errno
-        backoff(turn)
-        turn += 1
-    return 0
-
-
-def uffd_fill(fd, to, data, size, protected):
-    """Fill what is absent of `size` bytes at `to` with `data`, write-protected if `protected`; what is there stays."""
-    c: uffdio_copy
-    done: uint64_t = 0
-    most: uint64_t = size
-    turn: cython.int = 0
-    while done < size:
-        c.dst = to + done
-        c.src = cython.cast(uint64_t, data) + done
-        c.len = min(size - done, most)
-        c.mode = UFFDIO_COPY_MODE_WP if protected else 0
-        c.copy = 0
-        if guarded_ioctl(fd, UFFDIO_COPY, cython.address(c)) == 0:
-            done += c.len
-            continue
-        if c.copy > 0:
-            done += cython.cast(uint64_t, c.copy)
-        elif errno == EEXIST:
+        elif errno == EEXIST and again:
             done += 4096
         elif errno == ENOENT and most > 4096:
-            most = 4096  # as in uffd_copy()
+            most = 4096  # more than one mapping: the program protects, or did, a part of the page
         elif errno == EAGAIN:
             backoff(turn)
             turn += 1
@@ -219,7 +192,7 @@ def uffd_finish(fd, to, address, size):
             turn = 0
             continue
         if errno != EAGAIN or turn > 2000:
-            error = uffd_copy(fd, to + done, cython.cast(const_bytes_p, address + done), 4096, False)
+            error = uffd_copy(fd, to + done, cython.cast(const_bytes_p, address + done), 4096, False, False)
             if error and error != EEXIST:
                 return error
             done += 4096
