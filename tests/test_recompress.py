@@ -123,7 +123,7 @@ def test_a_pool_that_has_room_is_left_alone_for_a_while(new_memory: NewMemory) -
 
     def is_denser() -> bool:
         time.sleep(0.01)  # it has what nobody else wants
-        return memory.statistics().pool_bytes < 0.9 * before.pool_bytes
+        return memory.statistics().pool_live_bytes < 0.9 * before.pool_live_bytes
 
     wait_until(is_denser, "an idle processor")
     same(array, expected)
@@ -133,7 +133,7 @@ def test_a_pool_that_has_room_is_left_alone_for_a_while(new_memory: NewMemory) -
 @pytest.mark.skipif(not may_be_idle(), reason="SCHED_IDLE is forbidden here")
 def test_what_is_loaded_again_and_again_is_left_alone_until_it_is_not(new_memory: NewMemory) -> None:
     """As long as anything is loaded what has been is in use; who only computes, or sleeps, has nothing hot."""
-    memory = new_memory(LIMIT, page=PAGE)
+    memory = new_memory(2 * LIMIT, page=PAGE)  # of which all that is stored takes a small part
     other = memory.array(text(MiB))
     expected = text(12 * MiB)
     array = memory.array(expected)
@@ -147,12 +147,12 @@ def test_what_is_loaded_again_and_again_is_left_alone_until_it_is_not(new_memory
         before = quiet(memory)
         later(memory)
         # `other` may be packed anew, and has an eighth of it all
-        assert quiet(memory).pool_bytes > 0.9 * before.pool_bytes
+        assert quiet(memory).pool_live_bytes > 0.9 * before.pool_live_bytes
 
     def is_packed() -> bool:
         later(memory)
         time.sleep(0.02)
-        return memory.statistics().pool_bytes < 0.87 * before.pool_bytes
+        return memory.statistics().pool_live_bytes < 0.45 * 13 * MiB  # LZ4 needs 0.65, zstd 0.39
 
     wait_until(is_packed, "an idle processor")
     same(array, expected)
