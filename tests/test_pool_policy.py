@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import frontswap
 from frontswap import Frontswap, SwapArea
 from frontswap.backends import Zcache
-from frontswap.errors import PageLostError, ParameterError, SlotError, SpecError
+from frontswap.errors import PageLostError, SlotError, SpecError
 from frontswap.policies import Policy, find, names
 from frontswap.testing.content import Content
 
@@ -347,8 +347,6 @@ def test_what_is_refused() -> None:
     for name in ("belady", "mru", "LRU"):
         with pytest.raises(SpecError, match=f'zcache:policy\': \'{name}\' must be "age" or "fifo" or '):
             Frontswap(f"zcache:policy={name}")
-    with pytest.raises(ParameterError, match="policy='lirs': must be \"age\" behind the memory door"):
-        frontswap.Memory("64M", backends="zcache:policy=lirs")
 
 
 class Watched(Zcache):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import NewMemory
 from helpers import Array, MiB, Mode, at_rest, cold, noise, quiet, run_child, same, wait_until
-from pages import capsule_function
+from pages import capsule_function, pager_of
 
 import frontswap
 from frontswap.core import codec, dense, recompress
@@ -270,8 +270,7 @@ class Hand:
     """Takes the place of both threads, which leave alone what has recompress=off: a plane, or the core of areas."""
 
     def __init__(self, core: object, page: int = PAGE) -> None:
-        # The first of Hooks' own fields, behind the object's head and its table of methods.
-        self.pager = ctypes.c_void_p.from_address(id(core) + 24).value
+        self.pager = pager_of(core)
         self.page = page = max(page, 32 << 10)  # of a pack
         size = capsule_function(dense, "dense_encoder_bytes", ctypes.c_size_t, ctypes.c_uint32)(page)
         self.room = np.zeros(size + 64, "u1")

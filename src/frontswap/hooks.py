@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from .backends.contract import Backend, Pressure
 from .backends.layers import Filter
 from .backends.stack import Spec, Stack, stacks_of
-from .backends.zcache import AGE, Zcache
+from .backends.zcache import Zcache
+from .core import heap
 from .core.filters import Filter as NativeFilter
 from .core.hooks import Hooks
 from .errors import ClosedError, DrainError, InUseError, ParameterError
@@ -174,13 +175,8 @@ class Backends:
                 format_size(int(stack.backend.write_budget)),
                 '"off" in front of swap areas: whose they are writes their slots',
             )
-        if self._areas is None and isinstance(stack.backend, Zcache) and stack.backend.policy != AGE:
-            raise ParameterError(
-                "zcache:policy",
-                stack.backend.policy,
-                f'"{AGE}" behind the memory door: whole segments leave there, and records of one page cannot; '
-                "others can serve swap areas (frontswap.Frontswap)",
-            )
+        if self._areas is None and isinstance(stack.backend, Zcache):
+            stack.backend.check_for_memory(process=heap.has_begun(), swap=self._core.has_file())
         if self._areas is None and isinstance(stack.backend, Zcache) and stack.backend.dedup:
             raise ParameterError(
                 "zcache:dedup",

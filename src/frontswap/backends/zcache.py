@@ -90,8 +90,9 @@ class Zcache(Layer):
             When it has been spent, compressed pages may take nearly all of the limit; what does not fit then is written
             all the same.
         write_period: a duration from 1 s on.
-        policy: in front of swap areas, which page leaves when the pool is full, by the name of a class of
-            frontswap.policies. "age": the pages of the oldest segment.
+        policy: which page leaves when the pool is full, by the name of a class of frontswap.policies. "age": the pages
+            of the oldest segment, behind the memory door of the coldest one. Others not under `frontswap run`, nor
+            without a swap file.
     """
 
     name: ClassVar[str] = "zcache"
@@ -134,14 +135,23 @@ class Zcache(Layer):
         if self.policy == AGE:
             return None
         from ..policies import find
-        from ..policies.arrays import apart
 
-        def make(pages: int) -> Policy:
-            # Until the first record says how many fit, they are taken for halves of pages of 4 KiB.
-            with apart():
-                return find(self.policy)(pages, min(pages, self.area_size // 2048))
+        # Until the first record says how many fit, they are taken for halves of pages of 4 KiB.
+        return lambda pages: find(self.policy)(pages, min(pages, self.area_size // 2048))
 
-        return make
+    def check_for_memory(self, *, process: bool, swap: bool) -> None:
+        """ParameterError for a policy that cannot work behind the memory door: a whole process, no swap file."""
+        if self.policy == AGE:
+            return
+        if process:
+            raise ParameterError(
+                "zcache:policy",
+                self.policy,
+                f'"{AGE}" where all of a process is behind the memory door: a policy is an object of Python, which '
+                "must not lie there itself; others can serve a Memory, and swap areas (frontswap.Frontswap)",
+            )
+        if not swap:
+            raise ParameterError("zcache:policy", self.policy, f'"{AGE}" without a swap file: no page can leave')
 
     @property
     def segment(self) -> int:

@@ -4,6 +4,7 @@ from frontswap.core.uapi cimport int64_t, uint32_t, uint64_t
 
 cdef uint32_t came_back(pager_t *pg, context_t *ctx, uint32_t size, uint32_t state) noexcept nogil
 cdef bint gives_up(pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, bint soon) noexcept nogil
+cdef bint comes_in(pager_t *pg, uint32_t page) noexcept nogil
 cdef uint32_t whole_pages(pager_t *pg, block_t *block) noexcept nogil
 cdef bint bring_asked(pager_t *pg, const spot_t *spot, bint write, context_t **ctx) noexcept nogil
 cdef bint bring_huge(

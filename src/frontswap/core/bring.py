@@ -15,7 +15,7 @@ import cython
 from cython.cimports.frontswap.core.balance import FROM_NOWHERE, balance_note, pool_has_room
 from cython.cimports.frontswap.core.contexts import context_take
 from cython.cimports.frontswap.core.evict import dirty_word, out_word, uncharge
-from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
+from cython.cimports.frontswap.core.frontswap import frontswap_load, frontswap_overwritten
 from cython.cimports.frontswap.core.layout import (
     C_LOADED_HUGE,
     C_READAHEADS,
@@ -28,6 +28,7 @@ from cython.cimports.frontswap.core.layout import (
     KIND,
     OUT,
     PAGE_TABLE,
+    PRESSURE_NONE,
     RECORD,
     RECORD_LOG,
     REF,
@@ -35,8 +36,10 @@ from cython.cimports.frontswap.core.layout import (
     UNSURE,
     WHOLE_PAGES,
     block_p,
+    is_plain,
     page_address,
     page_bytes,
+    pressure_of,
 )
 from cython.cimports.frontswap.core.reclaim import BRIEF, WITHIN, charge, queue_run, wait_for_memory
 from cython.cimports.frontswap.core.region import region_allow, region_keep
@@ -82,10 +85,27 @@ def gives_up(pg, ctx, page, state, soon):
             return True
         # Slots are short, or it is in use and better off in the pool, where it has been before.
         if record_on_disk(pg, pg.pages[page].where) and (
-            swap_tight(pg) or (soon and not ctx.from_slot and pool_has_room(pg, page_bytes(pg, page)))
+            swap_tight(pg)
+            or comes_in(pg, page)
+            or (soon and not ctx.from_slot and pool_has_room(pg, page_bytes(pg, page)))
         ):
             return True
     return not ctx.from_slot and loadi(cython.address(pg.exclusive)) != 0
+
+
+def comes_in(pg, page):
+    """Does an owned page that has been loaded from the disk come into the pool, for the policy to say who leaves?
+
+    As one does that missed in the simulator. Not what did not get smaller; nor while memory is short, or the disk is
+    spared or takes nothing: it would stay resident, and all that is resident could not leave.
+    """
+    return (
+        pg.policy.of != cython.NULL
+        and not is_plain(pg.pages[page].where, page_bytes(pg, page))
+        and pressure_of(pg) == PRESSURE_NONE
+        and loadi(cython.address(pg.write_spent)) == 0
+        and loadi(cython.address(pg.disk_error)) == 0
+    )
 
 
 # --- a huge page ---------------------------------------------------------------------------------
@@ -236,7 +256,7 @@ def arrive(pg, ctx, first, n, words, write):
         if keeps:
             words[i] = CLEAN | UNSURE | (words[i] & RECORD)
         else:
-            frontswap_invalidate_page(pg, first + i, words[i])
+            frontswap_overwritten(pg, first + i, words[i])
             words[i] = DIRTY
         if (refs >> i) & 1:
             words[i] |= REF
@@ -294,7 +314,7 @@ def write_huge(pg, page, state):
     add64(cython.address(pg.counters[C_WRITE_UPGRADES]), n)
     block.rewritten = REWRITTEN
     for i in range(n):
-        frontswap_invalidate_page(pg, first + i, words[i])
+        frontswap_overwritten(pg, first + i, words[i])
         store32(cython.address(pg.pages[first + i].state), dirty_word(words[i]))
     return True
 

@@ -5,7 +5,7 @@ reclaim.py speaks of.
 """
 
 import cython
-from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_invalidate_page, frontswap_store
+from cython.cimports.frontswap.core.frontswap import NOWHERE, frontswap_overwritten, frontswap_store
 from cython.cimports.frontswap.core.layout import (
     BUSY,
     C_BUSY_PAGES,
@@ -420,7 +420,7 @@ def evict_huge_clean(pg, ctx, page, state, low, high):
         page_sum(ctx.whole + i * size, cython.cast(uint32_t, size), sum)
         if sum[0] != pg.sums[2 * (first + i)] or sum[1] != pg.sums[2 * (first + i) + 1]:
             put_back(pg, ctx.whole + i * size, page_address(pg, first + i), cython.cast(uint32_t, size))
-            frontswap_invalidate_page(pg, first + i, words[i])
+            frontswap_overwritten(pg, first + i, words[i])
             store32(cython.address(pg.pages[first + i].state), dirty_word(words[i]))
             continue
         pages[gone] = first + i
@@ -445,7 +445,7 @@ def make_sure(pg, page, state):
         if region_allow(pg, page_address(pg, page), page_bytes(pg, page), False) != 0:
             store32(cython.address(pg.pages[page].state), state[0])
             return False
-        frontswap_invalidate_page(pg, page, state[0])
+        frontswap_overwritten(pg, page, state[0])
         state[0] = dirty_word(state[0])
     return True
 

@@ -12,6 +12,7 @@ cdef int frontswap_store(pager_t *pg, context_t *ctx, uint32_t page, const uint8
 cdef int frontswap_load(
     pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, int more) noexcept nogil
 cdef int frontswap_invalidate_page(pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
+cdef void frontswap_overwritten(pager_t *pg, uint32_t page, uint32_t state) noexcept nogil
 cdef bint frontswap_promote(pager_t *pg, context_t *ctx, uint32_t page, const uint8_t *data, uint32_t *kind) noexcept nogil
 cdef int frontswap_evacuate(
     pager_t *pg, context_t *ctx, uint32_t page, uint32_t state, uint32_t *kind) noexcept nogil

@@ -263,9 +263,16 @@ def frontswap_invalidate_page(pg, page, state):
         return True
     if pg.areas == cython.NULL and (state & KIND) == RECORD_LOG:
         record_drop(pg, pg.pages[page].where, page_bytes(pg, page))
-    if pg.policy.of != cython.NULL:
+    if pg.policy.of != cython.NULL and (state & UNTOLD) == 0:
         freed(pg, page)
     return False
+
+
+def frontswap_overwritten(pg, page, state):
+    """frontswap_invalidate_page() of a page of the memory door that is written to, or may be, and so is stored again
+    when it leaves: what policies know of it stays.
+    """
+    frontswap_invalidate_page(pg, page, state | UNTOLD)
 
 
 def zcache_enter(pg):
@@ -291,7 +298,7 @@ def zcache_leave(pg, number):
 
 
 def freed(pg, page):
-    """A page of an area is freed that the pool does not have: its policy may remember that it once did."""
+    """A page is freed that the pool does not have: its policy may remember that it once did."""
     number: cython.int = zcache_enter(pg)
     if number < 0:
         return

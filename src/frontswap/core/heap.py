@@ -263,6 +263,11 @@ def our_setvbuf(stream, buffer, mode, n):
 # --- the beginning -----------------------------------------------------------------------------------
 
 
+def has_begun() -> bool:
+    """Do this process's requests come from a plane?"""
+    return heap != cython.NULL
+
+
 def begin(plane: Plane, threshold: int) -> None:
     """From now on requests of `threshold` bytes and more come from this plane, which stays for good.
 

@@ -287,8 +287,10 @@ class Hooks:
         if make is None:
             return 0
         from frontswap.core.plug import plug
+        from frontswap.policies.arrays import apart
 
-        policy = make(self.pg.max_pages)
+        with apart(inherited=self.pg.areas == cython.NULL):
+            policy = make(self.pg.max_pages)
         plug(self, policy)
         Py_INCREF(policy)
         self.policy = cython.cast(cython.pointer(PyObject), policy)
@@ -313,9 +315,9 @@ class Hooks:
         """Put a stack behind the others; its number, or -1: no place is free, -2: there is a zcache already.
 
         For a zcache: `size` of its pool (0: the Memory's share), `segment` of the pool in front of swap areas, `codec`
-        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*. In front of swap areas: `staging` bytes of
-        pages as they are, at most; `dedup`: identical pages share their bytes; `make_policy(pages)`, a Policy that
-        knows so many, None: the oldest segment leaves.
+        for all pages (-1: chosen by sampling), `recompress` is RECOMPRESS_*; `make_policy(pages)`, a Policy that knows
+        so many, None: the oldest segment leaves, or the coldest. In front of swap areas: `staging` bytes of pages as
+        they are, at most; `dedup`: identical pages share their bytes.
         """
         pg: pager_p = self.pager()
         number: cython.int = 0
@@ -338,9 +340,10 @@ class Hooks:
                 pg.recompress = recompress  # its thread goes by it
                 pg.staging = staging if pg.areas != cython.NULL else 0
                 pg.dedup = dedup and pg.areas != cython.NULL
-            if bottom.is_zcache and pg.areas != cython.NULL:
+            if bottom.is_zcache:
                 self.policy_set(make_policy)
-                self.pool_open(size, segment)
+                if pg.areas != cython.NULL:
+                    self.pool_open(size, segment)
         except BaseException:
             native.detach()
             if bottom.is_zcache:
@@ -468,13 +471,13 @@ class Hooks:
             pg.dedup = 0
             if pg.areas != cython.NULL:
                 self.pool_close()
-                self.policy_clear()
             else:
                 gate_enter(pg)
                 segment_close(pg, STREAM_POOL)  # dead, and charged still
                 segment_close(pg, STREAM_DENSE)
                 gate_leave(pg)
                 self.set_write_budget(0, 1)
+            self.policy_clear()
         pg.stacks[number] = cython.NULL
         storei(cython.address(pg.stack_state[number]), STACK_FREE)
         native.detach()
@@ -540,6 +543,10 @@ class Hooks:
         if n < 0:
             return 0, 0
         return load64(cython.address(pg.stack_pages[n])), load64(cython.address(pg.stack_bytes[n]))
+
+    def has_file(self) -> bool:
+        """Is there a swap file?"""
+        return self.pager().file >= 0
 
     def set_write_budget(self, size: int, period: int) -> None:
         """Bytes that may be written to the swap file in each period of so many nanoseconds; 0: as many as it takes."""

@@ -15,7 +15,7 @@ from cython.cimports.frontswap.core.bring import (
 )
 from cython.cimports.frontswap.core.contexts import context_give, context_take
 from cython.cimports.frontswap.core.evict import dirty_word, uncharge
-from cython.cimports.frontswap.core.frontswap import frontswap_invalidate_page, frontswap_load
+from cython.cimports.frontswap.core.frontswap import frontswap_load, frontswap_overwritten
 from cython.cimports.frontswap.core.gate import gate_await, gate_enter, gate_leave
 from cython.cimports.frontswap.core.layout import (
     ADVICE_RANDOM,
@@ -258,7 +258,7 @@ def fault(pg, spot, write, ctx):
             continue
         if error:
             die("write protection", error)
-        frontswap_invalidate_page(pg, spot.page, state)
+        frontswap_overwritten(pg, spot.page, state)
         add64(cython.address(pg.counters[C_WRITE_UPGRADES]), 1)
         if pg.trace != cython.NULL:
             trace_page(pg, spot)
@@ -323,7 +323,7 @@ def bring_in(pg, ctx, page, state, write, more, ahead):
         if not write:
             write = gives_up(pg, ctx, page, state, (word & REF) != 0)
         if write:
-            frontswap_invalidate_page(pg, page, state)
+            frontswap_overwritten(pg, page, state)
             kind = RECORD_NONE
     if write:
         word = (word & ~cython.cast(uint32_t, STATE)) | DIRTY

@@ -41,7 +41,7 @@ def count(of):
 
 
 def plug(hooks: Hooks, policy: Policy) -> None:
-    """The pool of these hooks, which is not open yet, goes by a policy. The hooks keep it."""
+    """The pool of these hooks, which has no pages yet, goes by a policy. The hooks keep it."""
     of: cython.p_void = cython.cast(cython.p_void, policy)
     hooks.pg.policy.holds = holds
     hooks.pg.policy.hit = hit

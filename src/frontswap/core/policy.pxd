@@ -11,4 +11,5 @@ cdef void policy_back(pager_t *pg, uint32_t page) noexcept nogil
 cdef int64_t policy_mean(pager_t *pg) noexcept nogil
 cdef int64_t policy_room(int64_t bytes) noexcept nogil
 
+cdef int64_t held(pager_t *pg) noexcept nogil
 cdef void measure(pager_t *pg) noexcept nogil

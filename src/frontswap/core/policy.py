@@ -8,14 +8,17 @@ remember. Pages of one word (same-filled) cost nothing and never leave, so it do
 Who tells it owns the page (BUSY), so it hears of one page in the order of what happens. It names one that nobody owns:
 shed.py owns that page then, and looks whether it is still there and not told of again.
 
-It has its own lock, a leaf. Its arrays are ordinary memory: so it stands in front of swap areas only, where nothing
-runs inside of a page fault.
+Behind the memory door a page that is written to loses its record, and is used: the policy goes on to hold it, and hears
+of a use when it is stored again. If it is named meanwhile, there is nothing to leave, and it is forgotten.
+
+It has its own lock, a leaf. Its arrays lie where no fault of ours can be, and a forked child of a Memory has its own.
 """
 
 import cython
+from cython.cimports.frontswap.core.balance import pool_wanted
 from cython.cimports.frontswap.core.layout import UNTOLD
 from cython.cimports.frontswap.core.shares import pool_live
-from cython.cimports.frontswap.core.uapi import int64_t, lock, uint32_t, unlock
+from cython.cimports.frontswap.core.uapi import int64_t, load64, lock, uint32_t, unlock
 
 
 def policy_room(bytes):
@@ -23,11 +26,17 @@ def policy_room(bytes):
     return bytes - bytes // 8
 
 
+def held(pg):
+    """Bytes of all that the policy knows of; behind the memory door with what is dead of them, a sixteenth or so."""
+    return load64(cython.address(pg.pool_bytes)) if pg.areas == cython.NULL else pool_live(pg)
+
+
 def measure(pg):
     """Tell the policy how many pages fit, by the mean record; there is one more than it holds. Under policy_lock."""
     count: int64_t = pg.policy.count(pg.policy.of)
-    mean: int64_t = pool_live(pg) // (count + 1)
-    fit: int64_t = policy_room(pg.pool_hard) // (mean if mean > 0 else 1)
+    mean: int64_t = held(pg) // (count + 1)
+    most: int64_t = pool_wanted(pg) if pg.areas == cython.NULL else pg.pool_hard
+    fit: int64_t = policy_room(most) // (mean if mean > 0 else 1)
     if fit < 1:
         fit = 1
     if fit > pg.max_pages:
@@ -104,6 +113,6 @@ def policy_mean(pg):
     mean: int64_t = 0
     lock(cython.address(pg.policy_lock))
     if pg.policy.count(pg.policy.of) != 0:
-        mean = pool_live(pg) // pg.policy.count(pg.policy.of)
+        mean = held(pg) // pg.policy.count(pg.policy.of)
     unlock(cython.address(pg.policy_lock))
     return mean

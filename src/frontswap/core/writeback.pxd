@@ -5,5 +5,6 @@ cdef bint writeback_step(pager_t *pg, context_t *ctx, int *idle) noexcept nogil
 cdef void *writeback_thread(void *argument) noexcept nogil
 cdef int64_t pool_relieve(pager_t *pg) noexcept nogil
 
+cdef int victims_write(pager_t *pg, context_t *ctx) noexcept nogil
 cdef int pool_lighten(pager_t *pg, context_t *ctx) noexcept nogil
 cdef int shed_coldest(pager_t *pg, context_t *ctx) noexcept nogil

@@ -24,6 +24,7 @@ from cython.cimports.frontswap.core.layout import (
     walk_t,
 )
 from cython.cimports.frontswap.core.packs import walk_begin, walk_claim, walk_next
+from cython.cimports.frontswap.core.policy import policy_room
 from cython.cimports.frontswap.core.recompress import recompress_rest, recompress_step
 from cython.cimports.frontswap.core.segments import (
     move_begin,
@@ -50,6 +51,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint32_t,
     unlock,
 )
+from cython.cimports.frontswap.core.victims import pool_write
 from cython.cimports.frontswap.core.zcache import pool_is_sparse, pool_limit
 
 
@@ -94,10 +96,24 @@ def shed_coldest(pg, ctx):
     return 0
 
 
+def victims_write(pg, ctx):
+    """Records leave a Memory's pool by its policy until what lives has room, and what is dead then is cleaned."""
+    most: int64_t = pool_limit(pg, pool_wanted(pg))
+    found: cython.int = pool_write(pg, policy_room(most))
+    turn: cython.int
+    if close_all(pg):
+        found = 0
+    for turn in range(2):
+        if most == 0 or load64(cython.address(pg.pool_bytes)) <= most or clean_ram(pg, ctx) <= 0:
+            break
+        found = 0
+    return found
+
+
 def pool_lighten(pg, ctx):
     """One segment less in the pool; 0, or why not."""
     if pg.areas == cython.NULL:
-        return write_coldest(pg)
+        return write_coldest(pg) if pg.policy.of == cython.NULL or pg.file < 0 else victims_write(pg, ctx)
     return shed_coldest(pg, ctx) if pg.policy.of == cython.NULL and not pg.weights else shed_victims(pg, ctx)
 
 

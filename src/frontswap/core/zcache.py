@@ -47,9 +47,15 @@ from cython.cimports.frontswap.core.layout import (
     segment_of,
     segment_p,
 )
-from cython.cimports.frontswap.core.policy import policy_dropped, policy_gone, policy_loaded, policy_stored
+from cython.cimports.frontswap.core.policy import (
+    policy_dropped,
+    policy_gone,
+    policy_loaded,
+    policy_room,
+    policy_stored,
+)
 from cython.cimports.frontswap.core.record import log_load, record_make, record_plain, room_ahead
-from cython.cimports.frontswap.core.segments import record_append, record_drop, write_coldest
+from cython.cimports.frontswap.core.segments import record_append, record_drop
 from cython.cimports.frontswap.core.shares import pool_charge, pool_held, pool_live, pool_uncharge, share_below
 from cython.cimports.frontswap.core.uapi import (
     add64,
@@ -62,6 +68,7 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
     wake,
 )
+from cython.cimports.frontswap.core.victims import pool_records, pool_write
 from cython.cimports.libc.string import memcpy
 
 PATIENCE = cython.declare(cython.int, 400)  # turns of backoff()
@@ -74,6 +81,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     where: uint64_t
     need: int64_t
     tries: cython.int
+    error: cython.int = 0
     staged: cython.bint
     mark: uint32_t
     s: segment_p
@@ -105,9 +113,13 @@ def zcache_store(b, pg, ctx, page, data, kind):
     for tries in range(4):
         if load64(cython.address(pg.pool_bytes)) + need <= pool_limit(pg, pg.pool_hard):
             break
-        if write_coldest(pg) != 0:
+        error = pool_write(pg, policy_room(pool_limit(pg, pg.pool_hard)) - need)
+        if error != 0:
             break
-    if pg.areas != cython.NULL:
+    # By policy what has left is dead first. (If nothing could, the cleaner has nothing to win.)
+    if pg.areas != cython.NULL or (
+        pg.policy.of != cython.NULL and error <= 0 and loadi(cython.address(pg.writers_back)) != 0
+    ):
         await_cleaner(pg, need)
     if load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard):
         return REFUSED_POOL_FULL
@@ -137,14 +149,15 @@ def zcache_store(b, pg, ctx, page, data, kind):
 
 
 def await_cleaner(pg, need):
-    """Let who moves records of an area finish, if there is room for what lives: until its segment is free the pool has
-    them twice, and is full without being so. Some milliseconds; it waits for no page, nor for what we hold.
+    """Let who moves records finish, if there is room for what lives: until its segment is free the pool has them twice,
+    and is full without being so. Some milliseconds; it waits for no page, nor for what we hold.
     """
     turn: cython.int = 0
+    live: int64_t = pool_records(pg) if pg.areas == cython.NULL else 0
     while (
         turn < PATIENCE
         and load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard)
-        and pool_live(pg) + packs_dead(pg) + need <= pool_limit(pg, pg.pool_hard)
+        and (live if pg.areas == cython.NULL else pool_live(pg) + packs_dead(pg)) + need <= pool_limit(pg, pg.pool_hard)
     ):
         if turn == 0:
             wake(cython.address(pg.writeback_event))

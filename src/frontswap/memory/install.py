@@ -97,6 +97,7 @@ def checked(
         swap=swap,
         overcommit=overcommit,
         later=later,
+        process=True,
     )
 
 

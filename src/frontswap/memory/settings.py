@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import causes
 from ..backends.stack import Spec, Stack, stacks_of
+from ..backends.zcache import Zcache
 from ..core import signals
 from ..core.plane import kernel_access, kernel_features, protection_access
 from ..core.resize import largest_page
@@ -64,8 +65,12 @@ class Settings:
         swap: object,
         overcommit: bool,
         later: int = 0,
+        process: bool = False,
     ) -> Settings:
-        """The checked settings; ParameterError names the first one that is not allowed. `later`: see `limit_later`."""
+        """The checked settings; ParameterError names the first one that is not allowed.
+
+        `later`: see `limit_later`; `process`: all of it is to come from there.
+        """
         bytes_limit = parse_limit(limit)
         # Segments are a 128th of the limit: seven of them are set aside.
         largest = largest_page(bytes_limit)
@@ -78,6 +83,10 @@ class Settings:
             raise ParameterError("allocate", allocate, "given only with swap=None: a swap file grows as needed")
         if overcommit and swap is None:
             raise ParameterError("overcommit", overcommit, "given only with a swap file")
+        stacks = tuple(stacks_of(backends))
+        for stack in stacks:
+            if isinstance(stack.backend, Zcache):
+                stack.backend.check_for_memory(process=process, swap=swap is not None)
         faults = _faults()
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
         settings = cls(
@@ -93,7 +102,7 @@ class Settings:
             allocate=bytes_limit if allocate is None else parse_size(allocate, "allocate"),
             threshold=parse_size(threshold, "threshold"),
             contexts=min(MAX_FAULT_CONTEXTS, 2 * (os.cpu_count() or 1)),
-            stacks=tuple(stacks_of(backends)),
+            stacks=stacks,
             overcommit=overcommit,
             faults=faults,
             mappings=Machine().number("/proc/sys/vm/max_map_count") or MAPPINGS,

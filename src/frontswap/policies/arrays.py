@@ -16,18 +16,19 @@ import cython
 import numpy as np
 
 NORESERVE = 0x4000  # MAP_NORESERVE: Python has the name since 3.13
-_apart = ContextVar("apart", default=False)
+_apart: ContextVar[int] = ContextVar("apart", default=0)
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def apart(*, inherited: bool) -> Iterator[None]:
     """Policies that are made in here are a pool's.
 
     It has them know more pages than it ever has, so their arrays take RAM for what is used of them, and not for huge
-    pages of it. And they are mapped in a way (MAP_SHARED) that `frontswap run` leaves to the kernel: the threads of the
-    pool must not fault in an arena. A forked child does not have the pool.
+    pages of it. In front of swap areas they are mapped in a way (MAP_SHARED) that `frontswap run` leaves to the kernel:
+    the threads of the pool must not fault in an arena. A forked child does not have the pool. It has a Memory's
+    (`inherited`), and needs arrays of its own; `frontswap run` takes no policy there.
     """
-    token = _apart.set(True)
+    token = _apart.set(mmap.MAP_PRIVATE if inherited else mmap.MAP_SHARED)
     try:
         yield
     finally:
@@ -36,10 +37,11 @@ def apart() -> Iterator[None]:
 
 def zeros(count: int, dtype: Any) -> Any:
     """An array of zeros, for a policy."""
-    if not _apart.get():
+    how = _apart.get()
+    if not how:
         return np.zeros(count, dtype)
     size = count * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | NORESERVE), dtype)
+    return np.frombuffer(mmap.mmap(-1, size, how | mmap.MAP_ANONYMOUS | NORESERVE), dtype)
 
 
 def words(array: Any) -> memoryview[int]:

@@ -53,6 +53,8 @@ BACKENDS = (
     "active_only / checksum / zcache:codec=lz4",
     "latency / inject:refuse=10% / zcache",
     "null + zcache",
+    "zcache:policy=lirs",
+    "checksum / zcache:policy=s3fifo",
 )
 
 
