@@ -150,6 +150,30 @@ value = array[3].copy(); print("wrong:", value)
         assert re.search(rf"array 1 .* bytes {page * 4096} to .* in the compressed pool .*({cause})", line), line
 
 
+def test_damaged_records_that_a_policy_names(seam: Mode) -> None:
+    """What is a record no more stays in the pool, what has wrong bytes goes to the disk with them: lost, all of it."""
+    start = POOL.replace("page=PAGE", 'page=PAGE, backends="zcache:recompress=off,policy=fifo"')
+    code = start + "".join(f"at, length = places[{page}]; {damage}\n" for page, (damage, _) in enumerate(DAMAGES))
+    code += f"""
+more = noise(24 << 20) & np.uint8(15)
+other = memory.array(more)
+before = memory.statistics().slot_loads
+same(np.array(array[{len(DAMAGES)}:]), source[{len(DAMAGES)}:])
+assert memory.statistics().slot_loads > before, "they have left"
+for page in range({len(DAMAGES)}):
+    assert lost(memory, array[page]), page
+same(other, more)
+print("others are right", flush=True)
+value = array[3].copy(); print("wrong:", value)
+"""
+    done = run_child(code, mode=seam).died_of(signal.SIGBUS)
+    assert done.out == "others are right\n"
+    said = re.findall(r"frontswap: SIGBUS: page lost: .*", done.err)
+    assert len(said) == len(DAMAGES)
+    for line, (_, cause) in zip(said, DAMAGES, strict=True):
+        assert re.search(rf"in the (compressed pool|swap file) .*({cause})", line), line
+
+
 @pytest.mark.parametrize("access", ["array[7, 0]", "array[7, 0] = 1", "array.sum()", "array[7] = source[7]"])
 def test_every_access_to_a_lost_page(seam: Mode, access: str) -> None:
     """A write too: its page would keep zeros around the bytes that are written."""

@@ -60,7 +60,7 @@ def test_every_byte_is_what_it_was(new_memory: NewMemory, seam: Mode, name: str,
     assert now.poisoned == 0 < now.slot_loads
     same(array, expected)
     del array
-    assert memory.statistics().pool_live_bytes == 0
+    assert memory.statistics().pool_live_bytes == memory.backends.curr_pages() == 0
 
 
 @pytest.mark.parametrize("name", ["lru", "s3fifo", "lirs", "duel"])
