@@ -7,19 +7,17 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 from bench.traces import TRACES, noise
 from helpers import FRONTSWAP, wait_until
 from numpy.typing import NDArray
+from watched import Watched
 
 import frontswap
 from frontswap import Frontswap, SwapArea
-from frontswap.backends import Zcache
 from frontswap.errors import PageLostError, SlotError, SpecError
 from frontswap.policies import Policy, find, names
 from frontswap.testing.content import Content
@@ -347,23 +345,6 @@ def test_what_is_refused() -> None:
     for name in ("belady", "mru", "LRU"):
         with pytest.raises(SpecError, match=f'zcache:policy\': \'{name}\' must be "age" or "fifo" or '):
             Frontswap(f"zcache:policy={name}")
-
-
-class Watched(Zcache):
-    """Keeps the policy that it has made."""
-
-    made: ClassVar[list[Policy]] = []
-
-    @property
-    def make_policy(self) -> Callable[[int], Policy] | None:
-        inner = super().make_policy
-        assert inner is not None
-
-        def make(pages: int) -> Policy:
-            self.made.append(inner(pages))
-            return self.made[-1]
-
-        return make
 
 
 @pytest.mark.parametrize(
