@@ -152,14 +152,16 @@ value = array[3].copy(); print("wrong:", value)
 
 def test_damaged_records_that_a_policy_names(seam: Mode) -> None:
     """What is a record no more stays in the pool, what has wrong bytes goes to the disk with them: lost, all of it."""
-    start = POOL.replace("page=PAGE", 'page=PAGE, backends="zcache:recompress=off,policy=fifo"')
-    code = start + "".join(f"at, length = places[{page}]; {damage}\n" for page, (damage, _) in enumerate(DAMAGES))
+    start = POOL.replace("page=PAGE", 'page=PAGE, backends=Watched(recompress="off", policy="fifo")')
+    code = "from watched import Watched\n" + start
+    code += "".join(f"at, length = places[{page}]; {damage}\n" for page, (damage, _) in enumerate(DAMAGES))
     code += f"""
 more = noise(24 << 20) & np.uint8(15)
 other = memory.array(more)
 before = memory.statistics().slot_loads
 same(np.array(array[{len(DAMAGES)}:]), source[{len(DAMAGES)}:])
 assert memory.statistics().slot_loads > before, "they have left"
+assert len(Watched.made[0]) >= memory.backends.curr_pages(), "what stays is asked for again"
 for page in range({len(DAMAGES)}):
     assert lost(memory, array[page]), page
 same(other, more)
