@@ -20,6 +20,8 @@ RULES = "tests/test_rules.py"
 BRING = "tests/test_bring.py"
 REGISTRATION = "tests/test_registration.py"
 RECOMPRESS = "tests/test_recompress.py"
+POLICY = "tests/test_memory_policy.py"
+INJECTED = "tests/test_injected.py"
 NBD_BASES = "tests/test_nbd_bases.py"
 NBD_STORM = "tests/test_nbd_storm.py"
 NBD_RESIZE = "tests/test_nbd_resize.py"
@@ -99,6 +101,11 @@ MUTATIONS = [
     Mutation(0, "src/frontswap/nbd/base.py", "size=size, stray=old // PAGE)", "size=size)", "at_any_moment", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "        self._label(self.fd, self.size, self._worth, stray=self._stray)\n", "        pass\n", "at_any_moment", NBD_RESIZE),
     Mutation(0, "src/frontswap/nbd/base.py", "            found = _read_label(fd, self.size)\n", "            found = None\n", "at_any_moment", NBD_RESIZE),
+    # a policy behind the memory door
+    Mutation(0, f"{CORE}/victims.py", "            if not policy_has(pg, page):", "            if True:", "heard_again", POLICY),
+    Mutation(0, f"{CORE}/victims.py", "    state[0] |= SLOT\n", "    state[0] |= 0\n", "every_byte", POLICY),
+    Mutation(0, f"{CORE}/victims.py", "                if length < 0:", "                if length < -9:", "that_a_policy_names", INJECTED),
+    Mutation(0, f"{CORE}/frontswap.py", "invalidate_page(pg, page, state | UNTOLD)", "invalidate_page(pg, page, state)", "again_and_again", POLICY),
 ]  # fmt: skip
 
 
@@ -129,9 +136,7 @@ def main() -> int:
     survived = 0
     with tempfile.TemporaryDirectory(prefix="frontswap-mutations-") as folder:
         tree = Path(folder) / "tree"
-        shutil.copytree(
-            ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", ".hypothesis", "bench"), symlinks=True
-        )
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", ".hypothesis"), symlinks=True)
         build(tree)
         for number in wanted:
             mutation = MUTATIONS[number - 1]
