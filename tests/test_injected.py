@@ -176,6 +176,29 @@ value = array[3].copy(); print("wrong:", value)
         assert re.search(rf"in the (compressed pool|swap file) .*({cause})", line), line
 
 
+def test_a_segment_that_cannot_be_emptied_stops_nobody(seam: Mode) -> None:
+    """By a policy a segment does not leave as a whole: with a lost page's record in it, it is the emptiest for good."""
+    code = POOL.replace("page=PAGE", 'page=PAGE, backends="zcache:recompress=off,policy=lru"')
+    code += """
+log[places[7][0] + 20] ^= 1
+assert lost(memory, array[7])
+more = (noise(24 << 20) & np.uint8(15)).reshape(-1, PAGE)
+other = memory.array(more)
+memory.advise(other, "random")
+rng = np.random.default_rng(2)
+def writes():
+    before = memory.statistics().failed_stores
+    places = rng.integers(0, len(other), 4000)
+    other[places, 0] ^= 1
+    more[places, 0] = other[places, 0]
+    return memory.statistics().failed_stores - before
+refused = [writes() for _ in range(6)]
+assert max(refused[2:]) < 400, refused
+same(other, more)
+"""
+    run_child(code, mode=seam).check()
+
+
 @pytest.mark.parametrize("access", ["array[7, 0]", "array[7, 0] = 1", "array.sum()", "array[7] = source[7]"])
 def test_every_access_to_a_lost_page(seam: Mode, access: str) -> None:
     """A write too: its page would keep zeros around the bytes that are written."""

@@ -86,18 +86,18 @@ def gives_up(pg, ctx, page, state, soon):
         # Slots are short, or it is in use and better off in the pool, where it has been before.
         if record_on_disk(pg, pg.pages[page].where) and (
             swap_tight(pg)
-            or comes_in(pg, page)
-            or (soon and not ctx.from_slot and pool_has_room(pg, page_bytes(pg, page)))
+            or (soon and (comes_in(pg, page) or (not ctx.from_slot and pool_has_room(pg, page_bytes(pg, page)))))
         ):
             return True
     return not ctx.from_slot and loadi(cython.address(pg.exclusive)) != 0
 
 
 def comes_in(pg, page):
-    """Does an owned page that has been loaded from the disk come into the pool, for the policy to say who leaves?
+    """Does an owned page that is back from the disk soon come into the pool, for the policy to say who leaves?
 
-    As one does that missed in the simulator. Not what did not get smaller; nor while memory is short, or the disk is
-    spared or takes nothing: it would stay resident, and all that is resident could not leave.
+    As each does that missed in the simulator; but who goes by more than fits in turn, or at random, would have another
+    one written for each that he reads. Not what did not get smaller; nor while memory is short, or the disk is spared
+    or takes nothing: it would stay resident, and all that is resident could not leave.
     """
     return (
         pg.policy.of != cython.NULL

@@ -4,6 +4,7 @@ from frontswap.core.uapi cimport int64_t, uint8_t, uint32_t, uint64_t
 cdef int64_t clean_ram(pager_t *pg, context_t *ctx) noexcept nogil
 cdef int clean_disk(pager_t *pg) noexcept nogil
 
+cdef void rested(pager_t *pg) noexcept nogil
 cdef int64_t segment_clean(pager_t *pg, context_t *ctx, uint32_t number) noexcept nogil
 cdef int64_t records_move(
     pager_t *pg, context_t *ctx, uint32_t number, uint8_t *data, int stream) noexcept nogil

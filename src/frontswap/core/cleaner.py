@@ -59,6 +59,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 
+TRIES = cython.declare(cython.int, 8)  # segments
 REST = cython.declare(uint32_t, 8)  # segments that are sealed before one that could not be emptied is tried again
 
 
@@ -213,12 +214,35 @@ def emptiest(pg, state):
 
 
 def clean_ram(pg, ctx):
-    """Move the live records of the emptiest pool segment together; the bytes won (0: nothing to win)."""
+    """Move the live records of the emptiest pool segment together; the bytes won (0: nothing to win).
+
+    Where a policy names pages of a Memory: of the emptiest that can be emptied. It may name the newest, which are in
+    the hands of who waits for us; the other pages of their segment have left, and it is the emptiest. And one with a
+    record that is damaged, or of a page that is lost, does not leave as a whole there.
+    """
     number: uint32_t
-    lock(cython.address(pg.log_lock))
-    number = emptiest(pg, SEG_SEALED)
-    unlock(cython.address(pg.log_lock))
-    return segment_clean(pg, ctx, number) if number else 0
+    got: int64_t = 0
+    turn: cython.int
+    named: cython.bint = pg.areas == cython.NULL and pg.policy.of != cython.NULL
+    for turn in range(TRIES if named else 1):
+        lock(cython.address(pg.log_lock))
+        number = emptiest(pg, SEG_SEALED)
+        if number == 0 and named:
+            rested(pg)  # nobody else has them be tried again: where nothing is sealed, none gets older
+        unlock(cython.address(pg.log_lock))
+        if number == 0:
+            break
+        got = segment_clean(pg, ctx, number)
+        if got > 0:
+            break
+    return got
+
+
+def rested(pg):
+    """Have those that could not be emptied be tried again. The caller holds log_lock."""
+    i: uint32_t
+    for i in range(1, pg.next_segment):
+        pg.segments[i].stays = 0
 
 
 def segment_clean(pg, ctx, number):
@@ -237,7 +261,7 @@ def segment_clean(pg, ctx, number):
     if loadi(cython.address(s.live)) == 0:
         move_end(pg, number, SEG_SEALED)
         return fill - moved
-    if pg.areas != cython.NULL:
+    if pg.areas != cython.NULL or pg.policy.of != cython.NULL:
         s.stays = pg.seals + 1
     move_end(pg, number, SEG_SEALED)
     return 0

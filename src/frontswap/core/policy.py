@@ -8,8 +8,8 @@ remember. Pages of one word (same-filled) cost nothing and never leave, so it do
 Who tells it owns the page (BUSY), so it hears of one page in the order of what happens. It names one that nobody owns:
 shed.py owns that page then, and looks whether it is still there and not told of again.
 
-Behind the memory door a page that is written to loses its record, and is used: the policy goes on to hold it, and hears
-of a use when it is stored again. If it is named meanwhile, there is nothing to leave, and it is forgotten.
+Behind the memory door a page that is written to loses its record, and is in use: the policy goes on to hold it. Its use
+was told when it came; when it is stored again nothing is. Named meanwhile, there is nothing to leave: it is forgotten.
 
 It has its own lock, a leaf. Its arrays lie where no fault of ours can be, and a forked child of a Memory has its own.
 """
@@ -48,10 +48,11 @@ def measure(pg):
 
 
 def policy_stored(pg, page):
-    """zcache has a record of an owned page. One that had another before has been used."""
+    """zcache has a record of an owned page. One that had another before has been used: of a Memory, when it came."""
     lock(cython.address(pg.policy_lock))
     if pg.policy.holds(pg.policy.of, page):
-        pg.policy.hit(pg.policy.of, page)
+        if pg.areas != cython.NULL:
+            pg.policy.hit(pg.policy.of, page)
     else:
         measure(pg)
         pg.policy.insert(pg.policy.of, page)

@@ -57,14 +57,21 @@ from cython.cimports.frontswap.core.uapi import (
     uint64_t,
 )
 
-STAY = cython.declare(cython.int, 16)  # victims that cannot leave: then nobody is asked any more
+STAY = cython.declare(cython.int, 16)  # victims that stay: then nobody is asked any more
+# victim_leave(): why it does
+IN_USE = cython.declare(cython.int, -1)
+UNABLE = cython.declare(cython.int, -2)
 
 
 def pool_write(pg, most):
     """Less in the pool of a Memory, for the swap file has it: its coldest segment, or by its policy what is above
-    `most` bytes that live, as much as a segment at most. 0; -1: there is nothing, or an errno.
+    `most` bytes that live, as much as a segment at most. 0; -1: there is nothing just now, or an errno.
+
+    Nothing is asked where all is to leave.
     """
-    return write_coldest(pg) if pg.policy.of == cython.NULL or pg.file < 0 else victims_leave(pg, most)
+    if pg.policy.of == cython.NULL or pg.file < 0 or most <= 0:
+        return write_coldest(pg)
+    return victims_leave(pg, most)
 
 
 def victims_leave(pg, most):
@@ -74,12 +81,14 @@ def victims_leave(pg, most):
     got: int64_t
     done: int64_t = 0
     stay: cython.int = 0
+    unable: cython.int = 0
     error: cython.int = 0
     page: uint32_t
     if stack < 0:
         return -1
     live = pool_records(pg)
-    while done < pg.segment_bytes and stay < STAY and live - done > most:
+    # Looked at again: another zcache, without one, may have come before we were counted.
+    while pg.policy.of != cython.NULL and done < pg.segment_bytes and stay < STAY and live - done > most:
         # Else who appends to it might wait, as the writeback thread, for the writeback thread.
         if pg.full_slots[0]:
             error = write_slot_stream(pg)
@@ -91,6 +100,7 @@ def victims_leave(pg, most):
         got = victim_leave(pg, page, stack)
         if got < 0:
             stay += 1
+            unable += got == UNABLE
         else:
             done += got
     zcache_leave(pg, stack)
@@ -98,7 +108,7 @@ def victims_leave(pg, most):
         return 0
     if error > 0:
         return error
-    return ENOSPC if stay else -1
+    return ENOSPC if unable else -1
 
 
 def pool_records(pg):
@@ -115,11 +125,11 @@ def pool_records(pg):
 
 def victim_leave(pg, page, stack):
     """The record of a page that the policy has named, and holds no longer, leaves; its bytes. 0: there is none in RAM,
-    as it was written to or freed since. -1: it stays.
+    as it was written to or freed since. It stays: IN_USE, UNABLE.
     """
     p: page_p = cython.address(pg.pages[page])
     state: uint32_t = load32(cython.address(p.state))
-    length: int64_t = -1
+    length: int64_t = IN_USE
     if (state & STATE) != BUSY:
         if not is_of_pool(state):
             return 0
@@ -131,7 +141,7 @@ def victim_leave(pg, page, stack):
             store32(cython.address(p.state), state)
             return length
     policy_back(pg, page)
-    return -1
+    return IN_USE
 
 
 def is_of_pool(state):
@@ -162,7 +172,7 @@ def record_leave(pg, page, state, stack):
         place = record_append(pg, STREAM_SLOT, header, cython.cast(bytes_p, header) + HEADER)
     record_put(pg, where)
     if place == 0:
-        return -1
+        return UNABLE
     p.where = place
     state[0] |= SLOT
     holder_change(pg, page, stack, -1)

@@ -52,7 +52,7 @@ from cython.cimports.frontswap.core.uapi import (
     unlock,
 )
 from cython.cimports.frontswap.core.victims import pool_write
-from cython.cimports.frontswap.core.zcache import pool_is_sparse, pool_limit
+from cython.cimports.frontswap.core.zcache import pool_is_sparse, pool_limit, pool_mark
 
 
 def shed_coldest(pg, ctx):
@@ -98,11 +98,9 @@ def shed_coldest(pg, ctx):
 
 def victims_write(pg, ctx):
     """Records leave a Memory's pool by its policy until what lives has room, and what is dead then is cleaned."""
-    most: int64_t = pool_limit(pg, pool_wanted(pg))
+    most: int64_t = pool_mark(pg)
     found: cython.int = pool_write(pg, policy_room(most))
     turn: cython.int
-    if close_all(pg):
-        found = 0
     for turn in range(2):
         if most == 0 or load64(cython.address(pg.pool_bytes)) <= most or clean_ram(pg, ctx) <= 0:
             break
@@ -167,7 +165,7 @@ def writeback_step(pg, ctx, idle):
         slot_ahead(pg)
     if write_slot_stream(pg) == 0:
         working = True
-    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
+    if load64(cython.address(pg.pool_bytes)) > pool_mark(pg):
         # What is dead of an area that keeps to its quota is not for others to make room for.
         if pg.quotas and pressure_of(pg) == PRESSURE_NONE and pool_is_sparse(pg) and clean_ram(pg, ctx) > 0:
             found = 0

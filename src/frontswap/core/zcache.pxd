@@ -9,6 +9,7 @@ cdef void zcache_forget(backend_t *b, pager_t *pg, uint32_t page, uint32_t state
 cdef void zcache_pressure(backend_t *b, pager_t *pg, int level) noexcept nogil
 cdef int64_t zcache_held(backend_t *b, pager_t *pg) noexcept nogil
 cdef int64_t pool_limit(pager_t *pg, int64_t most) noexcept nogil
+cdef int64_t pool_mark(pager_t *pg) noexcept nogil
 cdef bint pool_has_slots(pager_t *pg) noexcept nogil
 cdef int64_t pressure_share(int64_t bytes, int level) noexcept nogil
 cdef void await_cleaner(pager_t *pg, int64_t need) noexcept nogil

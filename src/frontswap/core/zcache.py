@@ -107,7 +107,7 @@ def zcache_store(b, pg, ctx, page, data, kind):
     need = HEADER + ctx.header.length
     if need > pg.segment_bytes:
         return REFUSED_POOL_FULL  # only where zcache:size= is small beside the page
-    if load64(cython.address(pg.pool_bytes)) > pool_limit(pg, pool_wanted(pg)):
+    if load64(cython.address(pg.pool_bytes)) > pool_mark(pg):
         wake(cython.address(pg.writeback_event))
     # The writeback thread has fallen behind: who fills the pool helps to empty it.
     for tries in range(4):
@@ -154,8 +154,10 @@ def await_cleaner(pg, need):
     """
     turn: cython.int = 0
     live: int64_t = pool_records(pg) if pg.areas == cython.NULL else 0
+    # Of a Memory a batch of pages waits, each by itself.
+    patience: cython.int = PATIENCE // 8 if pg.areas == cython.NULL else PATIENCE
     while (
-        turn < PATIENCE
+        turn < patience
         and load64(cython.address(pg.pool_bytes)) + need > pool_limit(pg, pg.pool_hard)
         and (live if pg.areas == cython.NULL else pool_live(pg) + packs_dead(pg)) + need <= pool_limit(pg, pg.pool_hard)
     ):
@@ -247,6 +249,18 @@ def pool_limit(pg, most):
     if most > left:
         most = left
     return pressure_share(most, pressure_of(pg)) if pool_has_slots(pg) else most
+
+
+def pool_mark(pg):
+    """Bytes above which some of the pool leaves: what is coldest, or who is named.
+
+    By a policy behind the memory door that is below what stores wait for, also where pins or a budget that is spent
+    leave no more: what leaves is dead first, and the cleaner needs a while.
+    """
+    mark: int64_t = pool_limit(pg, pool_wanted(pg))
+    if pg.areas == cython.NULL and pg.policy.of != cython.NULL:
+        mark = min(mark, max(pool_limit(pg, pg.pool_hard) - 2 * cython.cast(int64_t, pg.segment_bytes), 0))
+    return mark
 
 
 def pool_has_slots(pg):
