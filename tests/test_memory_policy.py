@@ -25,7 +25,7 @@ from frontswap.policies import names
 
 PAGE = 4096
 POLICIES = [name for name in names() if name != "belady"]
-SOME = [pytest.param(name, marks=() if name in ("lru", "lirs") else pytest.mark.slow) for name in POLICIES]
+SOME = [pytest.param(name, marks=() if name == "lirs" else pytest.mark.slow) for name in POLICIES]
 SPEC = "zcache:recompress=off,policy="
 
 
@@ -63,7 +63,9 @@ def test_every_byte_is_what_it_was(new_memory: NewMemory, seam: Mode, name: str,
     assert memory.statistics().pool_live_bytes == memory.backends.curr_pages() == 0
 
 
-@pytest.mark.parametrize("name", ["lru", "s3fifo", "lirs", "duel"])
+@pytest.mark.parametrize(
+    "name", ["s3fifo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lru", "lirs", "duel"))]
+)
 def test_what_is_used_again_and_again_stays(new_memory: NewMemory, name: str) -> None:
     """Pages at random among those that are used: by age whole segments leave, and they with them."""
     memory = new_memory("32M", page=PAGE, backends=SPEC + name)
