@@ -197,7 +197,7 @@ def emptiest(pg, state):
         s = cython.address(pg.segments[i])
         if s.state != state or s.unreadable or (state == SEG_SEALED and s.stream != STREAM_POOL):
             continue
-        if state == SEG_SEALED and is_resting(pg, s):
+        if state == SEG_SEALED and is_resting(pg, s) and (pg.areas != cython.NULL or pg.policy.of != cython.NULL):
             continue
         if state == SEG_DISK and (s.slot >> FILE_SHIFT) != pg.own_file:
             continue  # moving them would free none of our slots

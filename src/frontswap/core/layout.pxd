@@ -301,7 +301,7 @@ ctypedef struct segment_t:
     uint32_t stream
     uint32_t serial           # changes with every reuse of the number
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
-    uint32_t stays            # areas: pager_t.seals + 1 of when the cleaner could not empty it; 0: it has not tried
+    uint32_t stays            # pager_t.seals + 1 of when the cleaner could not empty it (areas, by policy); 0: it could
     int64_t hits              # bytes of pages loaded from it lately: see balance.py
     uint32_t dense            # 1: recompressed, or found not to be worth it
     uint32_t staged           # areas: PLAIN, HASTY, or 0: there are records as their store has left them. Else looked at

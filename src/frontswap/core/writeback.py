@@ -102,7 +102,7 @@ def victims_write(pg, ctx):
     found: cython.int = pool_write(pg, policy_room(most))
     turn: cython.int
     for turn in range(2):
-        if most == 0 or load64(cython.address(pg.pool_bytes)) <= most or clean_ram(pg, ctx) <= 0:
+        if most <= 0 or load64(cython.address(pg.pool_bytes)) <= most or clean_ram(pg, ctx) <= 0:
             break
         found = 0
     return found

@@ -255,11 +255,12 @@ def pool_mark(pg):
     """Bytes above which some of the pool leaves: what is coldest, or who is named.
 
     By a policy behind the memory door that is below what stores wait for, also where pins or a budget that is spent
-    leave no more: what leaves is dead first, and the cleaner needs a while.
+    leave no more: what leaves is dead first, and the cleaner needs a while. Of a small pool an eighth is enough.
     """
     mark: int64_t = pool_limit(pg, pool_wanted(pg))
+    most: int64_t = pool_limit(pg, pg.pool_hard)
     if pg.areas == cython.NULL and pg.policy.of != cython.NULL:
-        mark = min(mark, max(pool_limit(pg, pg.pool_hard) - 2 * cython.cast(int64_t, pg.segment_bytes), 0))
+        mark = min(mark, most - min(2 * cython.cast(int64_t, pg.segment_bytes), most // 8))
     return mark
 
 
