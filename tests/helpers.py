@@ -114,6 +114,11 @@ def noise(n: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, n, np.uint8)
 
 
+def halves(n: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Bytes that shrink to one half."""
+    return noise(n, seed) & np.uint8(15)
+
+
 def same(found: Array, expected: Array) -> None:
     """Fail unless two arrays are bit for bit the same, and of the same kind and shape."""
     assert type(found) is np.ndarray

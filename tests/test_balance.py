@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import NewMemory
-from helpers import Array, MiB, noise, quiet, same
+from helpers import Array, MiB, halves, noise, quiet, same
 
 LIMIT = 32 * MiB
-
-
-def halves(n: int) -> Array:
-    """Bytes that shrink to one half."""
-    return noise(n) & np.uint8(15)
 
 
 def sweep(array: Array) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bench.traces import TRACES
 from conftest import NewMemory
-from helpers import FRONTSWAP, Array, MiB, Mode, at_rest, ballast, cold, hammered, noise, quiet, same
+from helpers import FRONTSWAP, Array, MiB, Mode, at_rest, ballast, cold, halves, hammered, noise, quiet, same
 from pages import capsule_function, pager_of
 
 import frontswap
@@ -27,11 +27,6 @@ PAGE = 4096
 POLICIES = [name for name in names() if name != "belady"]
 SOME = [pytest.param(name, marks=() if name == "lirs" else pytest.mark.slow) for name in POLICIES]
 SPEC = "zcache:recompress=off,policy="
-
-
-def halves(n: int, seed: int = 0) -> Array:
-    """Bytes that shrink to one half."""
-    return noise(n, seed) & np.uint8(15)
 
 
 def rows(array: Array) -> Array:

@@ -261,8 +261,7 @@ def segment_clean(pg, ctx, number):
     if loadi(cython.address(s.live)) == 0:
         move_end(pg, number, SEG_SEALED)
         return fill - moved
-    if pg.areas != cython.NULL or pg.policy.of != cython.NULL:
-        s.stays = pg.seals + 1
+    s.stays = pg.seals + 1
     move_end(pg, number, SEG_SEALED)
     return 0
 

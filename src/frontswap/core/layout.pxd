@@ -301,7 +301,7 @@ ctypedef struct segment_t:
     uint32_t stream
     uint32_t serial           # changes with every reuse of the number
     uint32_t unreadable       # 1: reading it for cleaning failed; it is left alone
-    uint32_t stays            # pager_t.seals + 1 of when the cleaner could not empty it (areas, by policy); 0: it could
+    uint32_t stays            # pager_t.seals + 1 of when the cleaner could not empty it; 0: it could, or has not tried
     int64_t hits              # bytes of pages loaded from it lately: see balance.py
     uint32_t dense            # 1: recompressed, or found not to be worth it
     uint32_t staged           # areas: PLAIN, HASTY, or 0: there are records as their store has left them. Else looked at
@@ -871,6 +871,10 @@ cdef inline uint32_t length_of(uint64_t where) noexcept nogil:
 cdef inline bint is_plain(uint64_t where, uint32_t page_bytes) noexcept nogil:
     """True for the record of a page as it is: what is packed is shorter by a sixteenth at least."""
     return length_of(where) == HEADER + page_bytes
+
+cdef inline bint has_record(uint32_t state) noexcept nogil:
+    """True for the word of a page that has a record in the log, be it resident or not, and that nobody owns."""
+    return (state & KIND) == RECORD_LOG and ((state & STATE) == OUT or (state & STATE) == CLEAN)
 
 cdef inline int64_t hooks_clock(pager_t *pg) noexcept nogil:
     """The clock that filters and the write budget see, in ns."""

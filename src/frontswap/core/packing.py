@@ -38,11 +38,9 @@ from cython.cimports.frontswap.core.layout import (
     C_RECOMPRESSED,
     C_RECOMPRESSED_BYTES,
     C_SHARING,
-    CLEAN,
     HASTY,
     HEADER,
     KIND,
-    OUT,
     PACK_BYTES,
     PACK_MEMBERS,
     PACK_PAGE,
@@ -51,7 +49,6 @@ from cython.cimports.frontswap.core.layout import (
     PRESSURE_CRITICAL,
     PRESSURE_NONE,
     RECORD_LOG,
-    STATE,
     STREAM_DENSE,
     STREAM_POOL,
     UNIT,
@@ -61,6 +58,7 @@ from cython.cimports.frontswap.core.layout import (
     dense_p,
     group_p,
     group_t,
+    has_record,
     is_plain,
     is_sharing,
     length_of,
@@ -444,12 +442,7 @@ def batch_claim(pg, one, state):
     """Own a page that still has the record which was copied; False: it has not, or somebody owns it."""
     p: page_p = cython.address(pg.pages[one.page])
     word: uint32_t = load32(cython.address(p.state))
-    if (
-        (word & KIND) != RECORD_LOG
-        or ((word & STATE) != OUT and (word & STATE) != CLEAN)
-        or p.where != one.where
-        or not cas32(cython.address(p.state), word, BUSY)
-    ):
+    if not has_record(word) or p.where != one.where or not cas32(cython.address(p.state), word, BUSY):
         return False
     # Looked at again as its owner, and the segment with it: what has a record that lives is not freed. What has gone to
     # the disk meanwhile stays there.

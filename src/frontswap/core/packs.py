@@ -32,21 +32,19 @@ from cython.cimports.frontswap.core.codec import (
 from cython.cimports.frontswap.core.contexts import decoder_begin
 from cython.cimports.frontswap.core.layout import (
     BUSY,
-    CLEAN,
     HEADER,
     KIND,
-    OUT,
     PACK_BYTES,
     PACK_MEMBERS,
     PACK_PARTS,
     PACK_ROOM,
     RECORD_LOG,
-    STATE,
     UNIT,
     bytes_p,
     const_bytes_p,
     group_p,
     group_t,
+    has_record,
     length_of,
     log_bytes,
     member_p,
@@ -167,12 +165,7 @@ def walk_claim(pg, walk):
             continue
         p = cython.address(pg.pages[walk.page])
         walk.state = load32(cython.address(p.state))
-        if (
-            (walk.state & KIND) == RECORD_LOG
-            and ((walk.state & STATE) == OUT or (walk.state & STATE) == CLEAN)
-            and p.where == walk.where
-            and cas32(cython.address(p.state), walk.state, BUSY)
-        ):
+        if has_record(walk.state) and p.where == walk.where and cas32(cython.address(p.state), walk.state, BUSY):
             # Looked at again as its owner: it may have gone through a whole life since.
             if p.where == walk.where:
                 return True

@@ -6,7 +6,7 @@ exclusive load, or gone elsewhere is removed; and who leaves because the pool is
 remember. Pages of one word (same-filled) cost nothing and never leave, so it does not know them.
 
 Who tells it owns the page (BUSY), so it hears of one page in the order of what happens. It names one that nobody owns:
-shed.py owns that page then, and looks whether it is still there and not told of again.
+shed.py, or victims.py, owns that page then, and looks whether it is still there and not told of again.
 
 Behind the memory door a page that is written to loses its record, and is in use: the policy goes on to hold it. Its use
 was told when it came; when it is stored again nothing is. Named meanwhile, there is nothing to leave: it is forgotten.

@@ -6,5 +6,4 @@ cdef int pool_write(pager_t *pg, int64_t most) noexcept nogil
 cdef int victims_leave(pager_t *pg, int64_t most) noexcept nogil
 cdef int64_t pool_records(pager_t *pg) noexcept nogil
 cdef int64_t victim_leave(pager_t *pg, uint32_t page, int stack) noexcept nogil
-cdef bint is_of_pool(uint32_t state) noexcept nogil
 cdef int64_t record_leave(pager_t *pg, uint32_t page, uint32_t *state, int stack) noexcept nogil

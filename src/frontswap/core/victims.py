@@ -16,16 +16,13 @@ import cython
 from cython.cimports.frontswap.core.frontswap import zcache_enter, zcache_leave
 from cython.cimports.frontswap.core.layout import (
     BUSY,
-    CLEAN,
     HEADER,
-    KIND,
-    OUT,
-    RECORD_LOG,
     SLOT,
     STATE,
     STREAM_POOL,
     STREAM_SLOT,
     bytes_p,
+    has_record,
     holder_change,
     length_of,
     log_bytes,
@@ -131,7 +128,7 @@ def victim_leave(pg, page, stack):
     state: uint32_t = load32(cython.address(p.state))
     length: int64_t = IN_USE
     if (state & STATE) != BUSY:
-        if not is_of_pool(state):
+        if not has_record(state) or (state & SLOT) != 0:
             return 0
         if cas32(cython.address(p.state), state, BUSY):
             if not policy_has(pg, page):
@@ -142,11 +139,6 @@ def victim_leave(pg, page, stack):
             return length
     policy_back(pg, page)
     return IN_USE
-
-
-def is_of_pool(state):
-    """True for the word of a page whose record zcache's pool has, be it resident or not."""
-    return (state & (KIND | SLOT)) == RECORD_LOG and ((state & STATE) == OUT or (state & STATE) == CLEAN)
 
 
 def record_leave(pg, page, state, stack):
