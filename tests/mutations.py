@@ -90,7 +90,7 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/bring.py", "    elif keeps and region_keep(pg, address, PAGE_TABLE) != 0:", "    elif False:", "who_writes_along", BRING),
     # recompression: nobody's newer bytes, and no damage, are overwritten
     Mutation(0, f"{CORE}/packing.py", "        p.where != one.where\n        or p.check != one.check\n        or pg.segments[segment_of(one.where)].serial != one.serial\n        or record_on_disk(pg, one.where)\n", "        p.where != one.where\n", "same_place or to_the_disk", RECOMPRESS),
-    Mutation(0, f"{CORE}/packing.py", "        or p.where != one.where\n        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n", "        or not cas32(cython.address(p.state), word, BUSY)\n    ):\n        return False\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),
+    Mutation(0, f"{CORE}/packing.py", " or p.where != one.where or not cas32(cython.address(p.state), word, BUSY):\n        return False\n", " or not cas32(cython.address(p.state), word, BUSY):\n        return False\n    one.where, one.check = p.where, p.check\n", "by_hand or meanwhile or anew or gone", RECOMPRESS),
     Mutation(0, f"{CORE}/packing.py", "        and check_of(header.page, header.length, header.codec, cython.cast(bytes_p, header) + HEADER) == one.check\n", "        and True\n", "damage", RECOMPRESS),
     Mutation(0, f"{CORE}/packing.py", "    return load64(cython.address(pg.pool_bytes)) + length > pg.pool_hard or (", "    return False and (", "no_room", RECOMPRESS),
     # the block device door
@@ -105,7 +105,7 @@ MUTATIONS = [
     Mutation(0, f"{CORE}/victims.py", "            if not policy_has(pg, page):", "            if True:", "heard_again", POLICY),
     Mutation(0, f"{CORE}/victims.py", "    state[0] |= SLOT\n", "    state[0] |= 0\n", "every_byte", POLICY),
     Mutation(0, f"{CORE}/victims.py", "                if length < 0:", "                if length < -9:", "that_a_policy_names", INJECTED),
-    Mutation(0, f"{CORE}/frontswap.py", "invalidate_page(pg, page, state | UNTOLD)", "invalidate_page(pg, page, state)", "again_and_again", POLICY),
+    Mutation(0, f"{CORE}/frontswap.py", "invalidate_page(pg, page, state | UNTOLD)", "invalidate_page(pg, page, state)", "written_to", POLICY),
 ]  # fmt: skip
 
 
